@@ -1,0 +1,49 @@
+# Two commands set everything up on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+CONSTRAINTS := constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-models lint format bench clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+$(VENV)/python.stamp:
+	$(PYTHON) -c 'import sys; sys.exit("ilo_fast needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/demo.stamp: $(VENV)/python.stamp pyproject.toml $(CONSTRAINTS)
+	$(PIP) install --quiet -c $(CONSTRAINTS) -e '.[demo]'
+	@touch $@
+
+$(VENV)/test.stamp: $(VENV)/python.stamp pyproject.toml $(CONSTRAINTS)
+	$(PIP) install --quiet -c $(CONSTRAINTS) -e '.[test]'
+	@touch $@
+
+demo: $(VENV)/demo.stamp  ## score a real model on the built-in corpus, into ilo-demo/
+	$(BIN)/ilo-fast demo
+
+test: $(VENV)/test.stamp  ## run the tests (ARGS= for pytest's options)
+	$(BIN)/python -m pytest $(ARGS)
+
+test-models: $(VENV)/test.stamp  ## the slow tests on full models and text (see CONTRIBUTING.md)
+	$(BIN)/python -m pytest -m models $(ARGS)
+
+lint: $(VENV)/test.stamp  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/test.stamp  ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/test.stamp  ## the CPU benchmarks, into benchmarks/results/
+	$(BIN)/python -m benchmarks cpu
+
+clean:  ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist

@@ -1,0 +1,59 @@
+"""Exact, fast neighbourhood metrics of language-model hidden states.
+
+The public names load on first use, so that ``import ilo_fast`` and
+``ilo-fast --help`` stay quick and touch no device.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ilo_fast.activations import ActivationStore, extract, tap
+    from ilo_fast.corpora import Corpus, load_corpus
+    from ilo_fast.ilo import ILOScores, ilo_scores
+    from ilo_fast.neighbors import Neighbors, knn
+    from ilo_fast.pipeline import score
+    from ilo_fast.results import Result
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "ActivationStore": "ilo_fast.activations",
+    "Corpus": "ilo_fast.corpora",
+    "ILOScores": "ilo_fast.ilo",
+    "Neighbors": "ilo_fast.neighbors",
+    "Result": "ilo_fast.results",
+    "extract": "ilo_fast.activations",
+    "ilo_scores": "ilo_fast.ilo",
+    "knn": "ilo_fast.neighbors",
+    "load_corpus": "ilo_fast.corpora",
+    "score": "ilo_fast.pipeline",
+    "tap": "ilo_fast.activations",
+}
+
+__all__ = [
+    "ActivationStore",
+    "Corpus",
+    "ILOScores",
+    "Neighbors",
+    "Result",
+    "__version__",
+    "extract",
+    "ilo_scores",
+    "knn",
+    "load_corpus",
+    "score",
+    "tap",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'ilo_fast' has no attribute {name!r}")
+    value = getattr(import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

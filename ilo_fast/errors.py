@@ -1,0 +1,19 @@
+"""Errors a user can cause and mend; the command line shows them as one line."""
+
+__all__ = ["CorpusError", "HiddenStateError", "InputError", "ModelError"]
+
+
+class InputError(ValueError):
+    """An argument or file that cannot be used; the message names it, what was expected and what came."""
+
+
+class CorpusError(InputError):
+    """A parallel corpus that is missing, misaligned or has unusable sentences."""
+
+
+class ModelError(InputError):
+    """A model or tokenizer that cannot be loaded or gives no hidden states."""
+
+
+class HiddenStateError(InputError):
+    """Hidden states that hold NaN or infinity; the message names layer and sentence."""

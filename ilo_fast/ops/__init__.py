@@ -1,0 +1,1 @@
+"""One operator a file: the maths, plain-torch truth, kernels, launcher, registration."""
