@@ -1,0 +1,121 @@
+"""Neighbour lists and point labels as tensors: the checks that every metric shares.
+
+The metrics take a `Neighbors` or a bare index array. Both become one int64
+tensor ``[layers, n, k]`` here, checked once, on the device it came from.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.utils.dlpack
+from torch import Tensor
+
+from ilo_fast.errors import InputError
+
+__all__ = ["Label", "as_tensor", "group_mean", "index_lists", "label_codes", "one_metric_per_layer"]
+
+Label = str | int
+
+
+def as_tensor(value: Any, name: str) -> Tensor:
+    """A torch tensor over the memory of a torch, NumPy, CuPy or DLPack array (or a list)."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, np.ndarray):
+        if not value.flags.writeable:  # torch warns of read-only memory; the metrics never write
+            value = value.copy()
+        try:
+            return torch.from_numpy(value)
+        except TypeError as error:
+            raise InputError(f"{name} must hold numbers, got dtype {value.dtype}") from error
+    if hasattr(value, "__dlpack__"):
+        return torch.utils.dlpack.from_dlpack(value)
+    try:
+        return torch.from_numpy(np.array(value))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must be an array, got {type(value).__name__}") from error
+
+
+def index_lists(neighbors: Any, name: str = "neighbors") -> Tensor:
+    """The neighbour indices of a `Neighbors` or an array as int64 ``[layers, n, k]``.
+
+    Args:
+        neighbors: a `Neighbors`, or integer indices ``[n, k]`` or ``[layers, n, k]``.
+        name: what the error message calls the argument.
+
+    Raises:
+        InputError: when the indices are not integers, have another number of
+            axes, are empty, or point outside 0 … n - 1.
+
+    >>> index_lists([[1], [0]]).shape
+    torch.Size([1, 2, 1])
+    """
+    raw = neighbors
+    if not isinstance(raw, (Tensor, np.ndarray, list, tuple)):
+        raw = getattr(raw, "indices", raw)
+    indices = as_tensor(raw, name)
+    if indices.dtype.is_floating_point or indices.dtype.is_complex or indices.dtype == torch.bool:
+        raise InputError(f"{name} must hold integer indices, got dtype {indices.dtype}")
+    if indices.ndim == 2:
+        indices = indices.unsqueeze(0)
+    if indices.ndim != 3 or 0 in indices.shape:
+        raise InputError(
+            f"{name} must have shape [n, k] or [layers, n, k] with no empty axis, "
+            f"got {list(indices.shape)}"
+        )
+    n = indices.shape[1]
+    low, high = (int(bound) for bound in torch.aminmax(indices))
+    if low < 0 or high >= n:
+        raise InputError(f"{name} must point at 0 … {n - 1} ({n} points), found {low} … {high}")
+    return indices.long()
+
+
+def label_codes(
+    labels: Any, n: int, name: str = "languages", device: torch.device | str = "cpu"
+) -> tuple[tuple[Label, ...], Tensor]:
+    """The distinct labels in order of first appearance, and each point's number among them.
+
+    Args:
+        labels: n labels, strings or integers: a sequence, or a 1-d array or tensor.
+        n: how many points there are.
+
+    Returns:
+        The distinct labels, and int64 codes ``[n]``.
+
+    Raises:
+        InputError: when there are not n labels, or one is neither a string nor an integer.
+
+    >>> label_codes(["de", "en", "de"], 3)
+    (('de', 'en'), tensor([0, 1, 0]))
+    """
+    if isinstance(labels, (str, bytes)):
+        raise InputError(f"{name} must be {n} labels, got one {type(labels).__name__}")
+    if isinstance(labels, Tensor):
+        labels = labels.cpu().numpy()
+    if isinstance(labels, np.ndarray) and labels.ndim != 1:
+        raise InputError(f"{name} must have one axis, got shape {list(labels.shape)}")
+    items: Sequence[Any] = labels.tolist() if isinstance(labels, np.ndarray) else list(labels)
+    if len(items) != n:
+        raise InputError(f"{name} must have one label per point, {n}, got {len(items)}")
+    table: dict[Label, int] = {}
+    codes = []
+    for item in items:
+        if isinstance(item, bool) or not isinstance(item, (str, int, np.integer)):
+            raise InputError(f"{name} must be strings or integers, got {item!r}")
+        label = int(item) if isinstance(item, np.integer) else item
+        codes.append(table.setdefault(label, len(table)))
+    return tuple(table), torch.tensor(codes, dtype=torch.int64, device=device)
+
+
+def group_mean(values: Tensor, codes: Tensor, groups: int) -> Tensor:
+    """Mean of a value per point over the points of each group, float64 ``[groups]``."""
+    totals = torch.zeros(groups, dtype=torch.float64, device=values.device)
+    totals.index_add_(0, codes, values.double())
+    return totals / torch.bincount(codes, minlength=groups)
+
+
+def one_metric_per_layer(layers: list[Tensor]) -> np.ndarray:
+    """Stack one small tensor per layer and bring it to the host as NumPy: one copy in all."""
+    return np.asarray(torch.stack(layers).cpu().numpy())
