@@ -1,0 +1,126 @@
+"""What this machine runs: versions, devices, free disk space; read when asked, never at import."""
+
+import platform
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ilo_fast.errors import InputError
+
+__all__ = ["Device", "describe", "devices", "require_space", "versions"]
+
+# Distribution names whose versions can change a score, then those that can change its speed.
+_RECORDED = (
+    "ilo-fast",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "safetensors",
+    "gguf",
+    "accelerate",
+    "triton",
+    "cupy-cuda13x",
+    "cupy-cuda12x",
+    "matplotlib",
+)
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device torch can compute on; ``memory`` in bytes, 0 where it is not known."""
+
+    id: str
+    name: str
+    memory: int
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of the packages that take part in a score; None where one is not installed.
+
+    Reads installed metadata and imports nothing.
+
+    >>> from ilo_fast.environment import versions
+    >>> versions()["torch"] is not None
+    True
+    """
+    found: dict[str, str | None] = {}
+    for name in _RECORDED:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def devices() -> list[Device]:
+    """The devices torch sees: each CUDA card, Apple's GPU where there is one, and the CPU last."""
+    import torch
+
+    found = []
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            card = torch.cuda.get_device_properties(index)
+            found.append(Device(f"cuda:{index}", card.name, card.total_memory))
+    if torch.backends.mps.is_available():
+        found.append(Device("mps", "Apple GPU", 0))
+    found.append(Device("cpu", _cpu_name(), 0))
+    return found
+
+
+def describe(device: str | None = None) -> dict[str, Any]:
+    """Python, platform, package versions and the named device, as they go in a run record.
+
+    ``device``: a torch device name such as ``"cuda:0"``; None leaves the device out, and torch
+    unimported.
+    """
+    record: dict[str, Any] = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions(),
+    }
+    if device is not None:
+        record["device"] = asdict(_find_device(device))
+        record["threads"] = _threads()
+    return record
+
+
+def require_space(folder: str | Path, needed: int) -> None:
+    """Raise InputError unless the file system of ``folder`` has ``needed`` bytes free.
+
+    ``folder`` need not exist yet; its nearest existing parent is asked.
+    """
+    existing = Path(folder).absolute()
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise InputError(
+            f"not enough disk space for {str(folder)!r}: about {needed / 2**20:.1f} MiB needed, "
+            f"{free / 2**20:.1f} MiB free"
+        )
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _find_device(name: str) -> Device:
+    known = {device.id: device for device in devices()}
+    wanted = f"{name}:0" if name == "cuda" else name
+    return known.get(wanted, Device(wanted, "unknown", 0))
+
+
+def _cpu_name() -> str:
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,45 @@
+"""Files that appear under their final names whole, or not at all."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["staged"]
+
+
+@contextmanager
+def staged(folder: str | Path) -> Iterator[Path]:
+    """A temporary folder inside ``folder``; its files move up when the block ends well.
+
+    ``folder`` is made if it is missing. Each file is flushed to disk and then renamed, so a reader
+    finds the old file or the new one, never a part. When the block raises (an interrupt, a full
+    disk), nothing in ``folder`` changes and the temporary files are removed.
+
+    >>> import tempfile, pathlib
+    >>> from ilo_fast.files import staged
+    >>> out = pathlib.Path(tempfile.mkdtemp()) / "run"
+    >>> with staged(out) as temporary:
+    ...     _ = (temporary / "a.txt").write_text("whole")
+    >>> sorted(path.name for path in out.iterdir())
+    ['a.txt']
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".ilo-fast-", dir=folder))
+    try:
+        yield temporary
+        written = sorted(temporary.iterdir())
+        for path in written:
+            _flush(path)
+        for path in written:
+            os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

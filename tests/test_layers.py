@@ -1,0 +1,60 @@
+"""The choice of layers, against Python's own slicing."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ilo_fast.errors import InputError
+from ilo_fast.layers import parse_layers, resolve_layers
+
+ends = st.none() | st.integers(-40, 40)
+
+
+@given(st.integers(1, 35), ends, ends, st.none() | st.sampled_from([1, 2, 3, -1, -2]))
+def test_slices_are_pythons(entries, start, stop, step):
+    text = ":".join("" if end is None else str(end) for end in (start, stop))
+    if step is not None:
+        text += f":{step}"
+    expected = tuple(sorted(range(entries)[slice(start, stop, step)]))
+    if expected:
+        assert resolve_layers(text, entries) == expected
+        assert resolve_layers(slice(start, stop, step), entries) == expected
+    else:
+        with pytest.raises(InputError, match="selects none"):
+            resolve_layers(text, entries)
+
+
+@pytest.mark.parametrize(
+    ("given_layers", "expected"),
+    [
+        (None, (0, 1, 2, 3)),
+        ("0,2", (0, 2)),
+        ("-1", (3,)),
+        (" 2 , 0 , 2", (0, 2)),
+        (":", (0, 1, 2, 3)),
+        (3, (3,)),
+        ([1, -4], (0, 1)),
+        ([slice(2, None), 0], (0, 2, 3)),
+    ],
+)
+def test_forms(given_layers, expected):
+    assert resolve_layers(given_layers, 4) == expected
+
+
+@pytest.mark.parametrize("text", ["", "x", "1,,2", "1-3", "1:2:3:4", "0.5", "1:2:0", "٣x"])
+def test_unreadable_text_is_named(text):
+    with pytest.raises(InputError, match="layers"):
+        parse_layers(text)
+
+
+@pytest.mark.parametrize("layers", [4, -5, "0,4", [99]])
+def test_layers_the_model_lacks(layers):
+    with pytest.raises(InputError, match=r"not one of the model's layers 0 … 3"):
+        resolve_layers(layers, 4)
+
+
+def test_other_types_and_no_layers():
+    with pytest.raises(TypeError, match="layers must be numbers"):
+        resolve_layers([1.5], 4)
+    with pytest.raises(InputError, match="at least one"):
+        resolve_layers([], 4)

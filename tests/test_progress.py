@@ -1,0 +1,56 @@
+"""What a run says while it works."""
+
+import io
+
+from rich.console import Console
+
+from ilo_fast import progress as module
+from ilo_fast.progress import PlainProgress, RichProgress, make_progress
+
+
+def test_plain_lines_give_rate_and_time_left(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    stream = io.StringIO()
+    progress = PlainProgress(stream, every=5)
+    progress.stage("Forward pass")
+    progress.start(1000)
+    now[0] += 4
+    progress.advance(100, 4)  # too soon to say more
+    now[0] += 4
+    progress.advance(100, 4)
+    now[0] += 2
+    progress.advance(800, 32)
+    progress.finish()
+    assert stream.getvalue().splitlines() == [
+        "Forward pass",
+        "  200 of 1,000 tokens, 25 tokens/s, 32 s left",
+        "  1,000 tokens, 40 sentences in 10.0 s, 100 tokens/s",
+    ]
+
+
+def test_the_live_bar_shows_tokens_and_is_taken_down():
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=120)
+    with RichProgress(console) as progress:
+        progress.stage("Forward pass")
+        progress.start(1000)
+        progress.advance(250, 10)
+        progress.advance(750, 30)
+        progress.finish()
+        progress.layer(1, 2)
+    shown = stream.getvalue()
+    assert "1000/1000" in shown
+    assert "tokens" in shown
+    assert "time left" in shown
+    assert shown.rstrip().endswith("\x1b[?25h")  # the cursor is back after the unfinished bar
+
+
+def test_not_a_terminal(capsys):
+    assert type(make_progress()) is PlainProgress
+    quiet = make_progress(quiet=True)
+    quiet.stage("x")
+    quiet.start(3)
+    quiet.advance(3, 1)
+    quiet.finish()
+    assert capsys.readouterr().err == ""
