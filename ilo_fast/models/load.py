@@ -1,0 +1,248 @@
+"""Load a model and its tokenizer from a hub id, a local folder or a GGUF file, safely."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from ilo_fast.errors import ModelError
+from ilo_fast.models.gguf import fast_gguf
+from ilo_fast.models.structure import find_backbone, parameter_dtype, token_limit
+
+__all__ = ["LoadedModel", "load_model", "wrap_model"]
+
+_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+Source = Literal["hub", "folder", "gguf", "memory"]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model without its language-model head, its tokenizer, and what a record says of them.
+
+    ``dtype`` is the dtype of the weights the forward pass runs in; ``n_layers`` counts transformer
+    layers (there are ``n_layers + 1`` hidden states of width ``dim``); ``max_length`` is the most
+    tokens a sentence may have, or None; ``revision`` is the hub's commit, or None where the files
+    have no version of their own; ``licence`` is what the files say, or None.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    name: str
+    revision: str | None
+    dtype: torch.dtype
+    device: torch.device
+    n_layers: int
+    dim: int
+    max_length: int | None
+    source: Source
+    licence: str | None
+
+
+def _checked_dtype(dtype: str | torch.dtype) -> torch.dtype | Literal["auto"]:
+    if isinstance(dtype, torch.dtype):
+        if dtype in _DTYPES.values():
+            return dtype
+    elif dtype == "auto":
+        return "auto"
+    elif dtype in _DTYPES:
+        return _DTYPES[dtype]
+    raise ModelError(f"dtype: expected 'auto' or one of {', '.join(_DTYPES)}, got {dtype!r}")
+
+
+def _checked_device(device: str | torch.device) -> torch.device | Literal["balanced"]:
+    if device == "balanced":
+        return "balanced"
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ModelError(
+            f"device: expected 'auto', 'balanced', 'cpu', 'cuda' or 'cuda:<n>', got {device!r}"
+        ) from error
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ModelError(f"device: {device} asked for, this machine has {count} CUDA devices")
+    return chosen
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' loading bars off the terminal, where our own progress goes."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _folder_licence(folder: Path) -> str | None:
+    """The ``license:`` line of a model card's front matter."""
+    card = folder / "README.md"
+    if not card.is_file():
+        return None
+    front = card.read_text(encoding="utf-8", errors="replace").split("---", 2)
+    found = re.search(r"^license:\s*(\S+)", front[1], re.MULTILINE) if len(front) == 3 else None
+    return found.group(1) if found else None
+
+
+def _locate(model: str, revision: str | None) -> tuple[Source, Path | None]:
+    path = Path(model).expanduser()
+    if path.is_file() and path.suffix == ".gguf":
+        source: Source = "gguf"
+    elif path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"model: the folder {model} holds no config.json")
+        source = "folder"
+    elif path.exists():
+        raise ModelError(f"model: {model} is neither a folder nor a .gguf file")
+    elif model.endswith(".gguf") or model.startswith((".", "/", "~")) or model.count("/") > 1:
+        raise ModelError(f"model: there is no file or folder {model}")
+    else:
+        return "hub", None
+    if revision is not None:
+        raise ModelError(f"revision: only a hub id has revisions, {model} is a local {source}")
+    return source, path
+
+
+def _pretrained(where: str, options: dict[str, Any], load: dict[str, Any]) -> tuple[Any, Any]:
+    from transformers import AutoModel, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, **options)
+        model = AutoModel.from_pretrained(where, **options, **load)
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+        # one line for the user; the cause is chained for --debug
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise ModelError(
+            f"model: cannot load {where}: {type(error).__name__}: {' '.join(lines[:2])}"
+        ) from error
+    return model, tokenizer
+
+
+def load_model(
+    model: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device = "auto",
+    trust_remote_code: bool = False,
+) -> LoadedModel:
+    """Load a model, without its language-model head, and its tokenizer.
+
+    Parameters
+    ----------
+    model
+        A hub id (``org/name``), a local folder in the hub's format, or a ``.gguf`` file.
+    revision
+        Commit, tag or branch of a hub id.
+    dtype
+        ``"auto"`` (the checkpoint's own), ``"float32"``, ``"bfloat16"``, ``"float16"`` or
+        ``"float64"``. A GGUF file's quantised weights have no such dtype: ``"auto"`` gives float32,
+        which holds the dequantised values exactly.
+    device
+        ``"auto"`` (CUDA where there is one), a device, or ``"balanced"`` to spread the layers over
+        all CUDA devices.
+    trust_remote_code
+        Run code from the model's repository. Off unless asked for.
+
+    Raises
+    ------
+    ModelError
+        When there is no such model, it cannot be loaded, or it gives no hidden states.
+    """
+    wanted, place = _checked_dtype(dtype), _checked_device(device)
+    name = str(model)
+    source, path = _locate(name, revision)
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    load: dict[str, Any] = {"dtype": wanted}
+    if place == "balanced":
+        load["device_map"] = "balanced"
+    licence: str | None = None
+    with _quiet():
+        if source == "gguf":
+            assert path is not None
+            options["gguf_file"] = path.name
+            load["dtype"] = torch.float32 if wanted == "auto" else wanted
+            with fast_gguf(path) as licence:
+                loaded, tokenizer = _pretrained(str(path.parent), options, load)
+        else:
+            if source == "hub":
+                options["revision"] = revision
+            loaded, tokenizer = _pretrained(name if path is None else str(path), options, load)
+    if place != "balanced":
+        loaded = loaded.to(place)
+    if path is not None and source == "folder":
+        licence = _folder_licence(path)
+    commit = getattr(loaded.config, "_commit_hash", None) if source == "hub" else None
+    return _describe(
+        loaded,
+        tokenizer,
+        name=path.name if path is not None else name,
+        revision=commit or revision,
+        source=source,
+        licence=licence,
+    )
+
+
+def wrap_model(model: nn.Module, tokenizer: Any, *, name: str | None = None) -> LoadedModel:
+    """Describe a model and tokenizer that are already in memory.
+
+    Raises
+    ------
+    ModelError
+        When ``model`` is not a transformers model that gives hidden states.
+    """
+    if not callable(tokenizer):
+        raise ModelError(
+            f"tokenizer: expected a transformers tokenizer, got {type(tokenizer).__name__}"
+        )
+    config = getattr(model, "config", None)
+    return _describe(
+        model,
+        tokenizer,
+        name=name or getattr(config, "name_or_path", "") or type(model).__name__,
+        revision=getattr(config, "_commit_hash", None),
+        source="memory",
+        licence=None,
+    )
+
+
+def _describe(
+    model: nn.Module,
+    tokenizer: Any,
+    *,
+    name: str,
+    revision: str | None,
+    source: Source,
+    licence: str | None,
+) -> LoadedModel:
+    backbone = find_backbone(model)
+    module = backbone.module.eval() if source != "memory" else backbone.module
+    return LoadedModel(
+        model=module,
+        tokenizer=tokenizer,
+        name=name,
+        revision=revision,
+        dtype=parameter_dtype(module),
+        device=next(module.parameters()).device,
+        n_layers=backbone.n_layers,
+        dim=backbone.dim,
+        max_length=token_limit(module, tokenizer),
+        source=source,
+        licence=licence,
+    )

@@ -1,0 +1,123 @@
+"""Find the parts of a transformers model that hidden states come from."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ilo_fast.errors import ModelError
+
+__all__ = ["Backbone", "find_backbone", "token_limit"]
+
+_NO_LIMIT = 10**9  # tokenizers without a limit of their own report about 1e30
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The part of a model that makes hidden states: no language-model head, no decoder, no vision.
+
+    ``blocks`` are its transformer layers in order, or None when they cannot be told apart (layers
+    that share one module, say); hidden states then come from ``output_hidden_states``.
+    """
+
+    module: nn.Module
+    blocks: nn.ModuleList | None
+    n_layers: int
+    dim: int
+
+    @property
+    def n_entries(self) -> int:
+        """Number of hidden states: the embedding output and one for each layer."""
+        return self.n_layers + 1
+
+
+def _text_config(config: Any) -> Any:
+    get = getattr(config, "get_text_config", None)
+    return config if get is None else get()
+
+
+def _number(config: Any, name: str) -> int | None:
+    value = getattr(config, name, None)
+    return value if isinstance(value, int) and value > 0 else None
+
+
+def _encoder_or_text(model: Any) -> nn.Module:
+    """The encoder of an encoder-decoder model, the text decoder of a multimodal one, or itself."""
+    config = model.config
+    if getattr(config, "is_encoder_decoder", False):
+        encoder = model.get_encoder() if hasattr(model, "get_encoder") else None
+        if not isinstance(encoder, nn.Module):
+            raise ModelError(f"model: {type(model).__name__} has no encoder to take states from")
+        return encoder
+    base = getattr(model, "base_model", model)
+    text = getattr(config, "text_config", None)
+    if text is not None and text is not config and hasattr(model, "get_decoder"):
+        base = model.get_decoder()
+    assert isinstance(base, nn.Module)
+    return base
+
+
+def _find_blocks(module: nn.Module, n_layers: int) -> nn.ModuleList | None:
+    """The outermost list of ``n_layers`` distinct modules of one kind of layer."""
+    found: list[tuple[int, nn.ModuleList]] = []
+    for name, child in module.named_modules():
+        if isinstance(child, nn.ModuleList) and len(child) == n_layers:
+            distinct = len({id(block) for block in child}) == n_layers
+            # a list of single projections or experts is no list of layers
+            if distinct and all(any(True for _ in block.children()) for block in child):
+                found.append((name.count("."), child))
+    return min(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def find_backbone(model: nn.Module) -> Backbone:
+    """Find the module, layers and sizes that ``model``'s hidden states come from.
+
+    Raises
+    ------
+    ModelError
+        When ``model`` is not a transformers model that gives hidden states.
+    """
+    if not isinstance(model, nn.Module) or not hasattr(model, "config"):
+        raise ModelError(
+            f"model: expected a transformers PreTrainedModel, got {type(model).__name__}"
+        )
+    module = _encoder_or_text(model)
+    config = _text_config(getattr(module, "config", model.config))
+    n_layers, dim = _number(config, "num_hidden_layers"), _number(config, "hidden_size")
+    if n_layers is None or dim is None:
+        raise ModelError(
+            f"model: {type(model).__name__} gives no hidden states "
+            "(its configuration names no num_hidden_layers and hidden_size)"
+        )
+    return Backbone(module, _find_blocks(module, n_layers), n_layers, dim)
+
+
+def position_offset(module: nn.Module) -> int:
+    """The position id of a sentence's first token: RoBERTa's family starts after the padding id."""
+    children: Any = module.modules()
+    for child in children:
+        if hasattr(child, "create_position_ids_from_input_ids") and hasattr(child, "padding_idx"):
+            return int(child.padding_idx) + 1
+    return 0
+
+
+def token_limit(module: Any, tokenizer: Any) -> int | None:
+    """The most tokens a sentence may have; None where neither model nor tokenizer has a limit."""
+    config = _text_config(module.config)
+    limits = []
+    positions = _number(config, "max_position_embeddings")
+    if positions is not None:
+        limits.append(positions - position_offset(module))
+    own = getattr(tokenizer, "model_max_length", None)
+    if own is not None and 0 < own < _NO_LIMIT:
+        limits.append(int(own))
+    return min(limits) if limits else None
+
+
+def parameter_dtype(module: nn.Module) -> torch.dtype:
+    """The dtype of the model's floating-point weights (its first, as transformers counts)."""
+    for parameter in module.parameters():
+        if parameter.is_floating_point():
+            return parameter.dtype
+    raise ModelError(f"model: {type(module).__name__} has no floating-point weights")
