@@ -1,0 +1,110 @@
+"""The one place that decides which backend serves a neighbour search.
+
+A backend is a row of ``BACKENDS``: its engine (a function ``Request -> EngineResult``) and a
+function ``(device, Request | None) -> str`` that says why it cannot serve, or "" when it can. Both
+are named as "module:function" and imported only when asked for, so that no kernel language is
+loaded by a search that does not use it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+
+from ilo_fast.errors import InputError
+from ilo_fast.ops.request import EngineResult, Request
+
+__all__ = ["BACKENDS", "Backend", "choose", "explain", "names"]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to serve a search. ``automatic`` backends are tried in the table's order."""
+
+    name: str
+    engine: str
+    cannot_serve: str
+    automatic: bool
+    describe: str
+
+    def load(self) -> Callable[[Request], EngineResult]:
+        """Import and return the engine."""
+        return _load(self.engine)  # type: ignore[no-any-return]
+
+    def obstacle(self, device: torch.device, request: Request | None = None) -> str:
+        """Why this backend cannot serve ``device`` (and ``request``), "" when it can."""
+        return _load(self.cannot_serve)(device, request)  # type: ignore[no-any-return]
+
+
+BACKENDS: tuple[Backend, ...] = (
+    Backend(
+        name="torch",
+        engine="ilo_fast.ops.knn_torch:search",
+        cannot_serve="ilo_fast.ops.knn_torch:cannot_serve",
+        automatic=True,
+        describe="float32 filter with a certificate, float64 where it leaves a doubt",
+    ),
+    Backend(
+        name="reference",
+        engine="ilo_fast.ops.knn_reference:search",
+        cannot_serve="ilo_fast.ops.knn_reference:cannot_serve",
+        automatic=False,
+        describe="the public research code's arithmetic, quirks and all; certifies nothing",
+    ),
+)
+
+# Names the interface knows even where no engine is registered for them.
+_KNOWN = ("auto", "torch", "triton", "cuda", "reference")
+
+
+def names() -> tuple[str, ...]:
+    """The values ``backend=`` takes.
+
+    >>> names()
+    ('auto', 'torch', 'triton', 'cuda', 'reference')
+    """
+    return _KNOWN
+
+
+def choose(backend: str, request: Request) -> Backend:
+    """Return the backend for a request; raise ``InputError`` when a forced one cannot serve."""
+    if backend not in _KNOWN:
+        raise InputError(f"backend must be one of {', '.join(_KNOWN)}; got {backend!r}")
+    device = request.x.device
+    if backend == "auto":
+        for candidate in BACKENDS:
+            if candidate.automatic and not candidate.obstacle(device, request):
+                return candidate
+        raise InputError(f"no backend serves {device}: {explain(device)}")
+    for candidate in BACKENDS:
+        if candidate.name == backend:
+            obstacle = candidate.obstacle(device, request)
+            if obstacle:
+                raise InputError(f"backend {backend!r} cannot serve this search: {obstacle}")
+            return candidate
+    raise InputError(f"backend {backend!r} cannot serve this search: not part of this version")
+
+
+def explain(device: torch.device | str) -> str:
+    """Say in one line which backend ``auto`` takes on a device and why not the others.
+
+    >>> explain("cpu").startswith("torch")
+    True
+    """
+    device = torch.device(device)
+    chosen, others = "", []
+    for candidate in BACKENDS:
+        obstacle = candidate.obstacle(device, None)
+        if obstacle:
+            others.append(f"{candidate.name}: {obstacle}")
+        elif candidate.automatic and not chosen:
+            chosen = f"{candidate.name} on {device}: {candidate.describe}"
+    chosen = chosen or f"none on {device}"
+    return "; not ".join([chosen, *others])
+
+
+def _load(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)

@@ -1,0 +1,273 @@
+"""The exact stage: values every backend agrees on, ties, and the final order.
+
+``pair_values`` is the definition of how far two points are: an elementwise formula in float64,
+symmetric, the same bit for bit wherever the pair turns up. ``tie_error`` bounds its rounding (and
+that of the normalisation). ``rank`` orders candidates by value, takes values that are equal to
+within that rounding as equal, and lets the lower index win among equals. docs/exactness.md has the
+derivations.
+"""
+
+import math
+
+import torch
+
+from ilo_fast.ops.points import Points, block_rows, fold_sum, power_of_two
+from ilo_fast.ops.precision import UNIT_ROUNDOFF_64
+
+__all__ = ["expand", "list_length", "pair_values", "rank", "tie_error", "tie_slack"]
+
+_TINY = 2.0**-1000  # below every scaled value that is not an underflow itself
+_PADDED_ELEMENTS = 1 << 22
+
+
+def pair_values(points: Points, rows: torch.Tensor, cols: torch.Tensor) -> torch.Tensor:
+    """Float64 values ``[pairs]`` of pairs of distinct points; smaller is nearer.
+
+    ``|z_i - z_j|^2 / 2`` for cosine (which is 1 - cos; exactly 1 with a zero vector) and for
+    euclidean, ``-<z_i, z_j>`` for inner_product, all in units of the scaled ``z``.
+    """
+    values = torch.empty(rows.shape[0], dtype=torch.float64, device=rows.device)
+    step = block_rows(rows.device, points.z.shape[1])
+    for start in range(0, rows.shape[0], step):
+        part = slice(start, start + step)
+        terms = points.z.index_select(0, rows[part])
+        other = points.z.index_select(0, cols[part])
+        if points.metric == "inner_product":
+            values[part] = fold_sum(terms.mul_(other)).neg_()
+        else:
+            terms.sub_(other)
+            values[part] = fold_sum(terms.mul_(terms)).mul_(0.5)
+    if points.metric == "cosine":
+        values[points.zero[rows] | points.zero[cols]] = 1.0
+    return values
+
+
+def tie_error(
+    points: Points, values: torch.Tensor, rows: torch.Tensor, cols: torch.Tensor
+) -> torch.Tensor:
+    """Proven bound of the rounding error of ``pair_values``, normalisation included."""
+    u = UNIT_ROUNDOFF_64
+    depth = _depth(points)
+    if points.metric == "cosine":
+        rounding = 2.0 * (depth + 5) * u * values
+        rounding += 3.0 * u * torch.sqrt(2.0 * values)
+        return rounding.add_((depth + 5) ** 2 * u * u)
+    if points.metric == "euclidean":
+        return values * ((depth + 5) * u) + _TINY
+    return points.size[rows] * points.size[cols] * ((depth + 3) * u) + _TINY
+
+
+def tie_slack(
+    points: Points, centred_norm: torch.Tensor, scale: float, order: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Per-point ``t`` with ``tie_error(i, j) <= t_i + t_j`` in units of the scaled, centred form.
+
+    ``centred_norm`` is ``scale * |z - m|`` for any centre ``m``: distances between points are at
+    most the sum of their distances to the centre. ``order`` is the order ``centred_norm`` is in.
+    """
+    u = UNIT_ROUNDOFF_64
+    depth = _depth(points)
+    squared = centred_norm * centred_norm
+    if points.metric == "cosine":
+        slack = 2.0 * (depth + 5) * u * squared + 3.0 * u * scale * centred_norm
+        slack += 0.5 * ((depth + 5) * u * scale) ** 2
+        # A zero vector's value is 1 by definition, the centred form's (1 + |z_j|^2) / 2.
+        slack += _ordered(points.zero, order) * ((depth + 8) * u * scale * scale)
+    elif points.metric == "euclidean":
+        slack = (depth + 5) * u * squared
+    else:
+        slack = 0.5 * (depth + 3) * u * (_ordered(points.size, order) * scale) ** 2
+    return slack.mul_(1.01).add_(_TINY * max(1.0, scale * scale))
+
+
+def list_length(points: Points, k: int, exclude_self: bool) -> int:
+    """Length of the lists ``rank`` must make so that ``expand`` can drop self from them."""
+    return k + 1 if exclude_self and points.duplicates is not None else k
+
+
+def rank(
+    points: Points,
+    rows: torch.Tensor,
+    cols: torch.Tensor,
+    *,
+    length: int,
+    exclude_self: bool,
+    out_indices: torch.Tensor,
+    out_values: torch.Tensor,
+) -> None:
+    """Order candidate pairs of distinct points; write lists of original indices.
+
+    rows, cols: ``[pairs]`` int64, distinct points, no pair of a point with itself (added here
+    where it counts). For every row that occurs, its pairs must include every column that could
+    be among its ``length`` first or tie with the last of them. Writes ``out_indices[row]`` int64
+    and ``out_values[row]`` float64, both ``[u, length]``; rows that do not occur are left alone.
+    """
+    own = torch.unique(rows)
+    if exclude_self:
+        own = own[points.duplicates.counts[own] > 1] if points.duplicates else own[:0]
+    rows, cols = torch.cat([rows, own]), torch.cat([cols, own])
+    order = torch.argsort(rows, stable=True)
+    rows, cols = rows[order], cols[order]
+    present, counts = torch.unique_consecutive(rows, return_counts=True)
+    values = pair_values(points, rows, cols)
+    errors = tie_error(points, values, rows, cols)
+    ends = torch.cumsum(counts, dim=0)
+    width_class = torch.ceil(torch.log2(counts.clamp(min=4).to(torch.float64))).to(torch.int64)
+    for width in torch.unique(width_class).tolist():
+        for chosen in (
+            (width_class == width).nonzero().squeeze(1).split(max(1, _PADDED_ELEMENTS >> width))
+        ):
+            _rank_padded(
+                points,
+                present[chosen],
+                ends[chosen] - counts[chosen],
+                counts[chosen],
+                (cols, values, errors),
+                length,
+                out_indices,
+                out_values,
+            )
+
+
+def _rank_padded(
+    points: Points,
+    present: torch.Tensor,
+    starts: torch.Tensor,
+    counts: torch.Tensor,
+    flat: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    length: int,
+    out_indices: torch.Tensor,
+    out_values: torch.Tensor,
+) -> None:
+    width = int(counts.max())
+    place = torch.arange(width, device=starts.device)
+    valid = place < counts[:, None]
+    source = torch.where(valid, starts[:, None] + place, 0)
+    cols, values, errors = (tensor[source] for tensor in flat)
+    values = torch.where(valid, values, torch.inf)
+    values, by_value = torch.sort(values, dim=1)
+    cols, errors, valid = (t.gather(1, by_value) for t in (cols, errors, valid))
+    tier, leader = _tiers(values, errors, length)
+    duplicates = points.duplicates
+    if duplicates is None:
+        _write(points.n, present, tier, cols, leader, valid, length, out_indices, out_values)
+        return
+    copies = min(int(duplicates.counts[cols].max()), length)
+    copy = torch.arange(copies, device=cols.device)
+    rows_at_once = max(1, _PADDED_ELEMENTS // (width * copies))
+    for start in range(0, present.shape[0], rows_at_once):
+        part = slice(start, start + rows_at_once)
+        here = cols[part]
+        exists = valid[part, :, None] & (copy < duplicates.counts[here][..., None])
+        slot = torch.where(exists, duplicates.starts[here][..., None] + copy, 0)
+        shape = (here.shape[0], width * copies)
+        _write(
+            points.n,
+            present[part],
+            tier[part, :, None].expand(-1, -1, copies).reshape(shape),
+            duplicates.members[slot].reshape(shape),
+            leader[part, :, None].expand(-1, -1, copies).reshape(shape),
+            exists.reshape(shape),
+            length,
+            out_indices,
+            out_values,
+        )
+
+
+def _tiers(
+    values: torch.Tensor, errors: torch.Tensor, length: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tier of every sorted candidate and the value of the tier's first member.
+
+    A tier is a candidate (the first not yet in one) and all others whose value is its own to
+    within twice the smaller of the two error bounds. Only the first ``length`` tiers matter.
+    """
+    rows, width = values.shape
+    tier = torch.arange(width, device=values.device).expand(rows, width).clone()
+    leader = values.clone()
+    heads = min(length, width - 1)
+    gap = values[:, 1 : heads + 1] - values[:, :heads]
+    tied = (gap <= 2.0 * errors[:, :heads]).any(dim=1).nonzero().squeeze(1)
+    if tied.numel() == 0:
+        return tier, leader
+    value, error = values[tied], errors[tied]
+    free = torch.isfinite(value)
+    made = torch.full_like(tier[tied], length)
+    lead = value.clone()
+    for number in range(min(length, width)):
+        head = free.to(torch.uint8).argmax(dim=1, keepdim=True)
+        at, bound = value.gather(1, head), error.gather(1, head)
+        member = free & (value - at <= 2.0 * torch.minimum(bound, error))
+        made = torch.where(member, number, made)
+        lead = torch.where(member, at, lead)
+        free &= ~member
+        if number % 8 == 7 and not bool(free.any()):
+            break
+    tier[tied], leader[tied] = made, lead
+    return tier, leader
+
+
+def _write(
+    n: int,
+    present: torch.Tensor,
+    tier: torch.Tensor,
+    index: torch.Tensor,
+    leader: torch.Tensor,
+    valid: torch.Tensor,
+    length: int,
+    out_indices: torch.Tensor,
+    out_values: torch.Tensor,
+) -> None:
+    """Sort by tier, then index, and store the first ``length`` of each row."""
+    key = torch.where(valid, tier * n + index, torch.iinfo(torch.int64).max)
+    keep = min(length, key.shape[1])
+    best = torch.topk(key, keep, dim=1, largest=False, sorted=True).indices
+    found = valid.gather(1, best)
+    out_indices[present, :keep] = torch.where(found, index.gather(1, best), -1)
+    out_values[present, :keep] = torch.where(found, leader.gather(1, best), torch.inf)
+
+
+def expand(
+    points: Points,
+    lists: torch.Tensor,
+    values: torch.Tensor,
+    *,
+    k: int,
+    exclude_self: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lists of distinct points to lists of originals: indices int64, distances float32 [n, k]."""
+    duplicates = points.duplicates
+    if duplicates is not None:
+        lists, values = lists[duplicates.group], values[duplicates.group]
+        if exclude_self:
+            own = lists == torch.arange(points.n, device=lists.device)[:, None]
+            past_self = torch.cumsum(own, dim=1)[:, :k]
+            source = torch.arange(k, device=lists.device) + past_self
+            lists, values = lists.gather(1, source), values.gather(1, source)
+    return lists, _distances(points, values)
+
+
+def _distances(points: Points, values: torch.Tensor) -> torch.Tensor:
+    """float32 distances from float64 values; beyond float32's range they are inf or 0."""
+    if points.metric == "cosine":
+        return values.to(torch.float32)
+    doublings = torch.tensor(points.exponent, device=values.device)
+    if points.metric == "euclidean":
+        values = torch.sqrt(2.0 * values)
+    else:
+        doublings = doublings * 2
+    first = doublings // 2
+    second = first // 2, first - first // 2
+    third = (doublings - first) // 2, doublings - first - (doublings - first) // 2
+    for step in (*second, *third):  # 2**2046 needs more than one float64 factor
+        values = values * power_of_two(step)
+    return values.to(torch.float32)
+
+
+def _ordered(values: torch.Tensor, order: torch.Tensor | None) -> torch.Tensor:
+    return values if order is None else values[order]
+
+
+def _depth(points: Points) -> int:
+    """Roundings of ``fold_sum`` over the points' dimensions."""
+    return max(1, math.ceil(math.log2(points.z.shape[1])))

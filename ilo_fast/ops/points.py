@@ -1,0 +1,165 @@
+"""One layer's points in float64: scaled without rounding, normalised, exact copies merged.
+
+Everything later (the filter, the exact stage, every backend's final values) is defined on these
+vectors ``z``. They are computed by elementwise operations in a fixed order only, so equal input
+rows give equal ``z`` bit for bit, whatever their position, the batch, the device and the number
+of threads.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+__all__ = ["Duplicates", "Points", "fold_sum", "power_of_two", "prepare_points"]
+
+_BLOCK_ELEMENTS = {"cpu": 1 << 17, "cuda": 1 << 25}  # float64 working set: cache, device
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Which of the n original points each of the u distinct ones stands for.
+
+    group: ``[n]`` distinct point of every original. members: ``[n]`` originals ordered by group,
+    then index. starts, counts: ``[u]`` where a group's members lie.
+    """
+
+    group: torch.Tensor
+    members: torch.Tensor
+    starts: torch.Tensor
+    counts: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Points:
+    """Distinct points of one layer, ordered by the index of their first copy.
+
+    z: ``[u, d]`` float64; unit rows for cosine, ``x * 2**-exponent`` otherwise. zero: ``[u]``
+    bool, zero vectors under cosine (all false otherwise). size: ``[u]`` float64, ``|z|`` up to
+    rounding. n: number of original points. duplicates: None when all are distinct.
+    """
+
+    metric: str
+    z: torch.Tensor
+    zero: torch.Tensor
+    size: torch.Tensor
+    exponent: int
+    n: int
+    duplicates: Duplicates | None
+
+    @property
+    def u(self) -> int:
+        """Number of distinct points."""
+        return self.z.shape[0]
+
+
+def fold_sum(terms: torch.Tensor) -> torch.Tensor:
+    """Sum over the last dimension in a fixed order, by halving; overwrites ``terms``.
+
+    Only elementwise additions are used, so the result of a row does not depend on the rows beside
+    it, and its relative error for non-negative terms is at most ``ceil(log2(d))`` roundings.
+
+    >>> fold_sum(torch.tensor([[1.0, 2.0, 4.0]], dtype=torch.float64))
+    tensor([7.], dtype=torch.float64)
+    """
+    width = terms.shape[-1]
+    while width > 1:
+        half = (width + 1) // 2
+        terms[..., : width - half] += terms[..., half:width]
+        width = half
+    return terms[..., 0].clone()
+
+
+def power_of_two(exponent: torch.Tensor) -> torch.Tensor:
+    """``2**exponent`` as float64, exactly, from its bits; exponents in [-1022, 1023].
+
+    >>> power_of_two(torch.tensor([-3, 4]))
+    tensor([ 0.1250, 16.0000], dtype=torch.float64)
+    """
+    return ((exponent.to(torch.int64) + 1023) << 52).view(torch.float64)
+
+
+def block_rows(device: torch.device, row_elements: int) -> int:
+    """Rows of float64 work that stay in cache (CPU) or fill the device (others)."""
+    elements = _BLOCK_ELEMENTS.get(device.type, _BLOCK_ELEMENTS["cuda"])
+    return max(1, elements // max(1, row_elements))
+
+
+def prepare_points(x: torch.Tensor, row_max: torch.Tensor, metric: str) -> Points:
+    """Scale and (cosine) normalise ``x [n, d]`` in float64 and merge exact copies.
+
+    Scaling by powers of two keeps norms from overflowing or vanishing and rounds nothing: a row
+    at a time for cosine, the whole layer for the other metrics.
+    """
+    n, d = x.shape
+    cosine = metric == "cosine"
+    if cosine:
+        exponents = torch.frexp(row_max).exponent.to(torch.int64)
+        exponent = 0
+    else:
+        exponent = int(torch.frexp(row_max.amax()).exponent)
+        exponents = torch.full((n,), exponent, dtype=torch.int64, device=x.device)
+    first = -(exponents // 2)
+    scale_a, scale_b = power_of_two(first), power_of_two(-exponents - first)
+    zero = row_max == 0
+    z = torch.empty(n, d, dtype=torch.float64, device=x.device)
+    size = torch.empty(n, dtype=torch.float64, device=x.device)
+    step = block_rows(x.device, d)
+    for start in range(0, n, step):
+        part = slice(start, start + step)
+        rows = x[part].to(torch.float64) * scale_a[part, None]
+        rows *= scale_b[part, None]
+        rows += 0.0  # -0.0 and 0.0 are the same number: give them the same bits
+        norm = fold_sum(rows * rows).sqrt_()
+        if cosine:
+            norm = torch.where(zero[part], 1.0, norm)
+            rows /= norm[:, None]
+        z[part] = rows
+        size[part] = norm
+    if cosine:
+        size = torch.where(zero, 0.0, 1.0)
+    else:
+        zero = torch.zeros_like(zero)
+    duplicates = _find_duplicates(z)
+    if duplicates is not None:
+        first_copy = duplicates.members[duplicates.starts]
+        z, zero, size = z[first_copy], zero[first_copy], size[first_copy]
+    return Points(metric, z, zero, size, exponent, n, duplicates)
+
+
+def _find_duplicates(z: torch.Tensor) -> Duplicates | None:
+    """Group bit-identical rows: equal 64-bit hashes first, then a full comparison."""
+    n, d = z.shape
+    bits = z.view(torch.int64)
+    generator = torch.Generator().manual_seed(0)
+    odd = torch.randint(-(2**62), 2**62, (d,), generator=generator).to(z.device) * 2 + 1
+    hashes = torch.empty(n, dtype=torch.int64, device=z.device)
+    step = block_rows(z.device, d)
+    for start in range(0, n, step):
+        part = bits[start : start + step]
+        mixed = (part ^ (part >> 29)) * odd  # integer sums wrap: exact in any order
+        hashes[start : start + step] = mixed.sum(dim=1)
+    order = torch.argsort(hashes, stable=True)
+    ordered = hashes[order]
+    same = torch.zeros(n, dtype=torch.bool, device=z.device)
+    same[1:] = ordered[1:] == ordered[:-1]
+    suspects = same.nonzero().squeeze(1)
+    if suspects.numel() == 0:
+        return None
+    for start in range(0, suspects.numel(), step):
+        part = suspects[start : start + step]
+        same[part] = (z[order[part]] == z[order[part - 1]]).all(dim=1)
+    run = torch.cumsum(~same, dim=0) - 1
+    first = order[~same]  # stable sort: the lowest index of each run
+    if first.numel() == n:
+        return None
+    rank = torch.empty_like(first)
+    rank[torch.argsort(first)] = torch.arange(first.numel(), device=z.device)
+    group = torch.empty_like(order)
+    group[order] = rank[run]
+    counts = torch.bincount(group, minlength=first.numel())
+    return Duplicates(
+        group=group,
+        members=torch.argsort(group, stable=True),
+        starts=torch.cumsum(counts, dim=0) - counts,
+        counts=counts,
+    )
