@@ -12,9 +12,19 @@ import torch
 import torch.utils.dlpack
 from torch import Tensor
 
-from ilo_fast.errors import InputError
+from ilo_fast.errors import HiddenStateError, InputError
 
-__all__ = ["Label", "as_tensor", "group_mean", "index_lists", "label_codes", "one_metric_per_layer"]
+__all__ = [
+    "Label",
+    "as_tensor",
+    "group_mean",
+    "index_lists",
+    "label_codes",
+    "one_metric_per_layer",
+    "rounding_tolerance",
+    "state_layers",
+    "unit_rows",
+]
 
 Label = str | int
 
@@ -119,3 +129,58 @@ def group_mean(values: Tensor, codes: Tensor, groups: int) -> Tensor:
 def one_metric_per_layer(layers: list[Tensor]) -> np.ndarray:
     """Stack one small tensor per layer and bring it to the host as NumPy: one copy in all."""
     return np.asarray(torch.stack(layers).cpu().numpy())
+
+
+def state_layers(states: Any, name: str = "states") -> Tensor:
+    """Hidden states as ``[layers, n, d]`` in their own floating dtype, checked to be finite.
+
+    Raises:
+        InputError: when they are not floating numbers ``[n, d]`` or ``[layers, n, d]``.
+        HiddenStateError: on NaN or infinity; the message names layer and row.
+
+    >>> state_layers([[1.0, 0.0], [0.0, 1.0]]).shape
+    torch.Size([1, 2, 2])
+    """
+    tensor = as_tensor(states, name)
+    if not tensor.dtype.is_floating_point:
+        raise InputError(f"{name} must hold floating-point numbers, got dtype {tensor.dtype}")
+    if tensor.ndim == 2:
+        tensor = tensor.unsqueeze(0)
+    if tensor.ndim != 3 or 0 in tensor.shape:
+        raise InputError(
+            f"{name} must have shape [n, d] or [layers, n, d] with no empty axis, "
+            f"got {list(tensor.shape)}"
+        )
+    for number, layer in enumerate(tensor):
+        if not bool(torch.isfinite(layer.sum(dtype=torch.float64))):  # one pass; look where if not
+            bad = torch.nonzero(~torch.isfinite(layer).all(dim=1))
+            if bad.numel():
+                raise HiddenStateError(
+                    f"{name} hold NaN or infinity at layer {number}, row {int(bad[0, 0])}"
+                )
+    return tensor
+
+
+def unit_rows(layer: Tensor) -> Tensor:
+    """Rows scaled to length 1 in float64; a zero row stays zero (similar to nothing).
+
+    >>> unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    tensor([[0.6000, 0.8000],
+            [0.0000, 0.0000]], dtype=torch.float64)
+    """
+    rows = layer.double()
+    # scale by the largest entry first: squares of very large or small entries leave float64
+    largest = rows.abs().amax(dim=1, keepdim=True)
+    rows = rows / torch.where(largest > 0, largest, 1)
+    length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return rows / torch.where(length > 0, length, 1)
+
+
+def rounding_tolerance(d: int) -> float:
+    """How far two equal float64 cosines of d-dimensional float64 rows can come out apart.
+
+    Scaling a row to length 1 errs by at most (d / 2 + 4) u relative to its length, the product
+    of two such rows by a further d u, u = 2^-53: (2 d + 8) u for one cosine, to first order,
+    and twice that, with a unit to spare, for the difference of two.
+    """
+    return (4 * d + 20) * 2.0**-53

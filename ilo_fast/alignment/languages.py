@@ -3,10 +3,22 @@
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from ilo_fast.lists import group_mean, index_lists, label_codes, one_metric_per_layer
+from ilo_fast.errors import InputError
+from ilo_fast.lists import Label, group_mean, index_lists, label_codes, one_metric_per_layer
 
-__all__ = ["same_language"]
+__all__ = ["language_order", "neighbor_counts", "reach_graph", "same_language"]
+
+
+def language_order(languages: Any) -> tuple[Label, ...]:
+    """The different labels in order of first appearance: what the axes of every result mean.
+
+    >>> language_order(["de", "en", "de"])
+    ('de', 'en')
+    """
+    return label_codes(languages, len(languages))[0]
 
 
 def same_language(neighbors: Any, languages: Any) -> np.ndarray:
@@ -38,3 +50,61 @@ def same_language(neighbors: Any, languages: Any) -> np.ndarray:
             for layer in indices
         ]
     )
+
+
+def neighbor_counts(neighbors: Any, languages: Any) -> np.ndarray:
+    """Who neighbours whom: how many neighbours the points of one language have in another.
+
+    ``counts[a, b] = sum over points i of a of |{j in N_k(i): lang(j) = b}|``; row a sums to
+    ``n_a k``, and column b to how often points of b are neighbours.
+
+    Args:
+        neighbors: a `Neighbors`, or integer indices ``[n, k]`` or ``[layers, n, k]``.
+        languages: n labels (strings or integers).
+
+    Returns:
+        int64 ``[layers, languages, languages]``, in order of first appearance.
+
+    Raises:
+        InputError: on lists or labels that cannot be used.
+
+    >>> neighbor_counts([[1, 2], [0, 2], [0, 1]], ["de", "de", "en"])
+    array([[[2, 2],
+            [2, 0]]])
+    """
+    indices = index_lists(neighbors)
+    names, language = label_codes(languages, indices.shape[1], "languages", indices.device)
+    return one_metric_per_layer([_counts(layer, language, len(names)) for layer in indices])
+
+
+def reach_graph(neighbors: Any, languages: Any, *, min_count: int = 1) -> np.ndarray:
+    """Which languages reach which: an edge a → b where some point of a has a neighbour in b.
+
+    The rows' sums over n - 1 are the reach R of the ILO score, at ``min_count=1``; a higher
+    minimum (neighbours, not points) shows the edges that do not hang on one sentence.
+
+    Args:
+        neighbors: a `Neighbors`, or integer indices ``[n, k]`` or ``[layers, n, k]``.
+        languages: n labels (strings or integers).
+        min_count: neighbours that make an edge.
+
+    Returns:
+        bool ``[layers, languages, languages]``, false on the diagonal.
+
+    Raises:
+        InputError: on lists, labels or a minimum that cannot be used.
+
+    >>> reach_graph([[1, 2], [0, 2], [0, 1]], ["de", "de", "en"]).tolist()
+    [[[False, True], [True, False]]]
+    """
+    if isinstance(min_count, bool) or not isinstance(min_count, int) or min_count < 1:
+        raise InputError(f"min_count must be a whole number above 0, got {min_count!r}")
+    edges = neighbor_counts(neighbors, languages) >= min_count
+    edges[:, np.arange(edges.shape[1]), np.arange(edges.shape[1])] = False
+    return edges
+
+
+def _counts(layer: Tensor, language: Tensor, groups: int) -> Tensor:
+    """Neighbour counts ``[languages, languages]`` of one layer's lists ``[n, k]``."""
+    pairs = language[:, None] * groups + language[layer]
+    return torch.bincount(pairs.flatten(), minlength=groups * groups).view(groups, groups)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ilo_fast.lists import group_mean, index_lists, label_codes, one_metric_per_layer
 
-__all__ = ["translation_hit", "translation_mrr"]
+__all__ = ["first_translation", "translation_hit", "translation_mrr"]
 
 
 def translation_hit(neighbors: Any, languages: Any, sentences: Any) -> np.ndarray:
@@ -32,9 +32,15 @@ def translation_hit(neighbors: Any, languages: Any, sentences: Any) -> np.ndarra
     >>> translation_hit([[2], [0], [0], [0]], ["de", "de", "en", "en"], [0, 1, 0, 1])
     array([[0.5, 0.5]])
     """
-    indices, names, found = _translations(neighbors, languages, sentences)
+    indices = index_lists(neighbors)
+    _, n, k = indices.shape
+    names, language = label_codes(languages, n, "languages", indices.device)
+    _, sentence = label_codes(sentences, n, "sentences", indices.device)
     return one_metric_per_layer(
-        [group_mean(found(layer).any(dim=1), names[1], len(names[0])) for layer in indices]
+        [
+            group_mean(first_translation(layer, language, sentence) < k, language, len(names))
+            for layer in indices
+        ]
     )
 
 
@@ -44,32 +50,27 @@ def translation_mrr(neighbors: Any, languages: Any, sentences: Any) -> np.ndarra
     ``mrr[l] = mean over points i of l of 1 / rank(i)``, rank(i) = 1 … k the place of the
     first neighbour with i's sentence in another language, and 0 where none of the k is one.
 
-    Args, Returns, Raises: as `translation_hit`; 0 <= mrr <= hit@k.
+    Args, Returns, Raises: as `translation_hit`; mrr <= hit@k <= k mrr.
 
     >>> translation_mrr([[1, 2], [0, 2], [1, 0]], ["de", "de", "en"], [0, 1, 0])
     array([[0.25, 0.5 ]])
     """
-    indices, names, found = _translations(neighbors, languages, sentences)
-    reciprocal = 1 / torch.arange(
-        1, indices.shape[2] + 1, dtype=torch.float64, device=indices.device
-    )
+    indices = index_lists(neighbors)
+    _, n, k = indices.shape
+    names, language = label_codes(languages, n, "languages", indices.device)
+    _, sentence = label_codes(sentences, n, "sentences", indices.device)
+    value = 1 / torch.arange(1, k + 2, dtype=torch.float64, device=indices.device)
+    value[k] = 0  # no translation in the list
     return one_metric_per_layer(
         [
-            group_mean((found(layer) * reciprocal).amax(dim=1), names[1], len(names[0]))
+            group_mean(value[first_translation(layer, language, sentence)], language, len(names))
             for layer in indices
         ]
     )
 
 
-def _translations(neighbors: Any, languages: Any, sentences: Any) -> Any:
-    """The lists ``[layers, n, k]``, the languages, and a layer's ``[n, k]`` translation flags."""
-    indices = index_lists(neighbors)
-    n = indices.shape[1]
-    names, language = label_codes(languages, n, "languages", indices.device)
-    _, sentence = label_codes(sentences, n, "sentences", indices.device)
-
-    def found(layer: Tensor) -> Tensor:
-        same_sentence = sentence[layer] == sentence[:, None]
-        return same_sentence & (language[layer] != language[:, None])
-
-    return indices, (names, language), found
+def first_translation(layer: Tensor, language: Tensor, sentence: Tensor) -> Tensor:
+    """Place 0 … k - 1 of the first translation in each of the lists ``[n, k]``, k for none."""
+    found = (sentence[layer] == sentence[:, None]) & (language[layer] != language[:, None])
+    nowhere = torch.ones_like(found[:, :1])  # a column of true at place k
+    return torch.cat([found, nowhere], dim=1).byte().argmax(dim=1)

@@ -1,0 +1,192 @@
+"""Retrieval scores of every pair of languages, from one S × S block of cosines at a time."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ilo_fast.alignment.similarity import check_k
+from ilo_fast.alignment.winners import block_scores
+from ilo_fast.errors import InputError
+from ilo_fast.lists import Label, label_codes, rounding_tolerance, state_layers, unit_rows
+
+__all__ = ["PairScores", "aggregate_layers", "pair_scores"]
+
+# Cosines held at once, 16 MiB of float64: small corpora go many languages at a time.
+_BLOCK_ENTRIES = 2**21
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """Scores per layer and pair of languages, float64 ``[layers, languages, languages]``.
+
+    Entry (a, b) searches, for each sentence of a, its translation among the sentences of b;
+    NaN on the diagonal and for pairs not asked for.
+
+    Attributes:
+        languages: in order of first appearance.
+        sentences: int64 ``[languages, languages]``, sentences that each pair shares.
+        retrieval: P@1.
+        xsim_ratio, xsim_distance: xSIM error rates, 0 is best.
+        csls: P@1 under CSLS.
+        mexa: MEXA, the same both ways.
+        pivot: the one language that every pair has, or None.
+        k, csls_k: neighbours averaged in xSIM and CSLS.
+    """
+
+    languages: tuple[Label, ...]
+    sentences: np.ndarray
+    retrieval: np.ndarray
+    xsim_ratio: np.ndarray
+    xsim_distance: np.ndarray
+    csls: np.ndarray
+    mexa: np.ndarray
+    pivot: Label | None
+    k: int
+    csls_k: int
+
+    def mexa_to(self, pivot: Label) -> np.ndarray:
+        """MEXA of every language with one pivot, float64 ``[layers, languages]``, NaN at itself."""
+        if pivot not in self.languages or self.pivot not in (None, pivot):
+            raise InputError(f"pivot must be a language that was scored, got {pivot!r}")
+        return np.asarray(self.mexa[:, self.languages.index(pivot)])
+
+
+def pair_scores(
+    states: Any,
+    languages: Any,
+    sentences: Any,
+    *,
+    pivot: Label | None = None,
+    k: int = 4,
+    csls_k: int = 10,
+) -> PairScores:
+    """Retrieval P@1, xSIM, CSLS and MEXA of language pairs, from hidden states.
+
+    Each pair's cosines are one block S × S in float64; nothing N × N is formed. Values that
+    rounding cannot tell apart (`lists.rounding_tolerance`) count as equal: the lower sentence
+    wins a search, and MEXA, which is strict, counts a miss. The formulas are in
+    `ilo_fast.alignment.similarity`. MEXA as published pools with position weights or the last
+    token: extract the states that way, with ``pivot="eng_Latn"`` and 100 sentences.
+
+    Args:
+        states: floating ``[n, d]`` or ``[layers, n, d]``, torch, NumPy, CuPy or DLPack.
+        languages: n labels (strings or integers), at least two different ones.
+        sentences: n labels; a pair is scored on the sentences both languages have, in the
+            order these first appear.
+        pivot: score only pairs with this language, n_languages - 1 blocks rather than
+            n_languages (n_languages - 1) / 2.
+        k: neighbours averaged in xSIM, 1 … S.
+        csls_k: neighbours averaged in CSLS, 1 … S.
+
+    Returns:
+        A `PairScores`. Cost: n_languages² S² d multiply-adds in float64 a layer, half of N² d.
+
+    Raises:
+        InputError: on states, labels or numbers that cannot be used, a single language, a
+            language with one sentence twice, or a pair that shares fewer sentences than k.
+        HiddenStateError: on NaN or infinity.
+
+    >>> states = [[1.0, 0.0], [0.0, 1.0], [1.0, 0.1], [0.1, 1.0]]
+    >>> scores = pair_scores(states, ["de", "de", "en", "en"], [0, 1, 0, 1], k=2, csls_k=2)
+    >>> scores.retrieval
+    array([[[nan,  1.],
+            [ 1., nan]]])
+    """
+    tensor = state_layers(states)
+    n = tensor.shape[1]
+    names, language = label_codes(languages, n)
+    if len(names) < 2:
+        raise InputError("languages must hold at least two different languages, got one")
+    if pivot is not None and pivot not in names:
+        raise InputError(f"pivot must be one of {list(names)}, got {pivot!r}")
+    table = _point_table(names, language, label_codes(sentences, n, "sentences"))
+    shared = ((table >= 0).long() @ (table >= 0).long().T).numpy()
+    blocks = _pair_blocks(table, None if pivot is None else names.index(pivot))
+    fewest = min(own.numel() for own, _, _, _ in blocks)
+    check_k(k, fewest)
+    check_k(csls_k, fewest, "csls_k")
+
+    tolerance = rounding_tolerance(tensor.shape[2])
+    shape = (len(tensor), len(names), len(names))
+    scores: dict[str, np.ndarray] = {}
+    for number, layer in enumerate(tensor):
+        unit = unit_rows(layer)
+        for own, other, source, targets in blocks:
+            left = unit[own.to(unit.device)]
+            right = unit[other.to(unit.device)]  # [targets, S, d]
+            found = block_scores(left @ right.transpose(1, 2), k, csls_k, tolerance)
+            for name, values in found.items():
+                result = scores.setdefault(name, np.full(shape, np.nan))
+                there, back = values.cpu().numpy()
+                result[number, source, targets] = there
+                result[number, targets, source] = back
+    return PairScores(languages=names, sentences=shared, **scores, pivot=pivot, k=k, csls_k=csls_k)
+
+
+def aggregate_layers(scores: Any, how: str = "mean") -> np.ndarray:
+    """One number per language or pair from its layers: MEXA's "mean" or "max" over layers.
+
+    Args:
+        scores: float ``[layers, ...]``.
+        how: "mean" or "max".
+
+    Returns:
+        float64 ``[...]``.
+
+    Raises:
+        InputError: on another `how`, or scores without a layer axis.
+
+    >>> aggregate_layers([[0.2, 0.4], [0.6, 0.0]], "max")
+    array([0.6, 0.4])
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    if how not in ("mean", "max"):
+        raise InputError(f"how must be 'mean' or 'max', got {how!r}")
+    if values.ndim < 1 or values.shape[0] == 0:
+        raise InputError(f"scores must have a layer axis, got shape {list(values.shape)}")
+    return np.asarray(values.mean(axis=0) if how == "mean" else values.max(axis=0))
+
+
+def _point_table(
+    names: tuple[Label, ...], language: Tensor, sentences: tuple[tuple[Label, ...], Tensor]
+) -> Tensor:
+    """The point of each language and sentence, int64 ``[languages, sentences]``, -1 for none."""
+    sentence_names, sentence = sentences
+    slot = language * len(sentence_names) + sentence
+    counts = torch.bincount(slot, minlength=len(names) * len(sentence_names))
+    if int(counts.max()) > 1:
+        twice = divmod(int(counts.argmax()), len(sentence_names))
+        raise InputError(
+            f"sentences must be different within a language, "
+            f"{sentence_names[twice[1]]!r} is there {int(counts.max())} times "
+            f"in {names[twice[0]]!r}"
+        )
+    table = torch.full((len(names) * len(sentence_names),), -1)
+    table[slot] = torch.arange(slot.numel())
+    return table.view(len(names), len(sentence_names))
+
+
+def _pair_blocks(table: Tensor, pivot: int | None) -> list[tuple[Tensor, Tensor, int, list[int]]]:
+    """What to multiply: points ``[S]`` of a source and ``[targets, S]`` of its targets.
+
+    Targets that share the same sentences with the source go together, up to a block's size.
+    """
+    languages = table.shape[0]
+    blocks = []
+    for source in range(languages) if pivot is None else [pivot]:
+        others = range(source + 1, languages) if pivot is None else range(languages)
+        groups: dict[bytes, list[int]] = {}
+        for target in others:
+            if target != source:
+                both = (table[source] >= 0) & (table[target] >= 0)
+                groups.setdefault(both.numpy().tobytes(), []).append(target)
+        for key, targets in groups.items():
+            both = torch.from_numpy(np.frombuffer(key, dtype=np.bool_).copy())
+            step = max(1, _BLOCK_ENTRIES // max(1, int(both.sum())) ** 2)
+            for start in range(0, len(targets), step):
+                some = targets[start : start + step]
+                blocks.append((table[source][both], table[some][:, both], source, some))
+    return blocks

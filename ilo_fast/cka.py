@@ -1,0 +1,236 @@
+"""Centred kernel alignment by streamed sums: linear, unbiased, and over nearest neighbours.
+
+With linear kernels everything CKA needs is a d × d' cross-covariance and a few sums per point;
+no n × n kernel is formed. CKNNA needs the kernels at stored neighbours only.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import csr_matrix
+from torch import Tensor
+
+from ilo_fast.errors import InputError
+from ilo_fast.lists import state_layers, unit_rows
+from ilo_fast.overlap.lists import paired_lists
+
+__all__ = ["cka", "cknna", "unbiased_hsic_sums"]
+
+# Rows turned to float64 at once.
+_ROWS = 4096
+# Gathered entries held at once, 32 MiB of float64.
+_GATHERED = 2**22
+
+
+def cka(x: Any, y: Any, *, unbiased: bool = False) -> np.ndarray:
+    """Linear CKA of every layer of x with every layer of y.
+
+    ``CKA = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))`` with ``K = X Xᵀ``, ``L = Y Yᵀ``. Biased
+    (Kornblith, Norouzi, Lee, Hinton 2019, arXiv 1905.00414): ``HSIC ∝ |Ycᵀ Xc|_F²`` of centred
+    columns. Unbiased (Song, Smola, Gretton, Bedo, Borgwardt 2012, equation 5; Nguyen, Raghu,
+    Kornblith 2021, arXiv 2010.15327): with zero diagonals K̃, L̃
+
+        ``HSIC = [tr(K̃ L̃) + 1ᵀK̃1 1ᵀL̃1 / ((n-1)(n-2)) - 2 1ᵀK̃L̃1 / (n-2)] / (n (n-3))``
+
+    where ``tr(K̃ L̃) = |Yᵀ X|_F² - Σ |x_i|² |y_i|²`` and ``K̃1 = X (Xᵀ1) - |x_i|²``. Both are
+    invariant to a shift of x or y, so the columns are centred first, in float64.
+
+    Args:
+        x, y: floating ``[n, d]`` or ``[layers, n, d]``, the same points; d may differ.
+        unbiased: the unbiased estimator; needs at least 4 points.
+
+    Returns:
+        float64 ``[layers of x, layers of y]``: biased 0 … 1, unbiased up to 1 and near 0 (below
+        it too) for unrelated spaces; 1 where y is x. NaN where a space is constant, or its
+        unbiased self-term is not positive. Cost: n d d' multiply-adds in float64 a pair.
+
+    Raises:
+        InputError: on states that cannot be used or have other points, or too few points.
+        HiddenStateError: on NaN or infinity.
+
+    >>> x = [[1.0, 0.0], [0.0, 1.0], [2.0, 1.0], [0.0, 3.0]]
+    >>> cka(x, x).round(6), cka(x, x, unbiased=True).round(6)
+    (array([[1.]]), array([[1.]]))
+    """
+    one, two = _same_points(x, y)
+    fewest = 4 if unbiased else 2
+    if one.shape[1] < fewest:
+        raise InputError(f"x and y must have at least {fewest} points, got {one.shape[1]}")
+    of_pair = _unbiased if unbiased else _biased
+    self_one = [of_pair(layer, layer) for layer in one]
+    self_two = self_one if y is x else [of_pair(layer, layer) for layer in two]
+    result = np.array([[of_pair(left, right) for right in two] for left in one])
+    # rounding leaves a constant space a self-term that is not quite 0
+    result[[_constant(layer) for layer in one]] = np.nan
+    result[:, [_constant(layer) for layer in two]] = np.nan
+    return _normalise(result, np.array(self_one)[:, None], np.array(self_two))
+
+
+def cknna(x: Any, y: Any, a: Any, b: Any, *, normalize: bool = True) -> np.ndarray:
+    """CKNNA: unbiased CKA of the kernels restricted to common nearest neighbours.
+
+    ``CKNNA = H(x, y) / sqrt(H(x, x) H(y, y))`` with ``H(x, y) = HSIC_u(M∘K, M∘L)``,
+    ``M_ij = 1[j in A_i and j in B_i]`` (``1[j in A_i]`` in H(x, x)) (Huh, Cheung, Wang, Isola
+    2024, arXiv 2405.07987; their public code). The masked kernels are not symmetric, and as in
+    that code ``HSIC_u(K, L)`` has ``tr(K̃ L̃)`` and ``1ᵀK̃L̃1``, column sums of K̃ with row sums of
+    L̃. They have n k entries at most and are kept as such.
+
+    Args:
+        x, y: floating ``[n, d]`` or ``[layers, n, d]``, the same points and layers.
+        a, b: their neighbours by inner product (of the rows as normalised), a `Neighbors` or
+            integer indices, k >= 2.
+        normalize: scale rows to length 1 first, as their `compute_score` does; the neighbours
+            are then those by cosine.
+
+    Returns:
+        float64 ``[layers]``, up to 1, which it is where y is x and b is a. NaN where a self-term
+        is not positive.
+
+    Raises:
+        InputError: on states or lists that cannot be used or do not fit, k < 2, or fewer than
+            4 points.
+        HiddenStateError: on NaN or infinity.
+
+    >>> x = [[1.0, 0.1], [1.0, 0.3], [0.2, 1.0], [0.1, 1.0]]
+    >>> lists = [[1, 2], [0, 2], [3, 1], [2, 1]]
+    >>> cknna(x, x, lists, lists).round(6)
+    array([1.])
+    """
+    one, two = _same_points(x, y)
+    first, second = paired_lists(a, b)
+    if not len(one) == len(two) == len(first) == len(second):
+        raise InputError(
+            "x, y, a and b must have the same number of layers, got "
+            f"{len(one)}, {len(two)}, {len(first)} and {len(second)}"
+        )
+    layers, n, k = first.shape
+    if one.shape[1] != n:
+        raise InputError(f"x and a must have the same points, got {one.shape[1]} and {n}")
+    if k < 2 or n < 4:
+        raise InputError(f"cknna needs k >= 2 and at least 4 points, got k = {k}, {n} points")
+    result = np.empty(layers)
+    for layer in range(layers):
+        near, near_too = first[layer], second[layer]
+        left = unit_rows(one[layer]) if normalize else one[layer].double()
+        right = unit_rows(two[layer]) if normalize else two[layer].double()
+        shared = (near[:, :, None] == near_too[:, None, :]).any(dim=2)
+        kernel, other = _at(left, near), _at(right, near)
+        cross = _masked_hsic(_sparse(kernel, near, shared), _sparse(other, near, shared))
+        own = _sparse(kernel, near, torch.ones_like(shared))
+        own_too = _at(right, near_too)
+        own_too_sparse = _sparse(own_too, near_too, torch.ones_like(shared))
+        result[layer] = _normalise(
+            np.array(cross),
+            np.array(_masked_hsic(own, own)),
+            np.array(_masked_hsic(own_too_sparse, own_too_sparse)),
+        )
+    return result
+
+
+def unbiased_hsic_sums(trace: float, sum_k: float, sum_l: float, chain: float, n: int) -> float:
+    """Unbiased HSIC (Song et al. 2012, equation 5) from the sums of zero-diagonal kernels.
+
+    Args:
+        trace: ``tr(K̃ L̃)``.
+        sum_k, sum_l: ``1ᵀK̃1`` and ``1ᵀL̃1``.
+        chain: ``1ᵀK̃L̃1``.
+        n: points, at least 4.
+
+    >>> unbiased_hsic_sums(trace=12.0, sum_k=12.0, sum_l=12.0, chain=36.0, n=4)
+    0.0
+    """
+    value = trace + sum_k * sum_l / ((n - 1) * (n - 2)) - 2 * chain / (n - 2)
+    return value / (n * (n - 3))
+
+
+def _same_points(x: Any, y: Any) -> tuple[Tensor, Tensor]:
+    """Both states ``[layers, n, d]`` on one device, of the same points."""
+    one, two = state_layers(x, "x"), state_layers(y, "y")
+    if one.shape[1] != two.shape[1]:
+        raise InputError(
+            f"x and y must have the same points, got {one.shape[1]} and {two.shape[1]}"
+        )
+    return one, two.to(one.device)
+
+
+def _normalise(cross: np.ndarray, one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """cross / sqrt(one two), NaN where a self-term is not positive."""
+    ok = (one > 0) & (two > 0)
+    scale = np.sqrt(np.where(one > 0, one, 1)) * np.sqrt(np.where(two > 0, two, 1))
+    return np.asarray(np.where(ok, cross / scale, np.nan))
+
+
+def _constant(layer: Tensor) -> bool:
+    return bool((layer == layer[0]).all())
+
+
+def _cross(left: Tensor, right: Tensor) -> Tensor:
+    """``Xcᵀ Yc`` in float64, some rows at a time."""
+    mean, other_mean = left.mean(dim=0, dtype=torch.float64), right.mean(dim=0, dtype=torch.float64)
+    total = torch.zeros(left.shape[1], right.shape[1], dtype=torch.float64, device=left.device)
+    for start in range(0, len(left), _ROWS):
+        rows = left[start : start + _ROWS].double() - mean
+        total.addmm_(rows.T, right[start : start + _ROWS].double() - other_mean)
+    return total
+
+
+def _biased(left: Tensor, right: Tensor) -> float:
+    """``|Xcᵀ Yc|_F²``: HSIC times (n - 1)², a factor that CKA drops."""
+    return float((_cross(left, right) ** 2).sum())
+
+
+def _unbiased(left: Tensor, right: Tensor) -> float:
+    """Unbiased HSIC of the linear kernels of two spaces."""
+    (sizes, row_sums), (sizes_too, row_sums_too) = _row_sums(left), _row_sums(right)
+    trace = (_cross(left, right) ** 2).sum() - sizes @ sizes_too
+    return unbiased_hsic_sums(
+        float(trace),
+        float(row_sums.sum()),
+        float(row_sums_too.sum()),
+        float(row_sums @ row_sums_too),
+        len(left),
+    )
+
+
+def _row_sums(layer: Tensor) -> tuple[Tensor, Tensor]:
+    """``|x_i|²`` and the row sums of K̃, ``x_i · Σ x - |x_i|²``, of centred rows, ``[n]`` each."""
+    mean = layer.mean(dim=0, dtype=torch.float64)
+    total = layer.sum(dim=0, dtype=torch.float64) - len(layer) * mean  # 0 but for rounding
+    sizes, sums = [], []
+    for start in range(0, len(layer), _ROWS):
+        rows = layer[start : start + _ROWS].double() - mean
+        size = (rows * rows).sum(dim=1)
+        sizes.append(size)
+        sums.append(rows @ total - size)
+    return torch.cat(sizes), torch.cat(sums)
+
+
+def _at(rows: Tensor, columns: Tensor) -> Tensor:
+    """Inner products of each row with its listed rows, float64 ``[n, k]``, a block at a time."""
+    step = max(1, _GATHERED // (columns.shape[1] * rows.shape[1]))
+    parts = [
+        torch.einsum("rd,rkd->rk", rows[start : start + step], rows[columns[start : start + step]])
+        for start in range(0, len(rows), step)
+    ]
+    return torch.cat(parts)
+
+
+def _sparse(values: Tensor, columns: Tensor, mask: Tensor) -> csr_matrix:
+    """The masked kernel ``[n, n]`` from values at the listed columns."""
+    n = len(values)
+    ends = np.concatenate([[0], mask.sum(dim=1).cumsum(0).cpu().numpy()])
+    return csr_matrix((values[mask].cpu().numpy(), columns[mask].cpu().numpy(), ends), shape=(n, n))
+
+
+def _masked_hsic(k: csr_matrix, other: csr_matrix) -> float:
+    """Unbiased HSIC of two sparse kernels without a diagonal, not symmetric."""
+    columns = np.asarray(k.sum(axis=0)).ravel()
+    rows = np.asarray(other.sum(axis=1)).ravel()
+    return unbiased_hsic_sums(
+        float(k.multiply(other.T).sum()),
+        float(columns.sum()),
+        float(rows.sum()),
+        float(columns @ rows),
+        k.shape[0],
+    )

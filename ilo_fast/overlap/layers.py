@@ -1,0 +1,138 @@
+"""Every layer of one neighbour set against every layer of another, with a permutation null."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ilo_fast.calibration import Calibration, calibrate, check_permutations, draw_permutations
+from ilo_fast.errors import InputError
+from ilo_fast.lists import index_lists
+from ilo_fast.overlap.join import LayerJoin
+from ilo_fast.overlap.lists import LIST_METRICS, mean_metric, paired_lists
+
+__all__ = ["LayerOverlap", "layer_overlap", "relabel"]
+
+
+@dataclass(frozen=True)
+class LayerOverlap:
+    """How alike each layer of a is to each layer of b.
+
+    Attributes:
+        values: float64 ``[layers of a, layers of b]``.
+        metric: its name.
+        calibration: each entry against its own null, arrays as `values`; None without
+            permutations.
+        best: the largest entry against the largest entry of each draw (no shape); None without
+            permutations. Looking for the best pair among many finds one by chance: this is the
+            p value to quote for it.
+        n, k, seed: points, neighbours, seed of the draws.
+    """
+
+    values: np.ndarray
+    metric: str
+    calibration: Calibration | None
+    best: Calibration | None
+    n: int
+    k: int
+    seed: int
+
+
+def layer_overlap(
+    a: Any,
+    b: Any = None,
+    *,
+    metric: str = "mutual_knn",
+    permutations: int = 0,
+    alpha: float = 0.05,
+    seed: int = 0,
+) -> LayerOverlap:
+    """The layers × layers matrix of an overlap metric, from stored neighbour lists.
+
+    With permutations, each draw pi breaks the correspondence of the points by relabelling the
+    stored lists of b, ``N_pi(i) = pi^-1[N(pi(i))]``, the lists that the permuted points would
+    have, and scores all pairs of layers again; the same draw serves every pair (Gröger, Wen,
+    Brbić 2026, arXiv 2602.14486, algorithms 1 and 2).
+
+    Args:
+        a, b: a `Neighbors` each, or integer indices ``[n, k]`` or ``[layers, n, k]``, of the same
+            points and k; b defaults to a.
+        metric: "mutual_knn", "jaccard", "rank_similarity", "cycle_knn", "lcs_knn" or
+            "edit_distance_knn", as the functions of those names.
+        permutations: draws of the null; 0 for none.
+        alpha: level of the calibrated score's zero.
+        seed: of the draws.
+
+    Returns:
+        A `LayerOverlap`. A draw of mutual k-NN costs one lookup per stored neighbour and layer
+        (not per pair of layers); of the other metrics as much as the matrix itself.
+
+    Raises:
+        InputError: on lists, a metric or numbers that cannot be used.
+
+    >>> lists = [[[1, 2], [0, 2], [0, 1], [0, 1]], [[1, 3], [0, 3], [0, 1], [2, 1]]]
+    >>> layer_overlap(lists).values
+    array([[1.   , 0.625],
+           [0.625, 1.   ]])
+    """
+    if metric not in LIST_METRICS:
+        raise InputError(f"metric must be one of {', '.join(LIST_METRICS)}, got {metric!r}")
+    if permutations != 0:
+        check_permutations(permutations)
+    first, second = paired_lists(a, a if b is None else b)
+    _, n, k = first.shape
+    join = None
+    if metric == "mutual_knn":
+        join = LayerJoin(first.cpu().numpy(), second.cpu().numpy())
+        values = join.common() / (n * k)
+    else:
+        values = _matrix(metric, first, second)
+    calibration = best = None
+    if permutations:
+        null = np.empty((permutations, *values.shape))
+        for draw, order in enumerate(draw_permutations(n, permutations, seed)):
+            if join is not None:
+                null[draw] = join.common(order) / (n * k)
+            else:
+                null[draw] = _matrix(metric, first, relabel(second, order))
+        ceiling = float(k) if metric == "lcs_knn" else 1.0
+        calibration = calibrate(values, null, alpha=alpha, ceiling=ceiling)
+        best = calibrate(values.max(), null.max(axis=(1, 2)), alpha=alpha, ceiling=ceiling)
+    return LayerOverlap(values, metric, calibration, best, n, k, seed)
+
+
+def relabel(neighbors: Any, order: Any) -> Tensor:
+    """The neighbour lists that permuted points would have: ``N_pi(i) = pi^-1[N(pi(i))]``.
+
+    Args:
+        neighbors: a `Neighbors`, or integer indices ``[n, k]`` or ``[layers, n, k]``.
+        order: pi, a permutation of 0 … n - 1: point i becomes what point ``order[i]`` was.
+
+    Returns:
+        int64 ``[layers, n, k]``.
+
+    Raises:
+        InputError: on lists that cannot be used, or an order that is no permutation.
+
+    >>> relabel([[1], [2], [0]], [2, 0, 1])
+    tensor([[[1],
+             [2],
+             [0]]])
+    """
+    lists = index_lists(neighbors)
+    n = lists.shape[1]
+    pi = torch.as_tensor(np.asarray(order), device=lists.device)
+    ok = pi.shape == (n,) and not pi.dtype.is_floating_point
+    if not ok or not torch.equal(pi.sort().values, torch.arange(n, device=lists.device)):
+        raise InputError(f"order must be a permutation of 0 … {n - 1}")
+    inverse = torch.empty_like(pi)
+    inverse[pi] = torch.arange(n, device=lists.device)
+    return inverse[lists[:, pi]]
+
+
+def _matrix(metric: str, a: Tensor, b: Tensor) -> np.ndarray:
+    """A metric of every layer of ``[layers, n, k]`` with every layer of the other."""
+    point_metric = LIST_METRICS[metric]
+    return np.array([[float(mean_metric(point_metric, one, two)) for two in b] for one in a])
