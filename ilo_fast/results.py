@@ -1,0 +1,203 @@
+"""The table of scores and the record of the run that made it, in memory and on disk."""
+
+import copy
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ilo_fast.environment import require_space
+from ilo_fast.errors import InputError
+from ilo_fast.files import staged
+
+__all__ = ["COLUMNS", "SCORES", "Result", "read_parquet"]
+
+_TEXT, _WHOLE, _REAL = pa.string(), pa.int64(), pa.float64()
+
+_SCHEMA = {
+    "model": _TEXT,
+    "layer": _WHOLE,
+    "language": _TEXT,
+    "n_points": _WHOLE,
+    "k": _WHOLE,
+    "threshold": _WHOLE,
+    "metric": _TEXT,
+    "bridge": _REAL,
+    "reach": _REAL,
+    "reach_count": _WHOLE,
+    "ilo": _REAL,
+    "translation_hit": _REAL,
+    "same_language": _REAL,
+    "certified": _REAL,
+}
+
+COLUMNS = tuple(_SCHEMA)
+"""The columns every result has, in order; further ones may follow."""
+
+SCORES = ("bridge", "reach", "ilo", "translation_hit", "same_language")
+"""The columns that are scores between 0 and 1."""
+
+_METADATA_KEY = b"ilo_fast"
+_PLOT_BYTES = 4 << 20  # two pictures at 160 dots an inch, with room to spare
+_ROW_BYTES = 400  # one row as CSV plus Parquet, generously
+
+
+@dataclass(frozen=True)
+class Result:
+    """Scores of one or more models, one row per (model, layer, language), and how they came about.
+
+    Attributes
+    ----------
+    table : pandas.DataFrame
+        The columns of `COLUMNS`, in that order, then any others. ``layer`` counts as transformers'
+        ``hidden_states`` does (0 is the embedding output). ``bridge``, ``reach``, ``ilo``,
+        ``translation_hit``, ``same_language`` and ``certified`` are shares between 0 and 1
+        (float64); ``certified`` is the share of the language's points whose neighbours are proved
+        to be those of float64 arithmetic.
+    record : dict
+        The run: versions, device, dtype, backend, model revision, corpus hash, options, seconds.
+        Holds nothing JSON cannot.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from ilo_fast.results import COLUMNS, Result
+    >>> row = ["tiny", 0, "eng_Latn", 40, 5, 3, "cosine", .5, 1., 11, 2 / 3, .25, .4, 1.]
+    >>> result = Result(pd.DataFrame([row], columns=list(COLUMNS)), {"seed": 0})
+    >>> result.layers()[["layer", "bridge"]].values.tolist()
+    [[0.0, 0.5]]
+    """
+
+    table: pd.DataFrame
+    record: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.table, pd.DataFrame):
+            raise TypeError(f"table must be a pandas.DataFrame, got {type(self.table).__name__}")
+        if tuple(self.table.columns[: len(COLUMNS)]) != COLUMNS:
+            raise InputError(
+                f"table must begin with the columns {list(COLUMNS)}, got {list(self.table.columns)}"
+            )
+        if not isinstance(self.record, Mapping):
+            raise TypeError(f"record must be a dict, got {type(self.record).__name__}")
+
+    def __repr__(self) -> str:
+        models = self.table["model"].unique().tolist()
+        return (
+            f"Result({len(self.table)} rows: models {models}, {self.table['layer'].nunique()} "
+            f"layers, {self.table['language'].nunique()} languages)"
+        )
+
+    @property
+    def model(self) -> str:
+        """The one model scored; InputError when the table holds none or several."""
+        models = self.table["model"].unique().tolist()
+        if len(models) != 1:
+            raise InputError(f"the result must hold exactly one model, it holds {models}")
+        return str(models[0])
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A copy of the table."""
+        return self.table.copy()
+
+    def layers(self) -> pd.DataFrame:
+        """Unweighted means over languages: one row per (model, layer).
+
+        Columns: model, layer, languages (how many), then bridge, reach, ilo, translation_hit,
+        same_language and certified.
+        """
+        grouped = self.table.groupby(["model", "layer"], sort=False)
+        means = grouped[[*SCORES, "certified"]].mean()
+        means.insert(0, "languages", grouped["language"].nunique())
+        return means.reset_index()
+
+    def write_parquet(self, path: str | Path) -> Path:
+        """Write the table to ``path``, the run record as JSON in the file's metadata."""
+        path = Path(path)
+        with staged(path.parent) as temporary:
+            _write_parquet(self.table, self.record, temporary / path.name)
+        return path
+
+    @staticmethod
+    def read_parquet(path: str | Path) -> "Result":
+        """Read what `write_parquet` wrote; InputError when ``path`` is not such a file."""
+        return read_parquet(path)
+
+    def write_csv(self, path: str | Path) -> Path:
+        """Write the table to ``path`` as CSV, numbers with all their digits."""
+        path = Path(path)
+        with staged(path.parent) as temporary:
+            self.table.to_csv(temporary / path.name, index=False, lineterminator="\n")
+        return path
+
+    def save(self, folder: str | Path, *, plots: bool = True) -> list[Path]:
+        """Write ``scores.parquet``, ``scores.csv``, ``run.json`` and, with ``plots``, the pictures
+        ``layers.png`` and ``languages.png`` into ``folder``.
+
+        All are written under temporary names first and renamed at the end, so that an interrupt or
+        a full disk leaves what ``folder`` held before. Returns the paths. Raises InputError when
+        the disk has too little room, OSError when writing fails all the same.
+        """
+        folder = Path(folder)
+        require_space(folder, self.space_needed(plots=plots))
+        began = time.perf_counter()
+        record = copy.deepcopy(self.record)
+        with staged(folder) as temporary:
+            self.table.to_csv(temporary / "scores.csv", index=False, lineterminator="\n")
+            if plots:
+                from ilo_fast import plots as draw
+
+                draw.save(draw.layers(self), temporary / "layers.png")
+                draw.save(draw.languages(self), temporary / "languages.png")
+            record.setdefault("timeline", {})["files"] = time.perf_counter() - began
+            _write_parquet(self.table, record, temporary / "scores.parquet")
+            text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
+            (temporary / "run.json").write_text(text + "\n", encoding="utf-8")
+            names = sorted(path.name for path in temporary.iterdir())
+        return [folder / name for name in names]
+
+    def space_needed(self, *, plots: bool = True) -> int:
+        """An upper estimate of the bytes `save` writes."""
+        record = len(json.dumps(self.record, default=str))
+        return len(self.table) * _ROW_BYTES + 4 * record + (1 << 16) + plots * _PLOT_BYTES
+
+
+def read_parquet(path: str | Path) -> Result:
+    """Read a result and its run record; InputError when ``path`` does not hold one."""
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise InputError(f"no result file at {str(path)!r}") from None
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{str(path)!r} is not a Parquet file: {error}") from error
+    metadata = table.schema.metadata or {}
+    if _METADATA_KEY not in metadata:
+        raise InputError(f"{str(path)!r} holds no ilo_fast run record in its metadata")
+    return Result(table.to_pandas(), json.loads(metadata[_METADATA_KEY]))
+
+
+def from_columns(columns: Mapping[str, Any], record: dict[str, Any]) -> Result:
+    """A result from one array or list per column, each cast to the column's type."""
+    kinds: dict[pa.DataType, Any] = {_TEXT: "str", _WHOLE: np.int64, _REAL: np.float64}
+    table = pd.DataFrame({name: columns[name] for name in COLUMNS})
+    for name, kind in _SCHEMA.items():
+        table[name] = table[name].astype(kinds[kind])
+    return Result(table, record)
+
+
+def _write_parquet(table: pd.DataFrame, record: Mapping[str, Any], path: Path) -> None:
+    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    fields = [
+        pa.field(field.name, _SCHEMA.get(field.name, field.type), metadata=field.metadata)
+        for field in arrow.schema
+    ]
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    metadata = {**(arrow.schema.metadata or {}), _METADATA_KEY: text.encode()}
+    pq.write_table(arrow.cast(pa.schema(fields)).replace_schema_metadata(metadata), path)

@@ -1,0 +1,109 @@
+"""The pictures hold the table's numbers, whatever its size; how they look is checked by eye."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from tables import make_result
+
+from ilo_fast import plots
+from ilo_fast.corpora.languages import PAPER_LANGUAGES, order_languages
+from ilo_fast.errors import InputError
+from ilo_fast.results import Result
+
+
+def curve(ax, label):
+    (line,) = [line for line in ax.get_lines() if line.get_label() == label]
+    return line
+
+
+def test_layer_curves_are_the_means():
+    result = make_result(layers=19, languages=PAPER_LANGUAGES)
+    ax = plots.layers(result)
+    for column, label in (
+        ("ilo", "ILO"),
+        ("bridge", "bridge"),
+        ("reach", "reach"),
+        ("translation_hit", "translation hit"),
+    ):
+        x, y = curve(ax, label).get_data()
+        means = result.table.pivot(index="layer", columns="language", values=column)
+        np.testing.assert_array_equal(x, np.arange(19))
+        np.testing.assert_allclose(y, means.to_numpy().mean(axis=1), rtol=1e-14)
+
+
+def test_the_band_is_the_middle_of_the_languages():
+    result = make_result(layers=4, languages=PAPER_LANGUAGES)
+    (band,) = plots.layers(result).collections
+    shares = result.table.pivot(index="layer", columns="language", values="ilo").to_numpy()
+    expected = np.quantile(shares, [0.1, 0.9], axis=1)
+    points = band.get_paths()[0].vertices
+    for layer in range(4):
+        found = points[points[:, 0] == layer, 1]
+        assert found.min() == pytest.approx(expected[0, layer])
+        assert found.max() == pytest.approx(expected[1, layer])
+
+
+def test_heat_map_rows_are_ordered_languages():
+    result = make_result(layers=33, languages=PAPER_LANGUAGES)
+    ax = plots.languages(result, score="bridge")
+    order = order_languages(PAPER_LANGUAGES)
+    labels = [text.get_text() for text in ax.get_yticklabels()]
+    assert [label.split()[-1] for label in labels] == order
+    grid = result.table.pivot(index="language", columns="layer", values="bridge").loc[order]
+    np.testing.assert_array_equal(ax.images[0].get_array(), grid.to_numpy())
+
+
+@pytest.mark.parametrize("layers", [1, 2, 19, 100])
+@pytest.mark.parametrize("languages", [("a", "b"), PAPER_LANGUAGES])
+def test_any_size_draws_with_whole_ticks(tmp_path, layers, languages):
+    result = make_result(layers=layers, languages=languages)
+    for draw in (plots.layers, plots.languages):
+        ax = draw(result)
+        path = plots.save(ax, tmp_path / "p.png", dpi=50)
+        assert path.stat().st_size > 1000
+        low, high = sorted(ax.get_xlim())
+        ticks = [tick for tick in ax.get_xticks() if low <= tick <= high]
+        assert ticks
+        assert all(tick == round(tick) for tick in ticks)
+
+
+def test_chosen_layers_keep_their_numbers():
+    table = make_result(layers=9).table
+    result = Result(table[table["layer"].isin([0, 4, 8])], {})
+    labels = [text.get_text() for text in plots.languages(result).get_xticklabels()]
+    assert labels == ["0", "4", "8"]
+
+
+def test_title_names_model_and_corpus():
+    title = plots.layers(make_result(model="org/name")).get_title(loc="left")
+    assert title == "name, små\n3 languages × 40 sentences, cosine, k = 5, threshold 3"
+
+
+def test_given_axes_are_drawn_on():
+    from matplotlib.figure import Figure
+
+    left, right = Figure().subplots(1, 2)
+    assert plots.layers(make_result(), ax=left) is left
+    assert plots.languages(make_result(), ax=right) is right
+
+
+def test_bad_scores_and_models():
+    with pytest.raises(InputError, match=r"score must be one of ilo, bridge.*got 'certified'"):
+        plots.languages(make_result(), score="certified")
+    both = pd.concat([make_result().table, make_result(model="other").table])
+    for draw in (plots.layers, plots.languages):
+        with pytest.raises(InputError, match="exactly one model"):
+            draw(Result(both, {}))
+
+
+def test_no_global_matplotlib_state():
+    code = (
+        "import sys; sys.path.insert(0, 'tests/support')\n"
+        "from tables import make_result; from ilo_fast import plots\n"
+        "plots.languages(make_result()); plots.layers(make_result())\n"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

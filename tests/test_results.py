@@ -1,0 +1,186 @@
+"""The result: its columns, its files and what a failure leaves behind."""
+
+import errno
+import json
+import shutil
+from collections import namedtuple
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tables import RECORD, make_result
+
+from ilo_fast import results
+from ilo_fast.errors import InputError
+from ilo_fast.results import COLUMNS, Result, read_parquet
+
+CONTRACT = [
+    "model",
+    "layer",
+    "language",
+    "n_points",
+    "k",
+    "threshold",
+    "metric",
+    "bridge",
+    "reach",
+    "reach_count",
+    "ilo",
+    "translation_hit",
+    "same_language",
+    "certified",
+]
+FILES = ["languages.png", "layers.png", "run.json", "scores.csv", "scores.parquet"]
+
+
+def test_columns_are_the_contract():
+    assert list(COLUMNS) == CONTRACT
+    assert list(make_result().to_pandas().columns) == CONTRACT
+
+
+def test_to_pandas_is_a_copy():
+    result = make_result()
+    copy = result.to_pandas()
+    copy["ilo"] = -1.0
+    assert (result.table["ilo"] >= 0).all()
+
+
+def test_parquet_round_trip(tmp_path):
+    result = make_result()
+    path = result.write_parquet(tmp_path / "deep" / "r.parquet")
+    back = Result.read_parquet(path)
+    pd.testing.assert_frame_equal(back.table, result.table, check_exact=True)
+    assert back.record == result.record
+    assert json.loads(pq.read_schema(path).metadata[b"ilo_fast"]) == result.record
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20),
+    st.dictionaries(
+        st.text(st.characters(exclude_categories=["Cs"])), st.integers() | st.text("aé'\"\n")
+    ),
+)
+def test_any_name_and_record_round_trip(tmp_path_factory, model, record):
+    result = Result(make_result(model=model).table, record)
+    back = read_parquet(result.write_parquet(tmp_path_factory.mktemp("r") / "r.parquet"))
+    assert back.model == model
+    assert back.record == record
+
+
+def test_files_have_fixed_types_and_csv_all_digits(tmp_path):
+    result = make_result()
+    result.save(tmp_path, plots=False)
+    schema = pq.read_schema(tmp_path / "scores.parquet")
+    kinds = {"string": 3, "int64": 5, "double": 6}
+    found = [str(schema.field(name).type) for name in CONTRACT]
+    assert {kind: found.count(kind) for kind in kinds} == kinds
+    pd.testing.assert_frame_equal(
+        pd.read_csv(tmp_path / "scores.csv"), result.table, check_exact=True, check_dtype=False
+    )
+
+
+def test_save_writes_the_five_files(tmp_path):
+    paths = make_result().save(tmp_path / "out")
+    assert [path.name for path in paths] == FILES
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
+    for name in ("layers.png", "languages.png"):
+        assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
+    record = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
+    assert record["timeline"]["files"] > 0
+    assert read_parquet(tmp_path / "out" / "scores.parquet").record == record
+
+
+def test_save_leaves_the_record_alone(tmp_path):
+    result = make_result()
+    result.save(tmp_path, plots=False)
+    assert result.record == RECORD
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
+@pytest.mark.parametrize("step", ["_write_parquet", "csv", "replace_none"])
+def test_a_failure_while_writing_keeps_the_old_files(tmp_path, monkeypatch, error, step):
+    make_result(seed=1).save(tmp_path, plots=False)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fail(*args, **kwargs):
+        raise error
+
+    if step == "csv":
+        monkeypatch.setattr(pd.DataFrame, "to_csv", fail)
+    elif step == "_write_parquet":
+
+        def half(table, record, path):
+            path.write_bytes(b"PAR1 half of it")
+            raise error
+
+        monkeypatch.setattr(results, "_write_parquet", half)
+    else:
+        monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(type(error)):
+        make_result(seed=2).save(tmp_path, plots=False)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_too_little_space_is_said_before_the_first_byte(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 1000))
+    with pytest.raises(InputError, match=r"not enough disk space for .*new.*: about .* MiB needed"):
+        make_result().save(tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_layers_are_means_over_languages():
+    result = make_result(layers=2)
+    means = result.layers()
+    assert list(means.columns) == [
+        "model",
+        "layer",
+        "languages",
+        "bridge",
+        "reach",
+        "ilo",
+        "translation_hit",
+        "same_language",
+        "certified",
+    ]
+    for layer in (0, 1):
+        part = result.table[result.table["layer"] == layer]
+        row = means[means["layer"] == layer].iloc[0]
+        assert row["languages"] == 3
+        for column in ("bridge", "reach", "ilo", "translation_hit", "same_language", "certified"):
+            assert row[column] == pytest.approx(sum(part[column]) / 3, rel=1e-15)
+
+
+def test_bad_tables_and_records():
+    table = make_result().table
+    with pytest.raises(InputError, match="must begin with the columns"):
+        Result(table.drop(columns="ilo"), {})
+    with pytest.raises(TypeError, match=r"table must be a pandas\.DataFrame, got list"):
+        Result([], {})
+    with pytest.raises(TypeError, match="record must be a dict, got list"):
+        Result(table, [])
+    both = pd.concat([table, make_result(model="other").table])
+    with pytest.raises(InputError, match=r"exactly one model, it holds \['tiny', 'other'\]"):
+        _ = Result(both, {}).model
+
+
+def test_files_that_are_no_result(tmp_path):
+    with pytest.raises(InputError, match="no result file at"):
+        read_parquet(tmp_path / "none.parquet")
+    (tmp_path / "text.parquet").write_text("hello")
+    with pytest.raises(InputError, match="is not a Parquet file"):
+        read_parquet(tmp_path / "text.parquet")
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
+    with pytest.raises(InputError, match="holds no ilo_fast run record"):
+        read_parquet(tmp_path / "other.parquet")
+
+
+def test_a_record_json_cannot_hold_is_an_error(tmp_path):
+    result = Result(make_result().table, {"loss": float("nan")})
+    with pytest.raises(ValueError, match="JSON"):
+        result.write_parquet(tmp_path / "r.parquet")
+    assert list(tmp_path.iterdir()) == []
