@@ -78,14 +78,16 @@ def _checked_device(device: str | torch.device) -> torch.device | Literal["balan
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers' loading bars off the terminal, where our own progress goes."""
+    """Keep transformers' loading bars and reports off the terminal, where our own progress goes."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()
 
@@ -124,13 +126,23 @@ def _pretrained(where: str, options: dict[str, Any], load: dict[str, Any]) -> tu
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
-        model = AutoModel.from_pretrained(where, **options, **load)
+        model, report = AutoModel.from_pretrained(
+            where, output_loading_info=True, **options, **load
+        )
     except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
         # one line for the user; the cause is chained for --debug
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise ModelError(
             f"model: cannot load {where}: {type(error).__name__}: {' '.join(lines[:2])}"
         ) from error
+    # What the checkpoint lacks is filled with random numbers. Only the pooler, which comes after
+    # the hidden states, may be so.
+    lacking = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+    if lacking or report["mismatched_keys"]:
+        raise ModelError(
+            f"model: the checkpoint {where} lacks or misshapes weights of {type(model).__name__}: "
+            f"{', '.join(lacking[:3]) or report['mismatched_keys']} ({len(lacking)} missing)"
+        )
     return model, tokenizer
 
 
