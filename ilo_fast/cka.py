@@ -12,8 +12,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from ilo_fast.errors import InputError
-from ilo_fast.lists import state_layers, unit_rows
-from ilo_fast.overlap.lists import paired_lists
+from ilo_fast.lists import paired_lists, state_layers, unit_rows
 
 __all__ = ["cka", "cknna", "unbiased_hsic_sums"]
 

@@ -21,6 +21,7 @@ __all__ = [
     "index_lists",
     "label_codes",
     "one_metric_per_layer",
+    "paired_lists",
     "rounding_tolerance",
     "state_layers",
     "unit_rows",
@@ -80,6 +81,25 @@ def index_lists(neighbors: Any, name: str = "neighbors") -> Tensor:
     if low < 0 or high >= n:
         raise InputError(f"{name} must point at 0 … {n - 1} ({n} points), found {low} … {high}")
     return indices.long()
+
+
+def paired_lists(a: Any, b: Any) -> tuple[Tensor, Tensor]:
+    """Both neighbour sets as int64 ``[layers, n, k]`` on one device, of the same n and k.
+
+    Raises:
+        InputError: when they do not fit, or a list names a point twice.
+    """
+    first, second = index_lists(a, "a"), index_lists(b, "b")
+    if first.shape[1:] != second.shape[1:]:
+        raise InputError(
+            f"a and b must have the same points and k, got [n, k] = {list(first.shape[1:])} "
+            f"and {list(second.shape[1:])}"
+        )
+    for name, lists in (("a", first), ("b", second)):
+        ordered = lists.sort(dim=2).values
+        if bool((ordered[..., 1:] == ordered[..., :-1]).any()):
+            raise InputError(f"{name} must name a point once in a list, found one twice")
+    return first, second.to(first.device)
 
 
 def label_codes(

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ilo_fast.calibration import Calibration, calibrate, check_permutations, draw_permutations
 from ilo_fast.errors import InputError
-from ilo_fast.lists import index_lists
+from ilo_fast.lists import index_lists, paired_lists
 from ilo_fast.overlap.join import LayerJoin
-from ilo_fast.overlap.lists import LIST_METRICS, mean_metric, paired_lists
+from ilo_fast.overlap.lists import LIST_METRICS, mean_metric
 
 __all__ = ["LayerOverlap", "layer_overlap", "relabel"]
 

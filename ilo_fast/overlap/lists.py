@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ilo_fast.errors import InputError
-from ilo_fast.lists import index_lists, label_codes, one_metric_per_layer
+from ilo_fast.lists import index_lists, label_codes, one_metric_per_layer, paired_lists
 
 __all__ = [
     "LIST_METRICS",
@@ -180,25 +180,6 @@ def label_overlap(neighbors: Any, labels: Any, *, weighted: bool = True) -> np.n
 # What a metric is inside: the value per point, float64 [rows], of some rows of two lists [n, k].
 # It gets both lists whole (cycle k-NN follows them) and the rows asked for.
 PointMetric = Callable[[Tensor, Tensor, slice], Tensor]
-
-
-def paired_lists(a: Any, b: Any) -> tuple[Tensor, Tensor]:
-    """Both neighbour sets as int64 ``[layers, n, k]`` on one device, of the same n and k.
-
-    Raises:
-        InputError: when they do not fit, or a list names a point twice.
-    """
-    first, second = index_lists(a, "a"), index_lists(b, "b")
-    if first.shape[1:] != second.shape[1:]:
-        raise InputError(
-            f"a and b must have the same points and k, got [n, k] = {list(first.shape[1:])} "
-            f"and {list(second.shape[1:])}"
-        )
-    for name, lists in (("a", first), ("b", second)):
-        ordered = lists.sort(dim=2).values
-        if bool((ordered[..., 1:] == ordered[..., :-1]).any()):
-            raise InputError(f"{name} must name a point once in a list, found one twice")
-    return first, second.to(first.device)
 
 
 def mean_metric(metric: PointMetric, a: Tensor, b: Tensor) -> Tensor:

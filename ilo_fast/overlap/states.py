@@ -10,11 +10,11 @@ from ilo_fast.errors import InputError
 from ilo_fast.lists import (
     index_lists,
     one_metric_per_layer,
+    paired_lists,
     rounding_tolerance,
     state_layers,
     unit_rows,
 )
-from ilo_fast.overlap.lists import paired_lists
 
 __all__ = ["information_imbalance", "neighbor_ranks", "second_order_cosine"]
 

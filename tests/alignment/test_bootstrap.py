@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from lists_cases import first_seen, problems, random_lists
+
+from ilo_fast import ilo_scores
+from ilo_fast.alignment import bootstrap_intervals, same_language, translation_hit
+
+NAMES = ("bridge", "reach", "ilo", "translation_hit", "same_language")
+
+
+@settings(max_examples=30, deadline=None)
+@given(problems())
+def test_the_estimates_are_the_scores(problem):
+    lists, languages, _ = problem
+    got = bootstrap_intervals(*problem, threshold=2, samples=3)
+    scores = ilo_scores(lists, languages, threshold=2)
+    assert got.languages == scores.languages
+    for name in ("bridge", "reach", "ilo"):
+        np.testing.assert_allclose(getattr(got, name).estimate, getattr(scores, name), atol=1e-14)
+    hit, same = translation_hit(*problem), same_language(lists, languages)
+    np.testing.assert_allclose(got.translation_hit.estimate, hit, atol=1e-14)
+    np.testing.assert_allclose(got.same_language.estimate, same, atol=1e-14)
+    for name in NAMES:
+        each = getattr(got, name).estimate
+        np.testing.assert_allclose(got.mean[name].estimate, each.mean(axis=1), atol=1e-14)
+
+
+def plainly(lists, languages, sentences, threshold, samples, level, seed):
+    """The same draws, each scored by repeating the drawn points."""
+    count = len(first_seen(sentences))
+    codes = np.array([first_seen(sentences).index(s) for s in sentences])
+    names = first_seen(languages)
+    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), samples)
+    values = {name: np.full((samples, len(lists), len(names)), np.nan) for name in NAMES}
+    for number, draw in enumerate(draws):
+        for layer, rows in enumerate(lists):
+            for column, name in enumerate(names):
+                points = np.repeat(np.arange(len(codes)), draw[codes])
+                points = points[languages[points] == name]
+                if points.size == 0:
+                    continue
+                seen = [set(languages[rows[i]]) - {name} for i in points]
+                bridge = np.mean([len(s) >= threshold for s in seen])
+                reach = len(set().union(*seen)) / (len(names) - 1)
+                values["bridge"][number, layer, column] = bridge
+                values["reach"][number, layer, column] = reach
+                both = bridge + reach
+                values["ilo"][number, layer, column] = 2 * bridge * reach / both if both else 0
+                values["translation_hit"][number, layer, column] = np.mean(
+                    [
+                        any(sentences[j] == sentences[i] and languages[j] != name for j in rows[i])
+                        for i in points
+                    ]
+                )
+                values["same_language"][number, layer, column] = np.mean(
+                    [np.mean(languages[rows[i]] == name) for i in points]
+                )
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    each = {name: np.nanquantile(draw, tails, axis=0) for name, draw in values.items()}
+    mean = {
+        name: np.nanquantile(np.nanmean(draw, axis=2), tails, axis=0)
+        for name, draw in values.items()
+    }
+    return each, mean
+
+
+@pytest.mark.parametrize("uneven", [False, True])
+def test_against_repeated_points(uneven):
+    generator = np.random.default_rng(3)
+    languages, sentences = np.repeat(np.arange(4), 6), np.tile(np.arange(6), 4)
+    if uneven:  # one language has lost sentences, another has one twice
+        keep = np.array([i for i in range(24) if i not in (1, 2, 3, 9)] + [23])
+        languages, sentences = languages[keep], sentences[keep]
+    lists = random_lists(generator, 2, len(languages), 4)
+    got = bootstrap_intervals(
+        lists, languages, sentences, threshold=2, samples=40, level=0.8, seed=9
+    )
+    each, mean = plainly(lists, languages, sentences, 2, 40, 0.8, 9)
+    for name in NAMES:
+        interval = getattr(got, name)
+        np.testing.assert_allclose([interval.low, interval.high], each[name], atol=1e-12)
+        interval = got.mean[name]
+        np.testing.assert_allclose([interval.low, interval.high], mean[name], atol=1e-12)
+
+
+def test_intervals_are_ordered_and_reach_is_at_most_its_estimate():
+    lists = random_lists(np.random.default_rng(0), 1, 60, 5)
+    languages, sentences = np.repeat(np.arange(6), 10), np.tile(np.arange(10), 6)
+    got = bootstrap_intervals(lists, languages, sentences, samples=200)
+    for name in NAMES:
+        interval = getattr(got, name)
+        assert (interval.low >= 0).all()
+        assert (interval.low <= interval.high).all()
+        assert (interval.high <= 1).all()
+    assert (got.reach.high <= got.reach.estimate).all()
+    assert (got.same_language.low <= got.same_language.estimate).all()
+    assert (got.same_language.estimate <= got.same_language.high).all()
+    wider = bootstrap_intervals(lists, languages, sentences, samples=200, level=0.99)
+    assert (wider.bridge.low <= got.bridge.low).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"languages": ["a"] * 4}, "at least two"),
+        ({"samples": 0}, "samples"),
+        ({"samples": 1.0}, "samples"),
+        ({"level": 1.0}, "level"),
+        ({"threshold": 0}, "threshold"),
+        ({"sentences": [0]}, "sentences"),
+    ],
+)
+def test_bad_input(change, message):
+    arguments = {
+        "neighbors": [[1], [0], [3], [2]],
+        "languages": list("abab"),
+        "sentences": [0, 0, 1, 1],
+    } | change
+    with pytest.raises(ValueError, match=message):
+        bootstrap_intervals(**arguments)

@@ -1,0 +1,171 @@
+"""Who may import what, read from the sources; and what really gets imported, in a fresh process."""
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import ilo_fast
+
+PACKAGE = Path(ilo_fast.__file__).parent
+MODULES = {
+    ".".join(("ilo_fast", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(
+        ".__init__"
+    ): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+
+# Foreign package → the parts of ilo_fast that may import it, anywhere in their text.
+ALLOWED = {
+    "triton": {"ops"},
+    "cupy": {"ops"},
+    "transformers": {"models", "activations", "finetune"},
+    "matplotlib": {"plots"},
+    "click": {"cli"},
+    "rich": {"cli", "progress"},
+    "gguf": {"models"},
+}
+
+# A part may import those of lower rank only; the parts of one rank are siblings.
+RANK = {
+    "errors": 0,
+    "layers": 1,
+    "lists": 1,
+    "files": 1,
+    "environment": 1,
+    "progress": 1,
+    "ops": 2,
+    "neighbors": 3,
+    "ilo": 4,
+    "overlap": 4,
+    "alignment": 4,
+    "calibration": 4,
+    "cka": 4,
+    "models": 4,
+    "corpora": 4,
+    "activations": 4,
+    "plots": 4,
+    "results": 4,
+    "record": 5,
+    "pipeline": 5,
+    "scan": 6,
+    "finetune": 6,
+    "adapters": 6,
+    "cli": 7,
+}
+HEAVY = {"torch", "triton", "cupy", "transformers", "matplotlib", "pandas", "numpy", "pyarrow"}
+
+
+def part(module):
+    return module.split(".")[1] if "." in module else ""
+
+
+def imports(path, *, top_level_only=False):
+    """Absolute names of the modules imported in a file, those for type checkers left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = set()
+
+    def visit(node):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            for child in node.orelse:
+                visit(child)
+            return
+        if top_level_only and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute here"
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(tree)
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_foreign_packages_stay_in_their_parts(module):
+    roots = {name.split(".")[0] for name in imports(MODULES[module])}
+    for package in roots & ALLOWED.keys():
+        assert part(module) in ALLOWED[package], f"{module} must not import {package}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_one_way(module):
+    if module == "ilo_fast":
+        return
+    for name in imports(MODULES[module]):
+        other = part(name)
+        if name.startswith("ilo_fast.") and other in RANK and other != part(module):
+            assert RANK[other] <= RANK[part(module)], f"{module} must not import {name}"
+
+
+def test_every_part_has_a_rank():
+    assert {part(module) for module in MODULES} - {""} <= RANK.keys()
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if part(m) == "ops"])
+def test_kernels_load_on_demand(module):
+    """ilo_fast.ops itself, and so ilo_fast.neighbors, load without Triton and CuPy."""
+    if module == "ilo_fast.ops":
+        names = {name.split(".")[0] for name in imports(MODULES[module], top_level_only=True)}
+        assert not names & {"triton", "cupy"}
+
+
+def run(code):
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import ilo_fast; dir(ilo_fast); ilo_fast.__version__",
+        "import ilo_fast.cli",
+        "from ilo_fast.cli import main\ntry: main(['score', '--help'])\nexcept SystemExit: pass",
+    ],
+)
+def test_light_imports(code):
+    loaded = run(f"{code}\nimport sys; print('LOADED', *sys.modules)").partition("LOADED")[2]
+    assert not {name.split(".")[0] for name in loaded.split()} & HEAVY
+
+
+def test_torch_tools_load_without_transformers_and_kernels():
+    loaded = run("from ilo_fast import knn, ilo_scores; import sys; print(*sys.modules)")
+    roots = {name.split(".")[0] for name in loaded.split()}
+    assert "torch" in roots
+    assert not roots & {"transformers", "cupy", "matplotlib"}
+
+
+def test_import_writes_nothing(tmp_path):
+    subprocess.run(
+        [sys.executable, "-c", "import ilo_fast.cli; ilo_fast.__version__"],
+        cwd=tmp_path,
+        env={"HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+        check=True,
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_public_names_are_there():
+    code = "import ilo_fast\nfor name in ilo_fast.__all__: getattr(ilo_fast, name)"
+    assert run(code) == ""
+
+
+def test_help_is_quick():
+    """The best of a few tries: other work on the machine only ever adds time."""
+    command = [Path(sys.executable).parent / "ilo-fast", "--help"]
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        subprocess.run(command, capture_output=True, check=True)
+        times.append(time.perf_counter() - began)
+        if times[-1] < 0.3:
+            return
+    pytest.fail(f"--help took {min(times):.2f} s at best")
