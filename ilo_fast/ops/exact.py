@@ -8,13 +8,14 @@ derivations.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 
 from ilo_fast.ops.points import Points, block_rows, fold_sum, power_of_two
 from ilo_fast.ops.precision import UNIT_ROUNDOFF_64
 
-__all__ = ["expand", "list_length", "pair_values", "rank", "tie_error", "tie_slack"]
+__all__ = ["Lists", "empty_lists", "expand", "pair_values", "rank", "tie_error", "tie_slack"]
 
 _TINY = 2.0**-1000  # below every scaled value that is not an underflow itself
 _PADDED_ELEMENTS = 1 << 22
@@ -57,13 +58,11 @@ def tie_error(
     return points.size[rows] * points.size[cols] * ((depth + 3) * u) + _TINY
 
 
-def tie_slack(
-    points: Points, centred_norm: torch.Tensor, scale: float, order: torch.Tensor | None = None
-) -> torch.Tensor:
+def tie_slack(points: Points, centred_norm: torch.Tensor, scale: float) -> torch.Tensor:
     """Per-point ``t`` with ``tie_error(i, j) <= t_i + t_j`` in units of the scaled, centred form.
 
     ``centred_norm`` is ``scale * |z - m|`` for any centre ``m``: distances between points are at
-    most the sum of their distances to the centre. ``order`` is the order ``centred_norm`` is in.
+    most the sum of their distances to the centre.
     """
     u = UNIT_ROUNDOFF_64
     depth = _depth(points)
@@ -72,61 +71,63 @@ def tie_slack(
         slack = 2.0 * (depth + 5) * u * squared + 3.0 * u * scale * centred_norm
         slack += 0.5 * ((depth + 5) * u * scale) ** 2
         # A zero vector's value is 1 by definition, the centred form's (1 + |z_j|^2) / 2.
-        slack += _ordered(points.zero, order) * ((depth + 8) * u * scale * scale)
+        slack += points.zero.to(torch.float64) * ((depth + 8) * u * scale * scale)
     elif points.metric == "euclidean":
         slack = (depth + 5) * u * squared
     else:
-        slack = 0.5 * (depth + 3) * u * (_ordered(points.size, order) * scale) ** 2
+        slack = 0.5 * (depth + 3) * u * (points.size * scale) ** 2
     return slack.mul_(1.01).add_(_TINY * max(1.0, scale * scale))
 
 
-def list_length(points: Points, k: int, exclude_self: bool) -> int:
-    """Length of the lists ``rank`` must make so that ``expand`` can drop self from them."""
-    return k + 1 if exclude_self and points.duplicates is not None else k
+@dataclass(frozen=True)
+class Lists:
+    """Where ``rank`` writes: original indices and values ``[u, length]`` of distinct points."""
+
+    indices: torch.Tensor
+    values: torch.Tensor
+    exclude_self: bool
+
+    @property
+    def length(self) -> int:
+        """Entries a row: k, or k + 1 where self is to be dropped from among copies."""
+        return self.indices.shape[1]
 
 
-def rank(
-    points: Points,
-    rows: torch.Tensor,
-    cols: torch.Tensor,
-    *,
-    length: int,
-    exclude_self: bool,
-    out_indices: torch.Tensor,
-    out_values: torch.Tensor,
-) -> None:
-    """Order candidate pairs of distinct points; write lists of original indices.
+def empty_lists(points: Points, k: int, exclude_self: bool) -> Lists:
+    """Room for every distinct point's list."""
+    length = k + 1 if exclude_self and points.duplicates is not None else k
+    device = points.z.device
+    return Lists(
+        torch.full((points.u, length), -1, dtype=torch.int64, device=device),
+        torch.full((points.u, length), torch.inf, dtype=torch.float64, device=device),
+        exclude_self,
+    )
+
+
+def rank(points: Points, rows: torch.Tensor, cols: torch.Tensor, lists: Lists) -> None:
+    """Order candidate pairs of distinct points and write their rows' lists.
 
     rows, cols: ``[pairs]`` int64, distinct points, no pair of a point with itself (added here
     where it counts). For every row that occurs, its pairs must include every column that could
-    be among its ``length`` first or tie with the last of them. Writes ``out_indices[row]`` int64
-    and ``out_values[row]`` float64, both ``[u, length]``; rows that do not occur are left alone.
+    be among its first ``lists.length`` or tie with the last of them. Rows that do not occur are
+    left alone.
     """
     own = torch.unique(rows)
-    if exclude_self:
+    if lists.exclude_self:
         own = own[points.duplicates.counts[own] > 1] if points.duplicates else own[:0]
     rows, cols = torch.cat([rows, own]), torch.cat([cols, own])
     order = torch.argsort(rows, stable=True)
     rows, cols = rows[order], cols[order]
     present, counts = torch.unique_consecutive(rows, return_counts=True)
     values = pair_values(points, rows, cols)
-    errors = tie_error(points, values, rows, cols)
-    ends = torch.cumsum(counts, dim=0)
-    width_class = torch.ceil(torch.log2(counts.clamp(min=4).to(torch.float64))).to(torch.int64)
-    for width in torch.unique(width_class).tolist():
-        for chosen in (
-            (width_class == width).nonzero().squeeze(1).split(max(1, _PADDED_ELEMENTS >> width))
-        ):
-            _rank_padded(
-                points,
-                present[chosen],
-                ends[chosen] - counts[chosen],
-                counts[chosen],
-                (cols, values, errors),
-                length,
-                out_indices,
-                out_values,
-            )
+    flat = (cols, values, tie_error(points, values, rows, cols))
+    starts = torch.cumsum(counts, dim=0) - counts
+    # Rows of like length share one padded table; most rows have a handful of candidates.
+    size = torch.ceil(torch.log2(counts.clamp(min=4).to(torch.float64))).to(torch.int64)
+    for power in torch.unique(size).tolist():
+        of_size = (size == power).nonzero().squeeze(1)
+        for some in torch.split(of_size, max(1, _PADDED_ELEMENTS >> power)):
+            _rank_padded(points, present[some], starts[some], counts[some], flat, lists)
 
 
 def _rank_padded(
@@ -135,10 +136,9 @@ def _rank_padded(
     starts: torch.Tensor,
     counts: torch.Tensor,
     flat: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-    length: int,
-    out_indices: torch.Tensor,
-    out_values: torch.Tensor,
+    lists: Lists,
 ) -> None:
+    length = lists.length
     width = int(counts.max())
     place = torch.arange(width, device=starts.device)
     valid = place < counts[:, None]
@@ -150,28 +150,22 @@ def _rank_padded(
     tier, leader = _tiers(values, errors, length)
     duplicates = points.duplicates
     if duplicates is None:
-        _write(points.n, present, tier, cols, leader, valid, length, out_indices, out_values)
+        _write(points.n, present, (tier, cols, leader, valid), lists)
         return
     copies = min(int(duplicates.counts[cols].max()), length)
     copy = torch.arange(copies, device=cols.device)
-    rows_at_once = max(1, _PADDED_ELEMENTS // (width * copies))
-    for start in range(0, present.shape[0], rows_at_once):
-        part = slice(start, start + rows_at_once)
-        here = cols[part]
-        exists = valid[part, :, None] & (copy < duplicates.counts[here][..., None])
-        slot = torch.where(exists, duplicates.starts[here][..., None] + copy, 0)
-        shape = (here.shape[0], width * copies)
-        _write(
-            points.n,
-            present[part],
-            tier[part, :, None].expand(-1, -1, copies).reshape(shape),
-            duplicates.members[slot].reshape(shape),
-            leader[part, :, None].expand(-1, -1, copies).reshape(shape),
-            exists.reshape(shape),
-            length,
-            out_indices,
-            out_values,
+    at_once = max(1, _PADDED_ELEMENTS // (width * copies))
+    for part in torch.split(torch.arange(present.shape[0], device=cols.device), at_once):
+        here = cols[part, :, None]
+        exists = valid[part, :, None] & (copy < duplicates.counts[here])
+        slot = torch.where(exists, duplicates.starts[here] + copy, 0)
+        spread = (
+            tier[part, :, None].expand_as(slot).flatten(1),
+            duplicates.members[slot].flatten(1),
+            leader[part, :, None].expand_as(slot).flatten(1),
+            exists.flatten(1),
         )
+        _write(points.n, present[part], spread, lists)
 
 
 def _tiers(
@@ -210,41 +204,31 @@ def _tiers(
 def _write(
     n: int,
     present: torch.Tensor,
-    tier: torch.Tensor,
-    index: torch.Tensor,
-    leader: torch.Tensor,
-    valid: torch.Tensor,
-    length: int,
-    out_indices: torch.Tensor,
-    out_values: torch.Tensor,
+    candidates: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
+    lists: Lists,
 ) -> None:
-    """Sort by tier, then index, and store the first ``length`` of each row."""
+    """Sort candidates (tier, index, value, valid) by tier, then index; store the first ones."""
+    tier, index, value, valid = candidates
     key = torch.where(valid, tier * n + index, torch.iinfo(torch.int64).max)
-    keep = min(length, key.shape[1])
+    keep = min(lists.length, key.shape[1])
     best = torch.topk(key, keep, dim=1, largest=False, sorted=True).indices
     found = valid.gather(1, best)
-    out_indices[present, :keep] = torch.where(found, index.gather(1, best), -1)
-    out_values[present, :keep] = torch.where(found, leader.gather(1, best), torch.inf)
+    lists.indices[present, :keep] = torch.where(found, index.gather(1, best), -1)
+    lists.values[present, :keep] = torch.where(found, value.gather(1, best), torch.inf)
 
 
-def expand(
-    points: Points,
-    lists: torch.Tensor,
-    values: torch.Tensor,
-    *,
-    k: int,
-    exclude_self: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def expand(points: Points, lists: Lists, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Lists of distinct points to lists of originals: indices int64, distances float32 [n, k]."""
+    indices, values = lists.indices, lists.values
     duplicates = points.duplicates
     if duplicates is not None:
-        lists, values = lists[duplicates.group], values[duplicates.group]
-        if exclude_self:
-            own = lists == torch.arange(points.n, device=lists.device)[:, None]
+        indices, values = indices[duplicates.group], values[duplicates.group]
+        if lists.exclude_self:
+            own = indices == torch.arange(points.n, device=indices.device)[:, None]
             past_self = torch.cumsum(own, dim=1)[:, :k]
-            source = torch.arange(k, device=lists.device) + past_self
-            lists, values = lists.gather(1, source), values.gather(1, source)
-    return lists, _distances(points, values)
+            source = torch.arange(k, device=indices.device) + past_self
+            indices, values = indices.gather(1, source), values.gather(1, source)
+    return indices, _distances(points, values)
 
 
 def _distances(points: Points, values: torch.Tensor) -> torch.Tensor:
@@ -262,10 +246,6 @@ def _distances(points: Points, values: torch.Tensor) -> torch.Tensor:
     for step in (*second, *third):  # 2**2046 needs more than one float64 factor
         values = values * power_of_two(step)
     return values.to(torch.float32)
-
-
-def _ordered(values: torch.Tensor, order: torch.Tensor | None) -> torch.Tensor:
-    return values if order is None else values[order]
 
 
 def _depth(points: Points) -> int:

@@ -1,15 +1,26 @@
-"""The plain-torch engine, CPU and any CUDA card: certified neighbours, layer by layer."""
+"""The plain-torch engine, CPU and any CUDA card: certified neighbours, layer by layer.
+
+Per layer: float64 points (``points``), a centred form with proven error bounds (``centred``), the
+float32 filter (``filter``), then here the certificate: a row's threshold is the k-th largest
+proven lower bound over bins, a bin is open when its upper bound reaches it, and what is in open
+bins above the threshold goes to the exact stage (``exact``). Rows with too much left open are
+recomputed against every point in float64 (``full``).
+"""
 
 import torch
 
-from ilo_fast.ops.centred import centre
-from ilo_fast.ops.exact import expand, list_length, pair_values
+from ilo_fast.ops.centred import MASKED, Operands, centre, filter_operands
+from ilo_fast.ops.exact import Lists, empty_lists, expand, pair_values, rank
+from ilo_fast.ops.filter import Plan, bin_maxima, plan_filter
 from ilo_fast.ops.full import rank_rows
-from ilo_fast.ops.points import prepare_points
+from ilo_fast.ops.points import Points, prepare_points
 from ilo_fast.ops.precision import ieee_products
 from ilo_fast.ops.request import EngineResult, NeighborStats, Request
 
 __all__ = ["cannot_serve", "search"]
+
+_PAIR_BYTES = 64 << 20  # open (row, bin) pairs re-scored at once
+_SEED = 20250311
 
 
 def cannot_serve(device: torch.device, request: Request | None = None) -> str:
@@ -18,48 +29,162 @@ def cannot_serve(device: torch.device, request: Request | None = None) -> str:
 
 
 def search(request: Request) -> EngineResult:
-    """Serve a request with float64 rows only."""
+    """Find certified neighbours of every layer."""
     layers, n, _ = request.shape
-    k, device = request.k, request.x.device
-    indices = torch.empty(layers, n, k, dtype=torch.int64, device=device)
-    distances = torch.empty(layers, n, k, dtype=torch.float32, device=device)
-    opened, duplicates = [], []
+    device = request.x.device
+    indices = torch.empty(layers, n, request.k, dtype=torch.int64, device=device)
+    distances = torch.empty(layers, n, request.k, dtype=torch.float32, device=device)
+    certified = torch.ones(layers, n, dtype=torch.bool, device=device)
+    stats: list[tuple[str, float, float, int]] = []
     with ieee_products(device):
         for layer in range(layers):
             points = prepare_points(request.x[layer], request.row_max[layer], request.metric)
-            length = list_length(points, k, request.exclude_self)
-            lists = torch.empty(points.u, length, dtype=torch.int64, device=device)
-            values = torch.empty(points.u, length, dtype=torch.float64, device=device)
+            lists = empty_lists(points, request.k, request.exclude_self)
+            plan = plan_filter(points.u, request.k, device)
             if points.u == 1:
-                only = torch.zeros(1, dtype=torch.int64, device=device)
-                lists[0] = torch.arange(length, device=device)
-                values[0] = pair_values(points, only, only)
-                compared = 0
+                _all_equal(points, lists)
+                method, repaired, compared = "float64", 0, 0
+            elif plan is None:
+                rows = torch.arange(points.u, device=device)
+                compared = rank_rows(points, centre(points), rows, request.k, lists)
+                method, repaired = "float64", 0
             else:
-                compared = rank_rows(
-                    points,
-                    centre(points),
-                    torch.arange(points.u, device=device),
-                    order=None,
-                    k=k,
-                    length=length,
-                    exclude_self=request.exclude_self,
-                    out_indices=lists,
-                    out_values=values,
-                )
-            indices[layer], distances[layer] = expand(
-                points, lists, values, k=k, exclude_self=request.exclude_self
-            )
-            opened.append(compared / points.u)
-            duplicates.append(points.n - points.u)
+                method = "filter"
+                layer_search = _FilteredSearch(points, lists, plan, request.k, request.exact)
+                repaired, compared = layer_search.run()
+                proved = layer_search.proved
+                if points.duplicates is not None:
+                    proved = proved[points.duplicates.group]
+                certified[layer] = proved
+            indices[layer], distances[layer] = expand(points, lists, request.k)
+            stats.append((method, repaired / points.u, compared / points.u, n - points.u))
+    methods, repaired_share, open_mean, copies = zip(*stats, strict=True)
     return EngineResult(
-        indices=indices,
-        distances=distances,
-        certified=torch.ones(layers, n, dtype=torch.bool, device=device),
-        stats=NeighborStats(
-            method=("float64",) * layers,
-            rows_repaired=(0.0,) * layers,
-            open_candidates=tuple(opened),
-            duplicates=tuple(duplicates),
-        ),
+        indices, distances, certified, NeighborStats(methods, repaired_share, open_mean, copies)
     )
+
+
+def _all_equal(points: Points, lists: Lists) -> None:
+    """Every point is a copy of one: the first indices, at the point's value with itself."""
+    only = torch.zeros(1, dtype=torch.int64, device=points.z.device)
+    lists.indices[0] = torch.arange(lists.length, device=points.z.device)
+    lists.values[0] = pair_values(points, only, only)
+
+
+class _FilteredSearch:
+    """One layer's filter, certificate, re-scoring and repair."""
+
+    def __init__(self, points: Points, lists: Lists, plan: Plan, k: int, exact: bool) -> None:
+        device = points.z.device
+        generator = torch.Generator().manual_seed(_SEED)
+        self.points, self.lists, self.plan, self.k, self.exact = points, lists, plan, k, exact
+        self.order = torch.randperm(points.u, generator=generator).to(device)
+        self.form = centre(points)
+        self.threshold = torch.empty(points.u, dtype=torch.float32, device=device)
+        self.proved = torch.ones(points.u, dtype=torch.bool, device=device)
+        self.repair: list[torch.Tensor] = []
+        self.compared = 0
+        # Beyond these a float64 row costs no more than the candidates it would save.
+        self.most_bins = max(8 * k, plan.all_bins // 4)
+        self.most_candidates = 64 + 8 * k
+
+    def run(self) -> tuple[int, int]:
+        """Fill the lists; return rows repaired and pairs compared exactly."""
+        operands = filter_operands(self.points, self.form, self.order, self.plan.padded)
+        bin_slack = operands.slack.view(self.plan.tiles, self.plan.width, self.plan.bins)
+        bin_slack = bin_slack.amax(dim=1).flatten()
+        at_once = max(1, _PAIR_BYTES // (4 * self.plan.width))
+        waiting: list[torch.Tensor] = []
+        held = 0
+        for start, maxima in bin_maxima(operands, self.plan):
+            pairs, per_row = self._open_bins(start, maxima, bin_slack, operands.slack)
+            for portion in _whole_rows(pairs, per_row, at_once):
+                if waiting and held + portion.shape[0] > at_once:
+                    self._rescore(operands, torch.cat(waiting))
+                    waiting, held = [], 0
+                waiting.append(portion)
+                held += portion.shape[0]
+        if held:
+            self._rescore(operands, torch.cat(waiting))
+        del operands
+        rows = torch.cat(self.repair) if self.repair else self.order[:0]
+        if rows.shape[0]:
+            self.compared += rank_rows(self.points, self.form, rows, self.k, self.lists)
+        return rows.shape[0], self.compared
+
+    def _open_bins(
+        self,
+        start: int,
+        maxima: torch.Tensor,
+        bin_slack: torch.Tensor,
+        slack: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Open (row, bin) pairs of a block of rows, sorted by row, and how many each row has."""
+        rows = slice(start, start + maxima.shape[0])
+        kth = torch.topk(maxima - bin_slack, self.k, dim=1).values[:, -1]
+        threshold = kth - slack[rows]
+        self.threshold[rows] = threshold
+        is_open = maxima >= threshold[:, None]
+        per_row = is_open.sum(dim=1)
+        if not self.exact:
+            best = torch.topk(maxima, self.k, dim=1).values[:, -1]
+            is_open = maxima >= best[:, None]
+            needed, per_row = per_row, is_open.sum(dim=1)
+            self.proved[self.order[rows]] = per_row >= needed
+        crowded = per_row > self.most_bins
+        if bool(crowded.any()):
+            self._leave_to_repair(crowded.nonzero().squeeze(1) + start)
+            is_open &= ~crowded[:, None]
+            per_row = per_row.masked_fill(crowded, 0)
+        pairs = is_open.nonzero()
+        pairs[:, 0] += start
+        return pairs, per_row
+
+    def _rescore(self, operands: Operands, pairs: torch.Tensor) -> None:
+        """Look into open bins; rank what reaches the row's threshold. Rows come whole."""
+        plan, left = self.plan, operands.left
+        dim = left.shape[1] - 2
+        rows, bins = pairs.unbind(1)
+        by_bin = torch.argsort(bins, stable=True)
+        rows, bins = rows[by_bin], bins[by_bin]
+        bias = left[:, dim].contiguous()
+        scores = left.new_empty(rows.shape[0], plan.width)
+        present, counts = torch.unique_consecutive(bins, return_counts=True)
+        start = 0
+        for tile_bin, count in zip(present.tolist(), counts.tolist(), strict=True):
+            stop = start + count
+            members = plan.slice(tile_bin)
+            points = left.index_select(0, rows[start:stop])
+            torch.addmm(
+                bias[members], points[:, :dim], left[members, :dim].T, out=scores[start:stop]
+            )
+            start = stop
+        scores += bias[rows, None]
+        own_bin, own_slot = plan.locate(rows)
+        own = (own_bin == bins).nonzero().squeeze(1)
+        scores[own, own_slot[own]] = MASKED
+        pair, slot = (scores >= self.threshold[rows, None]).nonzero().unbind(1)
+        row, col = rows[pair], plan.member(bins[pair], slot)
+        crowded = torch.bincount(row, minlength=self.points.u) > self.most_candidates
+        if bool(crowded.any()):
+            self._leave_to_repair(crowded.nonzero().squeeze(1))
+            keep = ~crowded[row]
+            row, col = row[keep], col[keep]
+        self.compared += row.shape[0]
+        rank(self.points, self.order[row], self.order[col], self.lists)
+
+    def _leave_to_repair(self, rows: torch.Tensor) -> None:
+        rows = self.order[rows]
+        self.repair.append(rows)
+        self.proved[rows] = True
+
+
+def _whole_rows(pairs: torch.Tensor, per_row: torch.Tensor, most: int) -> list[torch.Tensor]:
+    """Cut pairs, sorted by row, into portions of about ``most`` that split no row."""
+    if pairs.shape[0] <= most:
+        return [pairs]
+    ends = torch.cumsum(per_row, dim=0)
+    portion = torch.div(ends - 1, most, rounding_mode="floor")  # of each row, by its last pair
+    sizes = torch.zeros(int(portion.max()) + 1, dtype=torch.int64, device=pairs.device)
+    sizes.index_add_(0, portion.clamp(min=0), per_row)
+    return [part for part in torch.split(pairs, sizes.tolist()) if part.shape[0]]

@@ -116,7 +116,7 @@ def prepare_points(x: torch.Tensor, row_max: torch.Tensor, metric: str) -> Point
         z[part] = rows
         size[part] = norm
     if cosine:
-        size = torch.where(zero, 0.0, 1.0)
+        size = (~zero).to(torch.float64)
     else:
         zero = torch.zeros_like(zero)
     duplicates = _find_duplicates(z)
