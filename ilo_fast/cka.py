@@ -83,8 +83,9 @@ def cknna(x: Any, y: Any, a: Any, b: Any, *, normalize: bool = True) -> np.ndarr
             are then those by cosine.
 
     Returns:
-        float64 ``[layers]``, up to 1, which it is where y is x and b is a. NaN where a self-term
-        is not positive.
+        float64 ``[layers]``: 1 where y is x and b is a, near 0 for unrelated spaces. Neither
+        symmetric nor bounded by 1 (the masks are one-way), though close to both for many
+        points. NaN where a self-term is not positive.
 
     Raises:
         InputError: on states or lists that cannot be used or do not fit, k < 2, or fewer than

@@ -1,0 +1,191 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ilo_fast import cka as module
+from ilo_fast.cka import cka, cknna, unbiased_hsic_sums
+from ilo_fast.errors import HiddenStateError
+
+
+def biased(k, m):
+    """tr(K H L H) with the centring matrix written out."""
+    n = len(k)
+    h = np.eye(n) - 1 / n
+    return np.trace(k @ h @ m @ h)
+
+
+def unbiased(k, m):
+    """Song et al. 2012, equation 5, on dense kernels (not symmetric ones too)."""
+    n = len(k)
+    k, m = k.copy(), m.copy()
+    np.fill_diagonal(k, 0)
+    np.fill_diagonal(m, 0)
+    one = np.ones(n)
+    middle = (one @ k @ one) * (one @ m @ one) / ((n - 1) * (n - 2))
+    return (np.trace(k @ m) + middle - 2 / (n - 2) * (one @ k @ m @ one)) / (n * (n - 3))
+
+
+def dense(x, y, hsic):
+    k, m = x @ x.T, y @ y.T
+    return hsic(k, m) / np.sqrt(hsic(k, k) * hsic(m, m))
+
+
+def test_by_hand():
+    # x: two clumps, y: the same two; orthogonal to a space that splits them the other way
+    x = [[1.0], [1.0], [-1.0], [-1.0]]
+    y = [[1.0], [-1.0], [1.0], [-1.0]]
+    np.testing.assert_allclose(cka(x, x), [[1]])
+    np.testing.assert_allclose(cka(x, y), [[0]])
+    # unbiased, K = xxᵀ: tr(K̃L̃) = Σ_{i≠j} x_i x_j y_i y_j = (Σ x y)² - 4 = -4, sums -4 each,
+    # 1ᵀK̃L̃1 = Σ (-1)(-1) = 4: -4 + 16 / 6 - 4 = -16 / 3, over 4
+    # with itself: tr = 12: 12 + 16 / 6 - 4 = 32 / 3, over 4
+    np.testing.assert_allclose(cka(x, y, unbiased=True), [[-0.5]])
+    np.testing.assert_allclose(unbiased_hsic_sums(-4, -4, -4, 4, 4), -4 / 3)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.integers(5, 20),
+    st.integers(2, 8),
+    st.integers(2, 8),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([0.0, 1.0, 30.0]),
+)
+def test_against_dense_kernels(n, d, e, seed, shift):
+    generator = np.random.default_rng(seed)
+    x, y = generator.normal(size=(2, n, d)), generator.normal(size=(3, n, e))
+    got, got_unbiased = cka(x + shift, y - shift), cka(x + shift, y - shift, unbiased=True)
+    assert got.shape == got_unbiased.shape == (2, 3)
+    assert ((got >= 0) & (got <= 1 + 1e-12)).all()
+    np.testing.assert_allclose(got, cka(y, x).T, rtol=1e-8)
+    for i in range(2):
+        for j in range(3):
+            np.testing.assert_allclose(got[i, j], dense(x[i], y[j], biased), rtol=1e-8)
+            if not np.isnan(got_unbiased[i, j]):
+                expected = dense(x[i], y[j], unbiased)
+                np.testing.assert_allclose(got_unbiased[i, j], expected, rtol=1e-6, atol=1e-9)
+
+
+def test_invariances():
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(30, 6))
+    turn = np.linalg.qr(generator.normal(size=(6, 6)))[0]
+    order = generator.permutation(30)
+    y = generator.normal(size=(30, 4))
+    for unbias in (False, True):
+        np.testing.assert_allclose(cka(x, 7 * x @ turn + 3, unbiased=unbias), [[1]], rtol=1e-12)
+        np.testing.assert_allclose(
+            cka(x[order], y[order], unbiased=unbias), cka(x, y, unbiased=unbias), rtol=1e-10
+        )
+
+
+def test_rows_are_streamed(monkeypatch):
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(50, 6)), generator.normal(size=(50, 4))
+    whole = cka(x, y), cka(x, y, unbiased=True)
+    monkeypatch.setattr(module, "_ROWS", 7)
+    np.testing.assert_allclose(cka(x, y), whole[0], rtol=1e-12)
+    np.testing.assert_allclose(cka(x, y, unbiased=True), whole[1], rtol=1e-12)
+
+
+def test_unrelated_spaces_fool_the_biased_form_only():
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(2, 60, 200))
+    assert cka(x, y)[0, 0] > 0.7
+    assert abs(cka(x, y, unbiased=True)[0, 0]) < 0.1
+
+
+def test_low_precision_states_are_summed_in_float64():
+    x = torch.randn(64, 16, generator=torch.Generator().manual_seed(0)).bfloat16() + 100
+    expected = cka(x.double().numpy(), x.double().numpy()[:, ::-1].copy())
+    np.testing.assert_allclose(cka(x, x.flip(1)), expected, rtol=1e-12)
+
+
+def test_a_constant_space_has_no_cka():
+    x = np.random.default_rng(0).normal(size=(10, 3))
+    flat = np.full((10, 3), 0.1)
+    for unbias in (False, True):
+        assert np.isnan(cka(x, flat, unbiased=unbias)).all()
+        assert np.isnan(cka(flat, flat, unbiased=unbias)).all()
+
+
+def nearest(x, k):
+    similarity = x @ x.T
+    np.fill_diagonal(similarity, -np.inf)
+    return np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+
+
+def masks(lists):
+    result = np.zeros((len(lists), len(lists)))
+    np.put_along_axis(result, lists, 1, axis=1)
+    return result
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(5, 20), st.integers(2, 4), st.booleans(), st.integers(0, 2**32 - 1))
+def test_cknna_against_dense_masked_kernels(n, k, normalize, seed):
+    generator = np.random.default_rng(seed)
+    x = generator.normal(size=(n, 5)) + 1
+    y = x[:, :3] + generator.normal(size=(n, 3))
+    if normalize:
+        left, right = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (x, y))
+    else:
+        left, right = x, y
+    a, b = nearest(left, k), nearest(right, k)
+    one, two = masks(a), masks(b)
+    kernel, other = left @ left.T, right @ right.T
+    both = one * two
+    self_x = unbiased(one * kernel, one * kernel)
+    self_y = unbiased(two * other, two * other)
+    got = cknna(x, y, a, b, normalize=normalize)[0]
+    if self_x <= 1e-12 or self_y <= 1e-12:
+        return
+    expected = unbiased(both * kernel, both * other) / np.sqrt(self_x * self_y)
+    np.testing.assert_allclose(got, expected, rtol=1e-8, atol=1e-12)
+    swapped = unbiased(both * other, both * kernel) / np.sqrt(self_x * self_y)
+    got = cknna(y, x, b, a, normalize=normalize)[0]
+    np.testing.assert_allclose(got, swapped, rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(cknna(x, x, a, a, normalize=normalize), [1])
+
+
+def test_cknna_over_layers_and_blocks(monkeypatch):
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(2, 30, 6))
+    lists = np.stack([nearest(z / np.linalg.norm(z, axis=1, keepdims=True), 5) for z in x])
+    flipped, flipped_lists = x[::-1].copy(), lists[::-1].copy()
+    got = cknna(x, flipped, lists, flipped_lists)
+    for layer in range(2):
+        one = cknna(x[layer], flipped[layer], lists[layer], flipped_lists[layer])
+        np.testing.assert_allclose(got[layer], one[0])
+    monkeypatch.setattr(module, "_GATHERED", 64)
+    np.testing.assert_allclose(cknna(x, flipped, lists, flipped_lists), got, rtol=1e-12)
+
+
+X = np.random.default_rng(0).normal(size=(5, 3))
+LISTS = nearest(X, 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: cka(X, X[:4]), "same points"),
+        (lambda: cka(X[:1], X[:1]), "at least 2"),
+        (lambda: cka(X[:3], X[:3], unbiased=True), "at least 4"),
+        (lambda: cka(X, "x"), "numbers|array"),
+        (lambda: cknna(X, X, LISTS[:, :1], LISTS[:, :1]), "k >= 2"),
+        (lambda: cknna(X[:4], X[:4], LISTS, LISTS), "same points"),
+        (lambda: cknna([X, X], X, LISTS, LISTS), "same number of layers"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_nan_is_named():
+    bad = X.copy()
+    bad[3, 0] = np.inf
+    with pytest.raises(HiddenStateError, match="y hold NaN or infinity at layer 0, row 3"):
+        cka(X, bad)

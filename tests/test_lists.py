@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ilo_fast.errors import HiddenStateError
+from ilo_fast.lists import index_lists, label_codes, rounding_tolerance, state_layers, unit_rows
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.int64])
+def test_indices_of_any_integer_kind_become_int64(dtype):
+    got = index_lists(np.array([[1], [2], [0]], dtype=dtype))
+    assert got.dtype == torch.int64
+    assert got.tolist() == [[[1], [2], [0]]]
+
+
+def test_labels_keep_their_order_and_kind():
+    names, codes = label_codes(["b", "a", "b", 3], 4)
+    assert names == ("b", "a", 3)
+    assert codes.tolist() == [0, 1, 0, 2]
+    names, codes = label_codes(np.array([7, 7, 2]), 3)
+    assert names == (7, 2)
+    assert all(type(name) is int for name in names)
+
+
+def test_a_name_in_the_message_is_the_argument():
+    with pytest.raises(ValueError, match="mine must"):
+        index_lists([[5], [0]], "mine")
+    with pytest.raises(ValueError, match="mine must"):
+        label_codes([1], 2, "mine")
+    with pytest.raises(ValueError, match="mine must"):
+        state_layers([1.0], "mine")
+
+
+def test_large_finite_states_pass_and_infinite_ones_are_found_where_they_are():
+    huge = np.full((2, 3), 1e308)  # a sum of them is infinite; they are not
+    assert state_layers(huge).shape == (1, 2, 3)
+    both = np.zeros((2, 4, 3))
+    both[1, 2] = [np.inf, -np.inf, 0]
+    with pytest.raises(HiddenStateError, match="layer 1, row 2"):
+        state_layers(both)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 50), st.integers(-300, 300), st.integers(0, 2**32 - 1))
+def test_unit_rows_have_length_one_at_any_scale(n, d, power, seed):
+    rows = np.random.default_rng(seed).normal(size=(n, d)) + 0.01
+    got = unit_rows(torch.from_numpy(rows * 10.0**power)).numpy()
+    np.testing.assert_allclose(got, rows / np.linalg.norm(rows, axis=1, keepdims=True), rtol=1e-12)
+
+
+def test_zero_rows_stay_zero():
+    assert unit_rows(torch.zeros(2, 3)).tolist() == [[0.0] * 3] * 2
+
+
+@pytest.mark.parametrize("d", [3, 64, 640])
+def test_equal_cosines_are_within_the_tolerance(d):
+    """Scaled copies of a row have one cosine with anything; computed ones differ by less."""
+    generator = np.random.default_rng(d)
+    row, others = generator.normal(size=d), generator.normal(size=(50, d)) + 3
+    copies = row * generator.uniform(1e-3, 1e3, size=(200, 1))
+    cosines = unit_rows(torch.from_numpy(copies)) @ unit_rows(torch.from_numpy(others)).T
+    assert float((cosines.amax(0) - cosines.amin(0)).max()) <= rounding_tolerance(d)
