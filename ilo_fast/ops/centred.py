@@ -128,13 +128,12 @@ def filter_operands(points: Points, form: Centred, order: torch.Tensor, padded: 
     left[:u, dim] = lifted[order]
     left[u:, dim] = MASKED
     left[:, dim + 1] = 1.0
-    right = torch.empty(dim + 2, padded, dtype=torch.float32, device=device)
-    right[:dim] = left[:, :dim].T
-    right[dim] = 1.0
-    right[dim + 1] = left[:, dim]
+    right = left.clone()
+    right[:, dim] = 1.0
+    right[:, dim + 1] = left[:, dim]
     padded_slack = torch.zeros(padded, dtype=torch.float32, device=device)
     padded_slack[:u] = slack[order]
-    return Operands(left, right, padded_slack)
+    return Operands(left, right.T, padded_slack)
 
 
 def _round_up(values: torch.Tensor) -> torch.Tensor:

@@ -43,6 +43,13 @@ def pair_values(points: Points, rows: torch.Tensor, cols: torch.Tensor) -> torch
     return values
 
 
+def _values_once(points: Points, rows: torch.Tensor, cols: torch.Tensor) -> torch.Tensor:
+    """``pair_values`` with (i, j) and (j, i), which are one value, computed once."""
+    low, high = torch.minimum(rows, cols), torch.maximum(rows, cols)
+    pairs, place = torch.unique(low * points.u + high, return_inverse=True)
+    return pair_values(points, pairs // points.u, pairs % points.u)[place]
+
+
 def tie_error(
     points: Points, values: torch.Tensor, rows: torch.Tensor, cols: torch.Tensor
 ) -> torch.Tensor:
@@ -119,7 +126,7 @@ def rank(points: Points, rows: torch.Tensor, cols: torch.Tensor, lists: Lists) -
     order = torch.argsort(rows, stable=True)
     rows, cols = rows[order], cols[order]
     present, counts = torch.unique_consecutive(rows, return_counts=True)
-    values = pair_values(points, rows, cols)
+    values = _values_once(points, rows, cols)
     flat = (cols, values, tie_error(points, values, rows, cols))
     starts = torch.cumsum(counts, dim=0) - counts
     # Rows of like length share one padded table; most rows have a handful of candidates.

@@ -94,23 +94,25 @@ def bin_maxima(operands: Operands, plan: Plan) -> Iterator[tuple[int, torch.Tens
 
 def _symmetric(operands: Operands, plan: Plan) -> Iterator[tuple[int, torch.Tensor]]:
     left, right, size, bins = operands.left, operands.right, plan.tile, plan.bins
-    maxima = left.new_empty(plan.padded, plan.all_bins)
+    # One slab a tile of columns: every reduction writes contiguous memory.
+    maxima = left.new_empty(plan.tiles, plan.padded, bins)
     product = left.new_empty(size, size)
     by_column = product.view(size, plan.width, bins)
     by_row = product.view(plan.width, bins, size)
     for i in range(plan.tiles):
-        rows, row_bins = slice(i * size, (i + 1) * size), slice(i * bins, (i + 1) * bins)
+        rows = slice(i * size, (i + 1) * size)
         for j in range(i, plan.tiles):
-            cols, col_bins = slice(j * size, (j + 1) * size), slice(j * bins, (j + 1) * bins)
+            cols = slice(j * size, (j + 1) * size)
             torch.mm(left[rows], right[:, cols], out=product)
             if i == j:
                 product.fill_diagonal_(MASKED)
             else:
-                maxima[cols, row_bins] = by_row.amax(dim=0).T
-            maxima[rows, col_bins] = by_column.amax(dim=1)
-    for i in range(plan.tiles):
-        rows = slice(i * size, min((i + 1) * size, plan.n))
-        yield i * size, maxima[rows]
+                maxima[i, cols] = by_row.amax(dim=0).T
+            torch.amax(by_column, dim=1, out=maxima[j, rows])
+    del product, by_column, by_row
+    for start in range(0, plan.n, size):
+        block = maxima[:, start : min(start + size, plan.n)]
+        yield start, block.permute(1, 0, 2).reshape(-1, plan.all_bins)
 
 
 def _strips(operands: Operands, plan: Plan) -> Iterator[tuple[int, torch.Tensor]]:

@@ -143,23 +143,18 @@ class _FilteredSearch:
     def _rescore(self, operands: Operands, pairs: torch.Tensor) -> None:
         """Look into open bins; rank what reaches the row's threshold. Rows come whole."""
         plan, left = self.plan, operands.left
-        dim = left.shape[1] - 2
+        right = operands.right.T
         rows, bins = pairs.unbind(1)
         by_bin = torch.argsort(bins, stable=True)
         rows, bins = rows[by_bin], bins[by_bin]
-        bias = left[:, dim].contiguous()
         scores = left.new_empty(rows.shape[0], plan.width)
         present, counts = torch.unique_consecutive(bins, return_counts=True)
         start = 0
         for tile_bin, count in zip(present.tolist(), counts.tolist(), strict=True):
             stop = start + count
-            members = plan.slice(tile_bin)
             points = left.index_select(0, rows[start:stop])
-            torch.addmm(
-                bias[members], points[:, :dim], left[members, :dim].T, out=scores[start:stop]
-            )
+            torch.mm(points, right[plan.slice(tile_bin)].T, out=scores[start:stop])
             start = stop
-        scores += bias[rows, None]
         own_bin, own_slot = plan.locate(rows)
         own = (own_bin == bins).nonzero().squeeze(1)
         scores[own, own_slot[own]] = MASKED
