@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ilo_fast.activations import ActivationStore, extract, tap
     from ilo_fast.corpora import Corpus, load_corpus
+    from ilo_fast.flat_index import FlatIndex
     from ilo_fast.ilo import ILOScores, ilo_scores
     from ilo_fast.neighbors import Neighbors, knn
     from ilo_fast.pipeline import score
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "ActivationStore": "ilo_fast.activations",
     "Corpus": "ilo_fast.corpora",
+    "FlatIndex": "ilo_fast.flat_index",
     "ILOScores": "ilo_fast.ilo",
     "Neighbors": "ilo_fast.neighbors",
     "Result": "ilo_fast.results",
@@ -34,6 +36,7 @@ _PUBLIC = {
 __all__ = [
     "ActivationStore",
     "Corpus",
+    "FlatIndex",
     "ILOScores",
     "Neighbors",
     "Result",

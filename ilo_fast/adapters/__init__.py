@@ -1,0 +1,1 @@
+"""Our neighbours inside other people's tools: one small file a tool, imported by its name."""
