@@ -1,0 +1,283 @@
+"""Attention within the sentences of a packed row, through transformers' attention interface.
+
+A model set to this implementation hands us the queries, keys and values of the whole row; each
+sentence attends to itself alone. What it may see of itself (causal, both ways, a sliding window,
+chunks) is the model's own mask function, which transformers passes to the mask interface: it is
+kept as a function, so no mask over the whole row is ever built.
+
+Where it runs:
+
+- CUDA, 16-bit, no soft cap: ``torch.nn.attention.varlen.varlen_attn`` over the whole row, grouped
+  heads as they are, the sliding window as (left, right).
+- Everywhere else: ``scaled_dot_product_attention`` over each run of sentences of equal length, so
+  still no padding; models with a soft cap on the scores: the formula itself, in float32.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ilo_fast.activations.packing import Group, Segments
+
+__all__ = ["NAME", "NotPackable", "PackedMask", "packed_attention", "packed_rows"]
+
+NAME = "ilo_fast_packed"
+MaskFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+# What models pass along that does not change the result: places already in the rotary embedding,
+# and switches for outputs that are not asked for.
+_WITHOUT_EFFECT = frozenset(
+    {
+        "cache_position",
+        "deterministic",
+        "is_causal",  # the mask function says it too, and says more
+        "output_attentions",
+        "output_hidden_states",
+        "position_ids",
+        "return_dict",
+        "sliding_window",  # likewise
+        "use_cache",
+    }
+)
+_VARLEN_HEAD_DIM = 256  # the widest head of the CUDA kernel behind varlen_attn
+
+
+class NotPackable(Exception):
+    """This model's attention cannot run on packed rows; the message says why."""
+
+
+@dataclass
+class PackedMask:
+    """One kind of mask of a model: who sees whom, as a function of indices within a sentence."""
+
+    function: MaskFunction
+    _blocks: dict[int, Tensor] = field(default_factory=dict)
+    _forms: dict[int, str] = field(default_factory=dict)
+
+    def block(self, length: int) -> Tensor:
+        """bool ``[length, length]`` on the CPU: may query q see key k?"""
+        if length not in self._blocks:
+            zero, index = torch.zeros((), dtype=torch.int64), torch.arange(length)
+            seen = self.function(zero, zero, index[:, None], index[None, :])
+            self._blocks[length] = seen.to(torch.bool).expand(length, length)
+        return self._blocks[length]
+
+    def form(self, length: int) -> str:
+        """``"full"``, ``"causal"`` or ``"other"``, for sentences of this length."""
+        if length not in self._forms:
+            block = self.block(length)
+            causal = torch.ones(length, length, dtype=torch.bool).tril()
+            full = bool(block.all())
+            named = "full" if full else "causal" if torch.equal(block, causal) else "other"
+            self._forms[length] = named
+        return self._forms[length]
+
+    def window(self, length: int) -> tuple[int, int] | None:
+        """The mask as ``(left, right)`` of ``varlen_attn``, or None where it is no such band.
+
+        A query sees keys from ``left`` places before it to ``right`` after it; -1 is no limit.
+        """
+        block = self.block(length)
+        index = torch.arange(length)
+        distance = index[:, None] - index[None, :]
+        left, right = int(distance[block].max()), int((-distance)[block].max())
+        band = (distance <= left) & (-distance <= right)
+        if left < 0 or right < 0 or not torch.equal(block, band):
+            return None
+        # a limit that no pair of this length reaches is none
+        return (-1 if left >= length - 1 else left, -1 if right >= length - 1 and right else right)
+
+
+@dataclass
+class _Row:
+    """The packed row now in the model, and the ways its attention was computed."""
+
+    segments: Segments
+    kernels: set[str]
+
+
+_row: ContextVar[_Row | None] = ContextVar("ilo_fast_packed_row", default=None)
+
+
+@contextmanager
+def packed_rows(module: Any) -> Iterator[Callable[[Segments], AbstractContextManager[set[str]]]]:
+    """Within it, ``module`` attends within the sentences of packed rows.
+
+    Yields a function of the row's segments, for ``with row(segments) as kernels: module(...)``;
+    ``kernels`` then names the ways the attention was computed.
+
+    Raises
+    ------
+    NotPackable
+        When the model does not take its attention from the interface.
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    can_set = getattr(module, "_can_set_attn_implementation", None)
+    if not getattr(module, "_supports_attention_backend", False) or can_set is None:
+        raise NotPackable(f"{type(module).__name__} does not use transformers' attention interface")
+    if not can_set():
+        raise NotPackable(f"{type(module).__name__} cannot change its attention implementation")
+    AttentionInterface.register(NAME, packed_attention)
+    AttentionMaskInterface.register(NAME, _packed_mask)
+    before = module.config._attn_implementation
+    module.set_attn_implementation(NAME)
+    try:
+        yield _enter_row
+    finally:
+        module.set_attn_implementation(before)
+
+
+@contextmanager
+def _enter_row(segments: Segments) -> Iterator[set[str]]:
+    row = _Row(segments, set())
+    token = _row.set(row)
+    try:
+        yield row.kernels
+    finally:
+        _row.reset(token)
+
+
+def _packed_mask(*args: Any, mask_function: Any = None, **kwargs: Any) -> PackedMask:
+    """The mask interface: keep the model's mask function instead of building a mask."""
+    if args or mask_function is None:
+        raise NotPackable("this version of transformers passes no mask function")
+    return PackedMask(mask_function)
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Any,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    **other: Any,
+) -> tuple[Tensor, None]:
+    """The attention interface: query, key and value ``[1, heads, tokens, head_dim]`` of one row.
+
+    Returns the output ``[1, tokens, heads, head_dim]`` and no weights.
+    """
+    row = _row.get()
+    if row is None:
+        raise NotPackable("the packed attention ran outside a packed row")
+    if not isinstance(attention_mask, PackedMask):
+        raise NotPackable(f"{type(module).__name__} makes its attention mask itself")
+    unknown = sorted(k for k, v in other.items() if k not in _WITHOUT_EFFECT and v is not None)
+    if unknown:
+        raise NotPackable(f"{type(module).__name__} passes {', '.join(unknown)} to its attention")
+    if query.shape[0] != 1 or query.shape[2] != row.segments.n_tokens or dropout:
+        raise NotPackable(f"{type(module).__name__} reshapes its rows of tokens")
+    return _attend(query[0], key[0], value[0], attention_mask, scaling, softcap, row)[None], None
+
+
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: PackedMask,
+    scaling: float | None,
+    softcap: float | None,
+    row: _Row,
+) -> Tensor:
+    if softcap is None and _varlen_serves(query, value):
+        window = mask.window(row.segments.longest)
+        if window is not None:
+            row.kernels.add("varlen_attn")
+            return _varlen(query, key, value, row.segments, window, scaling)
+    row.kernels.add("sdpa by length" if softcap is None else "soft-capped by length")
+    heads, tokens, _ = query.shape
+    out = query.new_empty((tokens, heads, value.shape[-1]))
+    for group in row.segments.groups:
+        parts = [_sentences(tensor, group) for tensor in (query, key, value)]
+        if softcap is None:
+            attended = _sdpa(*parts, mask=mask, scaling=scaling)
+        else:
+            attended = _soft_capped(*parts, mask=mask, scaling=scaling, softcap=softcap)
+        shape = (group.count, group.length, heads, value.shape[-1])
+        out[group.start : group.end].view(shape).copy_(attended.transpose(1, 2))
+    return out
+
+
+def _sentences(tensor: Tensor, group: Group) -> Tensor:
+    """``[count, heads, length, head_dim]``, a view of ``[heads, tokens, head_dim]``."""
+    rows = tensor[:, group.start : group.end]
+    return rows.unflatten(1, (group.count, group.length)).transpose(0, 1)
+
+
+def _sdpa(
+    query: Tensor, key: Tensor, value: Tensor, *, mask: PackedMask, scaling: float | None
+) -> Tensor:
+    length = query.shape[2]
+    form = mask.form(length)
+    return F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask.block(length).to(query.device) if form == "other" else None,
+        is_causal=form == "causal",
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+
+
+def _soft_capped(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    mask: PackedMask,
+    scaling: float | None,
+    softcap: float,
+) -> Tensor:
+    """softmax(c · tanh(scores / c)) · values, as transformers' eager attention computes it."""
+    repeats = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    scores = torch.tanh(scores / softcap) * softcap
+    seen = mask.block(query.shape[2]).to(query.device)
+    scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
+    return scores.softmax(-1, dtype=torch.float32).to(query.dtype) @ value
+
+
+def _varlen_serves(query: Tensor, value: Tensor) -> bool:
+    return (
+        query.is_cuda
+        and query.dtype in (torch.float16, torch.bfloat16)
+        and query.shape[-1] == value.shape[-1] <= _VARLEN_HEAD_DIM
+    )
+
+
+def _varlen(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    segments: Segments,
+    window: tuple[int, int],
+    scaling: float | None,
+) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    offsets = segments.offsets_on(query.device, torch.int32)
+    attended = varlen_attn(
+        query.transpose(0, 1),
+        key.transpose(0, 1),
+        value.transpose(0, 1),
+        offsets,
+        offsets,
+        segments.longest,
+        segments.longest,
+        scale=scaling,
+        window_size=window,
+        enable_gqa=query.shape[0] != key.shape[0],
+    )
+    assert isinstance(attended, Tensor)
+    return attended

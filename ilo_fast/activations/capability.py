@@ -1,0 +1,166 @@
+"""How a model's hidden states can be had without padding: decided by looking and by trying.
+
+Nothing is assumed of an architecture. A few tokens go through the model: once as one sentence,
+where every hook must see exactly what ``output_hidden_states`` returns, and once in the middle of a
+packed row, where the same sentence must come out the same to rounding. What fails is recorded with
+its reason, and the next exact way is taken.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ilo_fast.activations.attention import NotPackable, packed_rows
+from ilo_fast.activations.packing import Segments
+from ilo_fast.activations.taps import hooked
+from ilo_fast.errors import ModelError
+from ilo_fast.models.structure import Backbone, position_offset
+
+__all__ = ["Capability", "forward", "probe"]
+
+_PROBE_LENGTHS = (5, 11, 7)
+# Share of a dimension's size by which a packed state may differ from the sentence alone: rounding
+# reaches a few per cent in 16 bits (measured 2 % on random weights), another sentence's tokens move
+# half the dimensions by tens of per cent.
+_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.1}
+
+
+@dataclass(frozen=True)
+class Capability:
+    """The way chosen for a model.
+
+    ``batches`` is ``"packed"`` or ``"equal lengths"``; ``taps`` is ``"hooks"`` or
+    ``"output_hidden_states"``; the reasons say why the first of each was not taken.
+    """
+
+    batches: str
+    taps: str
+    batches_reason: str | None = None
+    taps_reason: str | None = None
+
+
+def forward(backbone: Backbone, ids: Tensor, segments: Segments | None, **extra: Any) -> Any:
+    """One forward pass of ``ids``: a packed row ``[1, tokens]`` of ``segments``, or ``[b, n]``.
+
+    The attention mask is all ones (nothing is padding): given, so that no model guesses it.
+    """
+    module = backbone.module
+    accepted = _parameters(module)
+    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **extra}
+    if segments is not None:
+        if "position_ids" not in accepted:
+            raise NotPackable(f"{type(module).__name__} takes no position_ids")
+        positions = segments.positions(position_offset(module))
+        inputs["position_ids"] = positions.to(ids.device)[None]
+    if "use_cache" in accepted:
+        inputs["use_cache"] = False
+    return module(**inputs)
+
+
+def _parameters(module: nn.Module) -> frozenset[str]:
+    import inspect
+
+    return frozenset(inspect.signature(module.forward).parameters)
+
+
+def _probe_ids(backbone: Backbone, device: torch.device) -> Tensor:
+    """Arbitrary tokens that are neither padding nor among the lowest, where special ones lie."""
+    config = backbone.module.config
+    vocabulary = int(config.get_text_config().vocab_size)  # type: ignore[union-attr, operator]
+    generator = torch.Generator().manual_seed(0)
+    low = min(10, vocabulary - 1)
+    ids = torch.randint(low, vocabulary, (1, sum(_PROBE_LENGTHS)), generator=generator)
+    padding = getattr(config, "pad_token_id", None)
+    if padding is not None and padding >= low:
+        ids[ids == padding] = low if padding != low else low + 1
+    return ids.to(device)
+
+
+def probe(backbone: Backbone, device: torch.device) -> Capability:
+    """Try hooks and packing on a few tokens of this model, in its own dtype.
+
+    Raises
+    ------
+    ModelError
+        When the model returns no hidden states at all.
+    """
+    ids = _probe_ids(backbone, device)
+    first, middle, _ = _PROBE_LENGTHS
+    alone = ids[:, first : first + middle]
+    entries = tuple(range(backbone.n_entries))
+    seen: dict[int, Tensor] = {}
+
+    def keep(entry: int, states: Tensor) -> None:
+        seen[entry] = states.detach().clone()
+
+    taps_reason = None
+    try:
+        with hooked(backbone, entries, keep, stop_early=False):
+            truth = _hidden_states(backbone, alone)
+    except ModelError as error:
+        if backbone.blocks is not None:
+            raise
+        truth, taps_reason = _hidden_states(backbone, alone), str(error)
+    if taps_reason is None:
+        wrong = [e for e in entries if e not in seen or not _same(seen[e], truth[e])]
+        if wrong:
+            taps_reason = f"hooks see other states than output_hidden_states at entries {wrong}"
+    if taps_reason is not None:
+        return Capability("equal lengths", "output_hidden_states", taps_reason, taps_reason)
+    reason = _why_not_packed(backbone, ids, truth, seen, keep)
+    return Capability("packed" if reason is None else "equal lengths", "hooks", reason)
+
+
+def _hidden_states(backbone: Backbone, ids: Tensor) -> tuple[Tensor, ...]:
+    output = forward(backbone, ids, None, output_hidden_states=True)
+    states = getattr(output, "hidden_states", None)
+    if states is None or len(states) != backbone.n_entries:
+        got = "none" if states is None else str(len(states))
+        raise ModelError(
+            f"model: {type(backbone.module).__name__} returned {got} of the "
+            f"{backbone.n_entries} hidden states that its {backbone.n_layers} layers should give"
+        )
+    return tuple(states)
+
+
+def _same(ours: Tensor, truth: Tensor) -> bool:
+    return ours.shape == truth.shape and torch.equal(
+        ours.nan_to_num(), truth.to(ours.device).nan_to_num()
+    )
+
+
+def _why_not_packed(
+    backbone: Backbone, ids: Tensor, truth: tuple[Tensor, ...], seen: dict[int, Tensor], keep: Any
+) -> str | None:
+    """None when a packed row gives the middle sentence's states, else what stands in the way."""
+    first, middle, _ = _PROBE_LENGTHS
+    segments, entries = Segments(_PROBE_LENGTHS), tuple(range(backbone.n_entries))
+    seen.clear()
+    try:
+        with (
+            packed_rows(backbone.module) as row,
+            hooked(backbone, entries, keep, stop_early=False),
+            row(segments),
+        ):
+            forward(backbone, ids, segments)
+    except NotPackable as error:
+        return str(error)
+    except (AttributeError, TypeError, RuntimeError, ValueError, KeyError, IndexError) as error:
+        # a model that handles its masks itself trips over ours; its own way still works
+        return f"a packed row fails: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
+    for entry in entries:
+        packed, alone = seen[entry][0, first : first + middle], truth[entry][0]
+        error_share = _relative_error(packed, alone)
+        # NaN in the probe is no verdict on packing: extraction itself names it
+        if error_share > _TOLERANCE.get(alone.dtype, 0.1):
+            return f"a packed row changes hidden state {entry} by {error_share:.0%}"
+    return None
+
+
+def _relative_error(ours: Tensor, truth: Tensor) -> float:
+    """Median over dimensions of the error's norm by the state's: no massive one hides the rest."""
+    ours, truth = ours.double(), truth.double().to(ours.device)
+    size = truth.norm(dim=0).clamp_min(torch.finfo(torch.float32).tiny)
+    return float(((ours - truth).norm(dim=0) / size).median())

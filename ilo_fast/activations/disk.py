@@ -1,0 +1,240 @@
+"""States in a folder: written batch by batch, taken up again after a kill, never mixed up.
+
+The folder holds
+
+- ``store.json``: what the states are of (the key), shape and token budget. Written first.
+- ``states.partial``: a safetensors file at its full size, filled as batches end. It becomes
+  ``states.safetensors`` when the last one is there.
+- ``journal.jsonl``: one line a finished batch, ``{"start", "stop", "crc32"}``: its places in
+  processing order and the checksum of its float32 block. A line is written after the data.
+- ``record.json``: how the states were made. Written last.
+
+A folder is taken up again only under the same key. Batches without a journal line, or whose data
+does not have the checksum, are done again.
+"""
+
+import errno
+import json
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ilo_fast.activations.space import free_disk, human
+from ilo_fast.activations.store import ActivationStore
+from ilo_fast.errors import InputError
+
+__all__ = ["DiskSink", "open_store"]
+
+_FORMAT = 1
+_STORE, _RECORD, _JOURNAL = "store.json", "record.json", "journal.jsonl"
+_PARTIAL, _WHOLE = "states.partial", "states.safetensors"
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _safetensors_header(layers: tuple[int, ...], points: int, dim: int) -> bytes:
+    """The head of a safetensors file with one F32 ``[points, dim]`` tensor a layer, in order."""
+    size = points * dim * 4
+    entries = {
+        f"layer.{layer}": {
+            "dtype": "F32",
+            "shape": [points, dim],
+            "data_offsets": [row * size, (row + 1) * size],
+        }
+        for row, layer in enumerate(layers)
+    }
+    text = json.dumps(entries).encode()
+    text += b" " * (-(len(text) + 8) % 64)  # data on a 64-byte boundary
+    return len(text).to_bytes(8, "little") + text
+
+
+def _map(path: Path, shape: tuple[int, int, int], offset: int, mode: Any) -> Any:
+    return np.memmap(path, dtype="<f4", mode=mode, offset=offset, shape=shape)
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    """Give a file real blocks: a disk that fills up later would kill a mapped write outright."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                raise
+    os.ftruncate(descriptor, size)  # a file system that cannot allocate ahead
+
+
+class DiskSink:
+    """Write states into a folder, or go on where an earlier run stopped.
+
+    ``key`` holds whatever decides the states; ``budget`` is the token budget to cut batches by,
+    which a folder begun earlier overrides (``self.budget``): batches must be cut alike to give the
+    same bits.
+
+    Raises
+    ------
+    InputError
+        When the folder holds states under another key, or the disk has no room for them.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        key: dict[str, Any],
+        layers: tuple[int, ...],
+        points: int,
+        dim: int,
+        budget: int,
+    ) -> None:
+        self.folder, self.shape = folder, (len(layers), points, dim)
+        self._header = _safetensors_header(layers, points, dim)
+        self._done: list[tuple[int, int]] = []
+        wanted = {"format": _FORMAT, "shape": list(self.shape), "layers": list(layers), **key}
+        wanted = json.loads(json.dumps(wanted))
+        if (folder / _STORE).is_file():
+            self.budget = self._take_up(wanted)
+        else:
+            self._begin(wanted, budget)
+            self.budget = budget
+        whole = folder / _WHOLE
+        self._complete = whole.is_file()
+        self._path = whole if self._complete else folder / _PARTIAL
+        self._states = _map(self._path, self.shape, len(self._header), "r+")
+        self._lines = self._read_journal()
+        self._journal = (folder / _JOURNAL).open("a", encoding="utf-8")
+
+    def _begin(self, wanted: dict[str, Any], budget: int) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        others = sorted(path.name for path in self.folder.iterdir())
+        if any(name in others for name in (_PARTIAL, _WHOLE, _JOURNAL)):
+            raise InputError(f"folder: {self.folder} holds states without their {_STORE}")
+        need = len(self._header) + int(np.prod(self.shape, dtype=np.int64)) * 4
+        free = free_disk(self.folder)
+        if need > free:
+            raise InputError(
+                f"folder: the states take {human(need)} ({need} bytes), "
+                f"{human(free)} are free in {self.folder}"
+            )
+        with (self.folder / _PARTIAL).open("wb") as file:
+            file.write(self._header)
+            file.flush()
+            _allocate(file.fileno(), need)
+        (self.folder / _JOURNAL).write_text("")
+        _replace(self.folder / _STORE, json.dumps({"key": wanted, "budget": budget}, indent=1))
+
+    def _take_up(self, wanted: dict[str, Any]) -> int:
+        stored = json.loads((self.folder / _STORE).read_text(encoding="utf-8"))
+        different = sorted(
+            name
+            for name in {*stored["key"], *wanted}
+            if stored["key"].get(name) != wanted.get(name)
+        )
+        if different:
+            raise InputError(
+                f"folder: {self.folder} holds states of another run, they differ in "
+                f"{', '.join(different)}; give another folder or delete this one"
+            )
+        return int(stored["budget"])
+
+    def _read_journal(self) -> dict[tuple[int, int], int]:
+        """Finished batches and their checksums; a half-written last line is none."""
+        lines: dict[tuple[int, int], int] = {}
+        text = (self.folder / _JOURNAL).read_text(encoding="utf-8", errors="replace")
+        for line in text.split("\n")[:-1]:
+            try:
+                entry = json.loads(line)
+                lines[entry["start"], entry["stop"]] = entry["crc32"]
+            except (ValueError, KeyError, TypeError):
+                continue
+        if text and not text.endswith("\n"):
+            with (self.folder / _JOURNAL).open("a", encoding="utf-8") as file:
+                file.write("\n")
+        return lines
+
+    def check(self, order: npt.NDArray[np.int64], first: int) -> None:
+        """Verify the finished batches among places ``first …`` whose points are ``order``.
+
+        `missing` then answers for these places.
+        """
+        self._done = []
+        for (start, stop), crc in self._lines.items():
+            if first <= start and stop <= first + len(order):
+                rows = order[start - first : stop - first]
+                block = np.ascontiguousarray(self._states[:, rows])
+                if zlib.crc32(block.data) == crc:
+                    self._done.append((start, stop))
+        self._done.sort()
+
+    def write(self, start: int, stop: int, rows: npt.NDArray[np.int64], block: Tensor) -> None:
+        data = np.ascontiguousarray(block.numpy())
+        self._states[:, rows] = data
+        line = {"start": start, "stop": stop, "crc32": zlib.crc32(data.data)}
+        self._journal.write(json.dumps(line) + "\n")
+        self._journal.flush()
+
+    def missing(self, start: int, stop: int) -> list[tuple[int, int]]:
+        parts, place = [], start
+        for done_start, done_stop in self._done:
+            if done_stop <= place or done_start >= stop:
+                continue
+            if done_start > place:
+                parts.append((place, done_start))
+            place = done_stop
+        if place < stop:
+            parts.append((place, stop))
+        return parts
+
+    def finish(self, record: dict[str, Any]) -> Tensor:
+        self._states.flush()
+        self._journal.close()
+        _replace(self.folder / _RECORD, json.dumps(record, indent=1, default=str))
+        if not self._complete:
+            os.replace(self._path, self.folder / _WHOLE)
+        return _read_states(self.folder, self.shape, len(self._header))
+
+
+def _read_states(folder: Path, shape: tuple[int, int, int], offset: int) -> Tensor:
+    # copy-on-write: a tensor needs a writable view, the file must not change under it
+    return torch.from_numpy(_map(folder / _WHOLE, shape, offset, "c"))
+
+
+def open_store(folder: str | Path) -> ActivationStore:
+    """Open a finished folder of states.
+
+    Raises
+    ------
+    InputError
+        When the folder holds no finished states.
+    """
+    folder = Path(folder)
+    if not (folder / _WHOLE).is_file() or not (folder / _STORE).is_file():
+        raise InputError(f"folder: {folder} holds no finished states ({_WHOLE})")
+    key = json.loads((folder / _STORE).read_text(encoding="utf-8"))["key"]
+    record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+    layers, points, dim = key["shape"]
+    with (folder / _WHOLE).open("rb") as file:
+        offset = 8 + int.from_bytes(file.read(8), "little")
+    languages = tuple(key["languages"])
+    sentences = points // len(languages)
+    return ActivationStore(
+        states=_read_states(folder, (layers, points, dim), offset),
+        layers=tuple(key["layers"]),
+        languages=languages,
+        language_ids=np.repeat(np.arange(len(languages), dtype=np.int64), sentences),
+        sentence_ids=np.tile(np.arange(sentences, dtype=np.int64), len(languages)),
+        record=record,
+        folder=folder,
+    )

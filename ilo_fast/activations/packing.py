@@ -1,0 +1,99 @@
+"""Sentences end to end in a row of tokens, and how to cut a corpus into such rows."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+__all__ = ["Group", "Segments", "batch_order", "cut_batches"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A run of ``count`` neighbouring sentences of ``length`` tokens each, from row ``start``."""
+
+    start: int
+    count: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.count * self.length
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Where the sentences of a packed row begin and end; ``lengths`` in tokens, all at least 1."""
+
+    lengths: tuple[int, ...]
+    _moved: dict[tuple[torch.device, torch.dtype], Tensor] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    @property
+    def n_tokens(self) -> int:
+        return sum(self.lengths)
+
+    @property
+    def longest(self) -> int:
+        return max(self.lengths)
+
+    @cached_property
+    def offsets(self) -> Tensor:
+        """int64 ``[sentences + 1]`` on the CPU: the first row of each sentence, then the end."""
+        return torch.tensor((0, *np.cumsum(self.lengths)), dtype=torch.int64)
+
+    def offsets_on(self, device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
+        """``offsets`` on a device, copied there once."""
+        key = (device, dtype)
+        if key not in self._moved:
+            self._moved[key] = self.offsets.to(device=device, dtype=dtype, non_blocking=True)
+        return self._moved[key]
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """Runs of neighbouring sentences of one length, in order."""
+        found, start = [], 0
+        for length, run in groupby(self.lengths):
+            group = Group(start, sum(1 for _ in run), length)
+            found.append(group)
+            start = group.end
+        return tuple(found)
+
+    def positions(self, first: int = 0) -> Tensor:
+        """int64 ``[tokens]``: each token's place in its sentence, counted from ``first``."""
+        starts = torch.repeat_interleave(self.offsets[:-1], self.offsets.diff())
+        return torch.arange(self.n_tokens) - starts + first
+
+
+def batch_order(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Sentences from long to short, equal lengths in corpus order.
+
+    Long first: if memory does not hold the budget, the first batch says so. Sorted: sentences of
+    one length lie together, so attention takes them in few calls.
+    """
+    return np.lexsort((np.arange(len(lengths)), -lengths)).astype(np.int64)
+
+
+def cut_batches(
+    lengths: Sequence[int], budget: int, *, equal_lengths: bool
+) -> Iterator[tuple[int, int]]:
+    """Cut consecutive sentences into batches ``(start, stop)`` of at most ``budget`` tokens.
+
+    A single sentence over the budget is a batch of its own. With ``equal_lengths`` a batch also
+    ends where the length changes.
+    """
+    start, tokens = 0, 0
+    for position, length in enumerate(lengths):
+        full = tokens + length > budget or (equal_lengths and length != lengths[start])
+        if position > start and full:
+            yield start, position
+            start, tokens = position, 0
+        tokens += length
+    if start < len(lengths):
+        yield start, len(lengths)

@@ -1,0 +1,87 @@
+"""One batch of sentences through the model, pooled on the way."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ilo_fast.activations.attention import packed_rows
+from ilo_fast.activations.capability import Capability, forward
+from ilo_fast.activations.packing import Segments
+from ilo_fast.activations.pooling import Pool
+from ilo_fast.activations.taps import ForwardStopped, hooked
+from ilo_fast.models.structure import Backbone
+
+__all__ = ["Runner", "running"]
+
+
+class Runner:
+    """Made by `running`; its ``kernels`` names the ways attention was computed on packed rows."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        way: Capability,
+        entries: tuple[int, ...],
+        pool: Pool,
+        device: torch.device,
+        enter_row: Any,
+    ) -> None:
+        self._backbone, self._way, self._entries, self._pool = backbone, way, entries, pool
+        self._device, self._enter_row = device, enter_row
+        self._segments = Segments(())
+        self._pooled: dict[int, Tensor] = {}
+        self.module = backbone.module
+        self.kernels: set[str] = set()
+
+    def receive(self, entry: int, states: Tensor) -> None:
+        """Pool the states of a hook; ``[batch, tokens, dim]`` holds no padding."""
+        self._pooled[entry] = self._pool(states.reshape(-1, states.shape[-1]), self._segments)
+
+    def run(self, row: npt.NDArray[np.int64], lengths: Sequence[int]) -> Tensor:
+        """float32 ``[layers, sentences, dim]`` on the model's input device.
+
+        ``row`` holds the token ids of all sentences end to end.
+        """
+        self._segments, self._pooled = Segments(tuple(lengths)), {}
+        ids = torch.from_numpy(row)
+        packed = self._way.batches == "packed"
+        ids = ids[None] if packed else ids.view(len(lengths), -1)
+        if self._device.type == "cuda":
+            ids = ids.pin_memory().to(self._device, non_blocking=True)
+        with ExitStack() as stack:
+            kernels = stack.enter_context(self._enter_row(self._segments)) if packed else set()
+            try:
+                if self._way.taps == "hooks":
+                    forward(self._backbone, ids, self._segments if packed else None)
+                else:
+                    output = forward(self._backbone, ids, None, output_hidden_states=True)
+                    for entry in self._entries:
+                        self.receive(entry, output.hidden_states[entry])
+            except ForwardStopped:
+                pass  # the deepest layer asked for is in
+            self.kernels |= kernels
+        block = [self._pooled[entry].to(self._device, non_blocking=True) for entry in self._entries]
+        self._pooled = {}
+        return torch.stack(block)
+
+
+@contextmanager
+def running(
+    backbone: Backbone, way: Capability, entries: tuple[int, ...], pool: Pool, device: torch.device
+) -> Iterator[Runner]:
+    """Hooks and attention set for extraction; the model is as it was when the block ends."""
+    module = backbone.module
+    trained = module.training
+    with ExitStack() as stack:
+        stack.callback(module.train, trained)
+        module.eval()
+        enter_row = stack.enter_context(packed_rows(module)) if way.batches == "packed" else None
+        runner = Runner(backbone, way, entries, pool, device, enter_row)
+        if way.taps == "hooks":
+            stack.enter_context(hooked(backbone, entries, runner.receive, stop_early=True))
+        yield runner

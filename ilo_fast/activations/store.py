@@ -1,0 +1,137 @@
+"""`ActivationStore`: one vector for each layer and sentence, in memory, on the device or on disk."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ilo_fast.activations.space import free_memory, human
+from ilo_fast.errors import InputError
+
+__all__ = ["PLACES", "ActivationStore", "Sink", "TensorSink", "choose_place"]
+
+PLACES = ("auto", "memory", "cuda", "disk")
+# Shares of what is free that the states may take: the neighbour search needs room beside them on a
+# device, the rest of the machine needs some of the host's.
+_DEVICE_SHARE, _HOST_SHARE = 0.3, 0.6
+
+
+@dataclass(frozen=True)
+class ActivationStore:
+    """Sentence vectors of some layers of one model over one corpus.
+
+    ``states`` is float32 ``[layers, points, dim]``, points language-major; on the CPU, on the CUDA
+    device, or a view of the file ``folder/states.safetensors``, read as it is touched. ``layers``
+    names its rows (entries of ``hidden_states``); ``language_ids`` and ``sentence_ids`` are int64
+    ``[points]``; ``record`` says how it was made.
+    """
+
+    states: Tensor
+    layers: tuple[int, ...]
+    languages: tuple[str, ...]
+    language_ids: npt.NDArray[np.int64]
+    sentence_ids: npt.NDArray[np.int64]
+    record: dict[str, Any]
+    folder: Path | None = None
+
+    def groups(
+        self, max_bytes: int | None = None, *, device: torch.device | str | None = None
+    ) -> Iterator[tuple[tuple[int, ...], Tensor]]:
+        """Consecutive layers, as many at a time as fit in ``max_bytes`` (at least one).
+
+        Yields ``(layers, states [group, points, dim])``, on ``device`` where one is given. The
+        default for ``max_bytes`` is a quarter of what is free there. Layers on disk are read only
+        when their group comes.
+
+        Examples
+        --------
+        >>> import numpy as np, torch
+        >>> from ilo_fast import ActivationStore
+        >>> ids = np.zeros(4, dtype=np.int64)
+        >>> store = ActivationStore(torch.ones(3, 4, 2), (0, 5, 9), ("eng",), ids, ids, {})
+        >>> [(layers, tuple(states.shape)) for layers, states in store.groups(max_bytes=64)]
+        [((0, 5), (2, 4, 2)), ((9,), (1, 4, 2))]
+        """
+        place = self.states.device if device is None else torch.device(device)
+        if max_bytes is None:
+            max_bytes = free_memory(place) // 4
+        if max_bytes <= 0:
+            raise InputError(f"max_bytes: expected a positive number of bytes, got {max_bytes}")
+        layer_bytes = self.states[0].numel() * self.states.element_size()
+        size = max(1, max_bytes // max(1, layer_bytes))
+        for first in range(0, len(self.layers), size):
+            part = self.states[first : first + size]
+            yield self.layers[first : first + size], part.to(place)
+
+
+class Sink(Protocol):
+    """Where batches of pooled states go."""
+
+    def write(self, start: int, stop: int, rows: npt.NDArray[np.int64], block: Tensor) -> None:
+        """Keep ``block`` ``[layers, batch, dim]`` (CPU) as points ``rows``, places start to stop."""
+
+    def missing(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """The parts of batch ``(start, stop)`` that are not there yet."""
+
+    def finish(self, record: dict[str, Any]) -> Tensor:
+        """All batches are there: the states ``[layers, points, dim]``."""
+
+
+class TensorSink:
+    """States in one tensor, in host memory (pinned for a CUDA model) or on a CUDA device."""
+
+    def __init__(self, shape: tuple[int, int, int], device: torch.device, *, pin: bool) -> None:
+        self.states = torch.empty(shape, dtype=torch.float32, device=device, pin_memory=pin)
+
+    def write(self, start: int, stop: int, rows: npt.NDArray[np.int64], block: Tensor) -> None:
+        index = torch.from_numpy(rows).to(self.states.device)
+        self.states.index_copy_(1, index, block)
+
+    def missing(self, start: int, stop: int) -> list[tuple[int, int]]:
+        return [(start, stop)]
+
+    def finish(self, record: dict[str, Any]) -> Tensor:
+        return self.states
+
+
+def choose_place(store: str, need: int, device: torch.device, folder: Path | None) -> str:
+    """``"memory"``, ``"cuda"`` or ``"disk"`` for ``need`` bytes of states, by what is free.
+
+    Raises
+    ------
+    InputError
+        On an unknown place, one that cannot be had, or states that fit nowhere.
+    """
+    if store not in PLACES:
+        raise InputError(f"store: expected one of {', '.join(PLACES)}, got {store!r}")
+    host = torch.device("cpu")
+    if store == "auto":
+        if folder is not None:
+            return "disk"
+        if device.type == "cuda" and need <= _DEVICE_SHARE * free_memory(device):
+            return "cuda"
+        if need <= _HOST_SHARE * free_memory(host):
+            return "memory"
+        raise InputError(
+            f"store: the states take {human(need)}, of {human(free_memory(host))} free memory; "
+            "give a folder to keep them in (folder=...), or fewer layers"
+        )
+    if store == "disk" and folder is None:
+        raise InputError("folder: expected a folder for store='disk', got None")
+    if store != "disk" and folder is not None:
+        raise InputError(f"folder: only store='disk' or 'auto' uses it, got store={store!r}")
+    if store == "cuda" and device.type != "cuda":
+        raise InputError(f"store: 'cuda' needs a model on a CUDA device, this one is on {device}")
+    if store != "disk":
+        place = device if store == "cuda" else host
+        if need > free_memory(place):
+            raise InputError(
+                f"store: the states take {human(need)}, {human(free_memory(place))} are free "
+                f"for store={store!r}"
+            )
+    return store

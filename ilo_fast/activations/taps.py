@@ -1,0 +1,221 @@
+"""Hooks that pool hidden states while a model runs, on the requested layers only.
+
+Hidden states are numbered as in transformers' ``hidden_states``: entry 0 is what the first layer
+takes in (the embedding output), entry i what layer i takes in, and the last entry what the model
+gives out, after its final norm. So entry i < L is read by a hook before layer i, entry L by one
+behind the model.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ilo_fast.activations.packing import Segments
+from ilo_fast.activations.pooling import PoolSpec, check_pool
+from ilo_fast.errors import ModelError
+from ilo_fast.layers import LayerSpec, resolve_layers
+from ilo_fast.models.structure import Backbone, find_backbone
+
+__all__ = ["ForwardStopped", "Tap", "hooked", "tap"]
+
+
+class ForwardStopped(BaseException):
+    """Ends a forward pass after the deepest layer asked for.
+
+    Not an Exception, so that a model's own ``except Exception`` cannot swallow it.
+    """
+
+
+Receive = Callable[[int, Tensor], None]
+
+
+@contextmanager
+def hooked(
+    backbone: Backbone, entries: tuple[int, ...], receive: Receive, *, stop_early: bool
+) -> Iterator[None]:
+    """Call ``receive(entry, states)`` on each forward pass; the hooks go when the block ends.
+
+    ``states`` are ``[batch, tokens, dim]`` as they are in the model. With ``stop_early`` the
+    forward pass ends with `ForwardStopped` once the deepest entry is received.
+    """
+    if backbone.blocks is None:
+        raise ModelError(
+            f"model: the layers of {type(backbone.module).__name__} cannot be hooked one by one"
+        )
+    deepest = max(entries)
+    handles = []
+
+    def before_block(entry: int) -> Callable[..., None]:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            receive(entry, args[0] if args else kwargs["hidden_states"])
+            if stop_early and entry == deepest:
+                raise ForwardStopped
+
+        return hook
+
+    def after_model(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        receive(backbone.n_layers, output[0])
+
+    try:
+        for entry in entries:
+            if entry < backbone.n_layers:
+                block = backbone.blocks[entry]
+                handles.append(
+                    block.register_forward_pre_hook(before_block(entry), with_kwargs=True)
+                )
+            else:
+                handles.append(backbone.module.register_forward_hook(after_model))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class Tap:
+    """The states pooled so far; made by `tap`."""
+
+    def __init__(self, layers: tuple[int, ...]) -> None:
+        self.layers = layers
+        self._rows: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+
+    def add(self, layer: int, pooled: Tensor) -> None:
+        """Append the pooled rows of one forward pass."""
+        self._rows[layer].append(pooled)
+
+    @property
+    def n_points(self) -> int:
+        """Sentences seen so far."""
+        return min(sum(len(rows) for rows in parts) for parts in self._rows.values())
+
+    @property
+    def states(self) -> Tensor:
+        """float32 ``[layers, points, dim]``, points in the order they went through the model.
+
+        On the model's device (on the first layer's, where the layers lie on several).
+        """
+        if not self.n_points:
+            raise ModelError("tap: no forward pass has gone through the model yet")
+        layers = [torch.cat(self._rows[layer]) for layer in self.layers]
+        return torch.stack([states.to(layers[0].device) for states in layers])
+
+    def clear(self) -> None:
+        """Forget the states pooled so far."""
+        for rows in self._rows.values():
+            rows.clear()
+
+
+class _Padding:
+    """Which places of the current batch hold tokens, from the model's own attention mask."""
+
+    def __init__(self) -> None:
+        self.mask: Tensor | None = None
+        self._made: tuple[Segments, Tensor | None] | None = None
+
+    def note(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        mask = kwargs.get("attention_mask")
+        if mask is None and len(args) > 1 and isinstance(args[1], Tensor):
+            mask = args[1]  # attention_mask is the second parameter of every text model
+        if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
+            raise ModelError(
+                "tap: expected an attention_mask [batch, tokens], got "
+                + (str(list(mask.shape)) if isinstance(mask, Tensor) else type(mask).__name__)
+            )
+        self.mask, self._made = mask, None
+
+    def packed(self, states: Tensor) -> tuple[Tensor, Segments]:
+        """``[batch, tokens, dim]`` to ``[real tokens, dim]`` and where its sentences are."""
+        batch, length, dim = states.shape
+        if self._made is None:
+            if self.mask is None:
+                self._made = Segments((length,) * batch), None
+            else:
+                mask = self.mask.bool()
+                if tuple(mask.shape) != (batch, length):
+                    raise ModelError(
+                        f"tap: attention_mask {list(mask.shape)} does not fit states of "
+                        f"[{batch}, {length}] tokens (a cached prefix cannot be pooled)"
+                    )
+                lengths = tuple(mask.sum(1).tolist())
+                if not all(lengths):
+                    raise ModelError(
+                        f"tap: sequence {lengths.index(0)} of the batch has no tokens in its "
+                        "attention_mask"
+                    )
+                rows = None if all(mask.flatten().tolist()) else mask.flatten().nonzero()[:, 0]
+                self._made = Segments(lengths), rows
+        segments, rows = self._made
+        flat = states.reshape(batch * length, dim)
+        return (flat if rows is None else flat[rows.to(flat.device)]), segments
+
+
+@contextmanager
+def tap(
+    model: nn.Module,
+    layers: LayerSpec = None,
+    pool: PoolSpec = "mean",
+    *,
+    stop_early: bool = False,
+) -> Iterator[Tap]:
+    """Pool a model's hidden states while your own code runs it.
+
+    Each batch of every forward pass within the block adds its sentences, pooled over the tokens
+    that its ``attention_mask`` marks, padding on either side. Hooks sit on the requested layers
+    only, states are pooled inside them with float32 sums, and the hooks go away however the block
+    ends. What the model returns, gradients included, is not changed.
+
+    Parameters
+    ----------
+    model
+        A transformers model, with or without a head.
+    layers
+        Entries of ``hidden_states``, 0 (embedding output) to L (last, after the final norm): a
+        number, a slice, a sequence of those or text such as ``"0,5,10:20"``; None takes all.
+    pool
+        ``"mean"``, ``"last"``, ``"weighted"`` (by position), or a function of packed states
+        ``[tokens, dim]`` and int64 offsets ``[sentences + 1]`` that returns ``[sentences, dim]``.
+    stop_early
+        End each forward pass after the deepest layer asked for, with `ForwardStopped`, which your
+        code must catch (``contextlib.suppress(ForwardStopped)``).
+
+    Yields
+    ------
+    Tap
+        Its ``states`` are float32 ``[layers, points, dim]``.
+
+    Raises
+    ------
+    ModelError
+        When ``model`` gives no hidden states, or its layers cannot be hooked.
+    InputError
+        On a layer the model does not have, or an unknown pooling.
+
+    Examples
+    --------
+    >>> import torch, ilo_fast
+    >>> from transformers import LlamaConfig, LlamaModel
+    >>> model = LlamaModel(LlamaConfig(vocab_size=50, hidden_size=8, intermediate_size=16,
+    ...     num_hidden_layers=2, num_attention_heads=2)).eval()
+    >>> ids = torch.tensor([[3, 4, 5], [6, 7, 0]])
+    >>> mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
+    >>> with ilo_fast.tap(model, layers=[0, 2]) as tap:
+    ...     _ = model(ids, attention_mask=mask)
+    >>> tap.states.shape
+    torch.Size([2, 2, 8])
+    """
+    backbone, chosen_pool = find_backbone(model), check_pool(pool)
+    entries = resolve_layers(layers, backbone.n_entries)
+    collected, padding = Tap(entries), _Padding()
+
+    def receive(entry: int, states: Tensor) -> None:
+        packed, segments = padding.packed(states.detach())
+        collected.add(entry, chosen_pool(packed, segments))
+
+    handle = backbone.module.register_forward_pre_hook(padding.note, with_kwargs=True)
+    try:
+        with hooked(backbone, entries, receive, stop_early=stop_early):
+            yield collected
+    finally:
+        handle.remove()

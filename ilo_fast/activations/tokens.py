@@ -1,0 +1,123 @@
+"""Sentences to token ids, ahead of the forward pass, with every unusable sentence named."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ilo_fast.errors import CorpusError, ModelError
+
+__all__ = ["CHUNK", "TokenChunk", "chunks_ahead", "tokenizer_sha256"]
+
+# Sentences tokenised, sorted by length and cut into batches together: enough that a batch holds few
+# lengths, few enough that the first batch starts at once and a chunk's ids are a few MB.
+CHUNK = 8192
+_AHEAD = 4  # chunks tokenised before the model has asked for them
+
+
+@dataclass(frozen=True)
+class TokenChunk:
+    """Consecutive sentences from ``first`` on: ``ids`` int32, sentence s at ``offsets[s]``."""
+
+    first: int
+    ids: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        return np.diff(self.offsets)
+
+    def row(self, sentences: Sequence[int]) -> npt.NDArray[np.int64]:
+        """The ids of these sentences (numbered within the chunk), end to end."""
+        parts = [self.ids[self.offsets[s] : self.offsets[s + 1]] for s in sentences]
+        return np.concatenate(parts).astype(np.int64)
+
+
+def tokenise(
+    texts: Sequence[str],
+    tokenizer: Any,
+    *,
+    first: int,
+    limit: int | None,
+    truncate: bool,
+    where: Callable[[int], str],
+) -> TokenChunk:
+    """Token ids of ``texts``, special tokens included, nothing padded.
+
+    Raises
+    ------
+    CorpusError
+        On a sentence that gives no tokens, or more than ``limit`` without ``truncate``.
+    """
+    options = {"add_special_tokens": True, "padding": False, "return_attention_mask": False}
+    ids = tokenizer(list(texts), truncation=False, verbose=False, **options)["input_ids"]
+    for position, sentence in enumerate(ids):
+        if not sentence:
+            raise CorpusError(
+                f"corpus: {where(first + position)} gives no tokens: {texts[position][:40]!r}"
+            )
+        if limit is not None and len(sentence) > limit:
+            if not truncate:
+                raise CorpusError(
+                    f"corpus: {where(first + position)} has {len(sentence)} tokens, the model "
+                    f"takes {limit} (truncate=True cuts it)"
+                )
+            # by the tokenizer itself, which keeps the special tokens at the end
+            cut = tokenizer(texts[position], truncation=True, max_length=limit, **options)
+            ids[position] = cut["input_ids"]
+    offsets = np.zeros(len(ids) + 1, dtype=np.int64)
+    np.cumsum([len(sentence) for sentence in ids], out=offsets[1:])
+    flat = np.fromiter((i for s in ids for i in s), dtype=np.int32, count=int(offsets[-1]))
+    return TokenChunk(first, flat, offsets)
+
+
+def chunks_ahead(
+    texts: Sequence[str],
+    tokenizer: Any,
+    *,
+    limit: int | None,
+    truncate: bool,
+    where: Callable[[int], str],
+) -> Iterator[TokenChunk]:
+    """Tokenise chunk by chunk in a thread, a few chunks ahead of the reader, in constant memory."""
+    if not callable(tokenizer):
+        raise ModelError(
+            f"tokenizer: expected a transformers tokenizer, got {type(tokenizer).__name__}"
+        )
+
+    def make(first: int) -> TokenChunk:
+        part = texts[first : first + CHUNK]
+        return tokenise(part, tokenizer, first=first, limit=limit, truncate=truncate, where=where)
+
+    starts = deque(range(0, len(texts), CHUNK))
+    pending: deque[Future[TokenChunk]] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix="ilo-fast-tokens") as pool:
+        try:
+            while starts or pending:
+                while starts and len(pending) < _AHEAD:
+                    pending.append(pool.submit(make, starts.popleft()))
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def tokenizer_sha256(tokenizer: Any) -> str:
+    """SHA-256 of what decides a tokenizer's ids: its whole definition, or its vocabulary."""
+    import hashlib
+    import json
+
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        text = str(backend.to_str())
+    else:
+        vocabulary = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else {}
+        special = getattr(tokenizer, "special_tokens_map", {})
+        text = json.dumps(
+            [type(tokenizer).__name__, vocabulary, special], sort_keys=True, default=str
+        )
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

@@ -1,0 +1,46 @@
+"""A number that changes when a model's weights do, whatever they were loaded from."""
+
+import hashlib
+import json
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["weights_sha256"]
+
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _bit_sums(tensor: Tensor) -> Tensor:
+    """Two int64 sums over the bits: plain, and with every element weighted by its place mod 251.
+
+    Integer sums do not depend on the order of addition, so any device and thread count agrees. The
+    second sees values that changed places.
+    """
+    flat = tensor.detach().reshape(-1)
+    bits = flat.view(_INTEGERS[flat.element_size()])
+    plain = bits.sum(dtype=torch.int64)
+    whole = bits[: bits.numel() // 251 * 251].view(-1, 251).sum(0, dtype=torch.int64)
+    place = torch.arange(1, 252, dtype=torch.int64, device=bits.device)
+    return torch.stack([plain, (whole * place).sum()])
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """SHA-256 over the names, shapes, dtypes and bit sums of all weights, and the configuration.
+
+    One pass over the weights where they lie, and one copy to the host.
+    """
+    names, sums = [], []
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    for name, tensor in sorted(tensors, key=lambda pair: pair[0]):
+        if tensor.numel() and tensor.element_size() in _INTEGERS and not tensor.is_complex():
+            names.append(f"{name} {tensor.dtype} {list(tensor.shape)}")
+            sums.append(_bit_sums(tensor).cpu())
+    config = getattr(module, "config", None)
+    described = config.to_dict() if hasattr(config, "to_dict") else {}
+    # where the files lie and how attention is computed do not change what the model is
+    for key in [k for k in described if k.startswith("_") or k == "transformers_version"]:
+        del described[key]
+    content = [names, torch.stack(sums).tolist() if sums else [], described]
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

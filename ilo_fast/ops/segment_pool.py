@@ -1,0 +1,143 @@
+"""Pool a packed row of tokens into one float32 vector a sentence.
+
+Tokens of all sentences lie end to end; sentence ``s`` is rows ``offsets[s] … offsets[s + 1] - 1``.
+With n tokens h_1 … h_n in a sentence:
+
+- ``mean``: (1 / n) Σ_t h_t
+- ``weighted``: Σ_t t·h_t / Σ_t t, later tokens count for more (the position-weighted pooling of
+  MEXA, arXiv 2410.05873, after SGPT, arXiv 2202.08904)
+- ``last``: h_n
+
+Sums are accumulated in float32 whatever the dtype of the states (float64 states: in float64, then
+rounded). The truth is plain torch; CUDA tensors go to a Triton kernel that reads every state once.
+"""
+
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["MODES", "segment_pool", "segment_pool_torch"]
+
+MODES = ("mean", "weighted", "last")
+
+
+def _check(states: Tensor, offsets: Tensor, mode: str) -> None:
+    if states.ndim != 2 or not states.is_floating_point():
+        shape = list(states.shape)
+        raise ValueError(f"states: expected floating [tokens, dim], got {states.dtype} {shape}")
+    if offsets.ndim != 1 or offsets.dtype != torch.int64 or offsets.numel() < 1:
+        raise ValueError(
+            f"offsets: expected int64 [sentences + 1], got {offsets.dtype} {list(offsets.shape)}"
+        )
+    if offsets.device != states.device:
+        raise ValueError(f"offsets: expected on {states.device}, got {offsets.device}")
+    if mode not in MODES:
+        raise ValueError(f"mode: expected one of {', '.join(MODES)}, got {mode!r}")
+
+
+def segment_pool(states: Tensor, offsets: Tensor, mode: str = "mean") -> Tensor:
+    """Pool packed states into one vector a sentence.
+
+    Parameters
+    ----------
+    states
+        ``[tokens, dim]``, any floating dtype.
+    offsets
+        int64 ``[sentences + 1]`` on the same device, rising from 0 to ``tokens``. Sentences of
+        zero tokens have no mean: their rows are NaN (0 / 0), as in ``torch.mean``.
+    mode
+        ``"mean"``, ``"weighted"`` or ``"last"``.
+
+    Returns
+    -------
+    Tensor
+        float32 ``[sentences, dim]``.
+
+    Raises
+    ------
+    ValueError
+        On shapes, dtypes, devices or a mode other than these.
+
+    Examples
+    --------
+    >>> import torch
+    >>> states = torch.tensor([[1.0], [3.0], [10.0]])
+    >>> segment_pool(states, torch.tensor([0, 2, 3])).tolist()
+    [[2.0], [10.0]]
+    >>> segment_pool(states, torch.tensor([0, 2, 3]), "last").tolist()
+    [[3.0], [10.0]]
+    """
+    _check(states, offsets, mode)
+    pooled: Tensor = _segment_pool(states, offsets, mode)
+    return pooled
+
+
+def segment_pool_torch(states: Tensor, offsets: Tensor, mode: str) -> Tensor:
+    """The same in plain torch on any device; what the kernel is tested against."""
+    lengths = offsets.diff()
+    if mode == "last":
+        return _last(states, offsets, lengths)
+    wide = states if states.dtype == torch.float64 else states.float()
+    weights = lengths
+    if mode == "weighted":
+        first = torch.repeat_interleave(offsets[:-1], lengths, output_size=states.shape[0])
+        position = torch.arange(1, states.shape[0] + 1, device=states.device) - first
+        wide = wide * position.to(wide.dtype)[:, None]
+        weights = lengths * (lengths + 1) // 2
+    total = torch.segment_reduce(wide, "sum", lengths=lengths, axis=0, unsafe=True)
+    return (total / weights.to(wide.dtype)[:, None]).float()
+
+
+def _last(states: Tensor, offsets: Tensor, lengths: Tensor) -> Tensor:
+    rows = states[(offsets[1:] - 1).clamp_min(0)].float()
+    return rows.masked_fill((lengths == 0)[:, None], float("nan"))
+
+
+@torch.library.custom_op("ilo_fast::segment_pool", mutates_args=(), device_types=None)
+def _segment_pool(states: Tensor, offsets: Tensor, mode: str) -> Tensor:
+    return segment_pool_torch(states, offsets, mode)
+
+
+@_segment_pool.register_kernel("cuda")
+def _segment_pool_cuda(states: Tensor, offsets: Tensor, mode: str) -> Tensor:
+    if mode == "last" or states.dtype == torch.float64:
+        return segment_pool_torch(states, offsets, mode)
+    return launch(states, offsets, mode)
+
+
+@_segment_pool.register_fake
+def _segment_pool_fake(states: Tensor, offsets: Tensor, mode: str) -> Tensor:
+    return states.new_empty((offsets.shape[0] - 1, states.shape[1]), dtype=torch.float32)
+
+
+@cache
+def _kernel() -> Any:
+    return import_module("ilo_fast.ops.triton_segment_pool").segment_pool_kernel
+
+
+def launch(states: Tensor, offsets: Tensor, mode: str) -> Tensor:
+    """Run the Triton kernel: ``mean`` or ``weighted``, states up to 32 bits wide."""
+    sentences, dim = offsets.shape[0] - 1, states.shape[1]
+    out = torch.empty((sentences, dim), dtype=torch.float32, device=states.device)
+    if sentences == 0 or dim == 0:
+        return out
+    states = states if states.stride(1) == 1 else states.contiguous()
+    # 128 columns: whole 256- to 512-byte rows of 16- or 32-bit states, and enough programs to fill
+    # the device at a few hundred sentences; 16 rows are loaded at a time.
+    block_dim, block_tokens = 128, 16
+    grid = (sentences, -(-dim // block_dim))
+    _kernel()[grid](
+        states,
+        offsets,
+        out,
+        dim,
+        states.stride(0),
+        WEIGHTED=mode == "weighted",
+        BLOCK_TOKENS=block_tokens,
+        BLOCK_DIM=block_dim,
+        num_warps=4,
+    )
+    return out
