@@ -1,10 +1,11 @@
 """The float32 filter: tiles of the form, reduced to one maximum per row and bin of columns.
 
 Points are permuted with a fixed seed, so that a point's neighbours fall in different bins, and
-laid out in tiles. Bin ``b`` of a tile holds its points ``b, b + bins, b + 2 bins, ...``. A tile of
-the upper triangle serves both directions: its maxima over column bins belong to its rows, those
-over row bins to its columns. Where the maxima of all rows would not fit the budget, strips of rows
-are taken one by one, without the symmetry.
+laid out in slabs of one or more tiles. Bin ``b`` of a slab holds its points ``b, b + bins,
+b + 2 bins, ...``. A tile of the upper triangle serves both directions: its maxima over column bins
+belong to its rows, those over row bins to its columns. As n grows slabs take more tiles, so that
+the maxima of all rows keep to a budget; where bins would become too few for k, strips of rows are
+taken one by one, without the symmetry.
 """
 
 from collections.abc import Iterator
@@ -17,71 +18,89 @@ from ilo_fast.ops.centred import MASKED, Operands
 __all__ = ["Plan", "bin_maxima", "plan_filter"]
 
 MAXIMA_BYTES = {"cpu": 512 << 20, "cuda": 2 << 30}
-_BINS = {"cpu": 32, "cuda": 128}  # a tile; torch reduces strides of 32 and more at full speed
-_WIDTHS = range(24, 41)  # entries a bin where nothing forces another choice
-_NARROW, _WIDE = 8, 4096
+_WIDTHS = range(24, 41)  # points a bin and tile where nothing forces another choice
+_NARROWEST = 8
+_BINS_PER_K = 8  # fewer bins than this times k, and most of them would be open
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How n points are cut: ``tiles`` tiles of ``bins`` bins of ``width`` points."""
+    """How n points are cut: slabs of ``group`` tiles of ``bins`` x ``per_tile`` points."""
 
     n: int
-    bins: int
-    width: int
-    tiles: int
+    bins: int  # of a slab
+    per_tile: int  # points of one bin in one tile
+    group: int  # tiles a slab
     strip: int  # rows a strip, 0 for the symmetric form
 
     @property
     def tile(self) -> int:
         """Points a tile."""
-        return self.bins * self.width
+        return self.bins * self.per_tile
+
+    @property
+    def tiles(self) -> int:
+        """Tiles that hold points."""
+        return -(-self.n // self.tile)
+
+    @property
+    def slabs(self) -> int:
+        """Slabs that hold points."""
+        return -(-self.tiles // self.group)
+
+    @property
+    def width(self) -> int:
+        """Points a bin."""
+        return self.per_tile * self.group
 
     @property
     def padded(self) -> int:
-        """Points with the masked ones that fill the last tile."""
-        return self.tile * self.tiles
+        """Points with the masked ones that fill the last slab."""
+        return self.slabs * self.group * self.tile
 
     @property
     def all_bins(self) -> int:
-        """Bins of all tiles."""
-        return self.bins * self.tiles
+        """Bins of all slabs."""
+        return self.bins * self.slabs
 
     def locate(self, point: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Bin and slot of points given in the filter's order."""
-        inside = point % self.tile
-        return point // self.tile * self.bins + inside % self.bins, inside // self.bins
+        slab = self.bins * self.width
+        inside = point % slab
+        return point // slab * self.bins + inside % self.bins, inside // self.bins
 
-    def member(self, tile_bin: torch.Tensor, slot: torch.Tensor) -> torch.Tensor:
+    def member(self, number: torch.Tensor, slot: torch.Tensor) -> torch.Tensor:
         """Point, in the filter's order, at a slot of a bin."""
-        return tile_bin // self.bins * self.tile + tile_bin % self.bins + slot * self.bins
+        slab = self.bins * self.width
+        return number // self.bins * slab + number % self.bins + slot * self.bins
 
-    def slice(self, tile_bin: int) -> slice:
+    def slice(self, number: int) -> slice:
         """A bin's points, in the filter's order."""
-        start = tile_bin // self.bins * self.tile
-        return slice(start + tile_bin % self.bins, start + self.tile, self.bins)
+        slab = self.bins * self.width
+        start = number // self.bins * slab
+        return slice(start + number % self.bins, start + slab, self.bins)
 
 
-def plan_filter(n: int, k: int, device: torch.device) -> Plan | None:
+def plan_filter(n: int, d: int, k: int, device: torch.device) -> Plan | None:
     """Choose the cut, or None where bins would not narrow anything down (small n, large k)."""
-    bins = _BINS.get(device.type, _BINS["cuda"])
-    budget = MAXIMA_BYTES.get(device.type, MAXIMA_BYTES["cuda"])
-    most_bins = n // (8 * k)  # per width: n / width bins, at least eight times k
-    if n < 8 * bins * _NARROW or most_bins < _NARROW:
+    # torch reduces strides of 32 floats at full speed on a CPU; a GPU wants larger tiles.
+    bins = 128 if device.type == "cuda" and n >= 1 << 14 else 32
+    budget = max(MAXIMA_BYTES.get(device.type, MAXIMA_BYTES["cuda"]), 4 * n * d)
+    widest = min(n // (_BINS_PER_K * k), n // (8 * bins))  # at least 8 tiles
+    if widest < _NARROWEST:
         return None
-    widest = min(most_bins, n // (8 * bins))
-    needed = -(-4 * n * n // budget)  # narrowest bin whose maxima fit the budget
-    if needed <= _WIDTHS[0]:
-        widths = [w for w in _WIDTHS if w <= widest] or [widest]
-    else:
-        widths = [w for w in range(needed, needed + needed // 4 + 1) if w <= min(widest, _WIDE)]
-    if widths:
-        width = min(widths, key=lambda w: (-(-n // (bins * w)) * bins * w, -w))
-        return Plan(n, bins, width, -(-n // (bins * width)), 0)
-    width = min(widest, _WIDTHS[-1])
-    tiles = -(-n // (bins * width))
-    strip = min(bins * width, max(1, budget // (4 * bins * tiles)))
-    return Plan(n, bins, width, tiles, strip)
+    widths = [width for width in _WIDTHS if width <= widest] or [widest]
+    # Least padding first, then the larger tile.
+    per_tile = min(widths, key=lambda width: (-(-n // (bins * width)) * width, -width))
+    plan = Plan(n, bins, per_tile, 1, 0)
+    # maxima bytes: 4 * padded * bins * slabs
+    slabs = max(1, budget // (4 * plan.padded * bins))
+    if slabs >= plan.tiles:
+        return plan
+    if slabs * bins >= 2 * _BINS_PER_K * k:
+        return Plan(n, bins, per_tile, -(-plan.tiles // slabs), 0)
+    strip = min(plan.tile, max(1, budget // (4 * plan.all_bins)))
+    return Plan(n, bins, per_tile, 1, strip)
 
 
 def bin_maxima(operands: Operands, plan: Plan) -> Iterator[tuple[int, torch.Tensor]]:
@@ -94,21 +113,30 @@ def bin_maxima(operands: Operands, plan: Plan) -> Iterator[tuple[int, torch.Tens
 
 def _symmetric(operands: Operands, plan: Plan) -> Iterator[tuple[int, torch.Tensor]]:
     left, right, size, bins = operands.left, operands.right, plan.tile, plan.bins
-    # One slab a tile of columns: every reduction writes contiguous memory.
-    maxima = left.new_empty(plan.tiles, plan.padded, bins)
+    # Slab by slab: every reduction writes contiguous memory.
+    maxima = left.new_empty(plan.slabs, plan.tiles * size, bins)
     product = left.new_empty(size, size)
-    by_column = product.view(size, plan.width, bins)
-    by_row = product.view(plan.width, bins, size)
+    by_column = product.view(size, plan.per_tile, bins)
+    by_row = product.view(plan.per_tile, bins, size)
     for i in range(plan.tiles):
-        rows = slice(i * size, (i + 1) * size)
+        rows, row_slab = slice(i * size, (i + 1) * size), maxima[i // plan.group]
         for j in range(i, plan.tiles):
-            cols = slice(j * size, (j + 1) * size)
+            cols, col_slab = slice(j * size, (j + 1) * size), maxima[j // plan.group]
             torch.mm(left[rows], right[:, cols], out=product)
+            # A row meets the tiles before its own as a column, first to last, then the others
+            # as a row, in order too: the first tile of a slab writes, the next ones compare.
             if i == j:
                 product.fill_diagonal_(MASKED)
+            elif i % plan.group:
+                found = by_row.amax(dim=0).T
+                torch.maximum(row_slab[cols], found, out=row_slab[cols])
             else:
-                maxima[i, cols] = by_row.amax(dim=0).T
-            torch.amax(by_column, dim=1, out=maxima[j, rows])
+                row_slab[cols] = by_row.amax(dim=0).T
+            if j % plan.group:
+                found = by_column.amax(dim=1)
+                torch.maximum(col_slab[rows], found, out=col_slab[rows])
+            else:
+                torch.amax(by_column, dim=1, out=col_slab[rows])
     del product, by_column, by_row
     for start in range(0, plan.n, size):
         block = maxima[:, start : min(start + size, plan.n)]
@@ -128,6 +156,6 @@ def _strips(operands: Operands, plan: Plan) -> Iterator[tuple[int, torch.Tensor]
             if start < (j + 1) * size and stop > j * size:
                 here = (own >= j * size) & (own < (j + 1) * size)
                 product[own[here] - start, own[here] - j * size] = MASKED
-            blocks = product.view(-1, plan.width, bins)
+            blocks = product.view(-1, plan.per_tile, bins)
             found[:, j * bins : (j + 1) * bins] = blocks.amax(dim=1)
         yield start, found

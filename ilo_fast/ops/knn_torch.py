@@ -40,7 +40,7 @@ def search(request: Request) -> EngineResult:
         for layer in range(layers):
             points = prepare_points(request.x[layer], request.row_max[layer], request.metric)
             lists = empty_lists(points, request.k, request.exclude_self)
-            plan = plan_filter(points.u, request.k, device)
+            plan = plan_filter(points.u, request.x.shape[2], request.k, device)
             if points.u == 1:
                 _all_equal(points, lists)
                 method, repaired, compared = "float64", 0, 0
@@ -91,7 +91,7 @@ class _FilteredSearch:
     def run(self) -> tuple[int, int]:
         """Fill the lists; return rows repaired and pairs compared exactly."""
         operands = filter_operands(self.points, self.form, self.order, self.plan.padded)
-        bin_slack = operands.slack.view(self.plan.tiles, self.plan.width, self.plan.bins)
+        bin_slack = operands.slack.view(self.plan.slabs, self.plan.width, self.plan.bins)
         bin_slack = bin_slack.amax(dim=1).flatten()
         at_once = max(1, _PAIR_BYTES // (4 * self.plan.width))
         waiting: list[torch.Tensor] = []
@@ -150,10 +150,10 @@ class _FilteredSearch:
         scores = left.new_empty(rows.shape[0], plan.width)
         present, counts = torch.unique_consecutive(bins, return_counts=True)
         start = 0
-        for tile_bin, count in zip(present.tolist(), counts.tolist(), strict=True):
+        for number, count in zip(present.tolist(), counts.tolist(), strict=True):
             stop = start + count
             points = left.index_select(0, rows[start:stop])
-            torch.mm(points, right[plan.slice(tile_bin)].T, out=scores[start:stop])
+            torch.mm(points, right[plan.slice(number)].T, out=scores[start:stop])
             start = stop
         own_bin, own_slot = plan.locate(rows)
         own = (own_bin == bins).nonzero().squeeze(1)
