@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from ilo_fast.neighbors import Neighbors, knn
     from ilo_fast.pipeline import score
     from ilo_fast.results import Result
+    from ilo_fast.streaming_ilo import ILO
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "ILO": "ilo_fast.streaming_ilo",
     "ActivationStore": "ilo_fast.activations",
     "Corpus": "ilo_fast.corpora",
     "FlatIndex": "ilo_fast.flat_index",
@@ -34,6 +36,7 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "ILO",
     "ActivationStore",
     "Corpus",
     "FlatIndex",

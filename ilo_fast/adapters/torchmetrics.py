@@ -1,0 +1,82 @@
+"""The ILO score as a ``torchmetrics.Metric``: for `self.log`, MetricCollection and the rest."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from ilo_fast.errors import InputError
+from ilo_fast.ilo import ILOScores, ilo_scores
+from ilo_fast.lists import label_codes, state_layers
+from ilo_fast.neighbors import knn
+from ilo_fast.streaming_ilo import canonical_order
+
+__all__ = ["ILO"]
+
+
+class ILO(Metric):  # type: ignore[misc]
+    """Mean ILO over languages: a scalar, or ``[layers]`` where several layers are given.
+
+    Args:
+        languages: all labels that can come, in the same order on every process; None where the
+            labels are integers already.
+        k, threshold, metric: as for `ilo_fast.ILO`.
+        **kwargs: torchmetrics' own (``sync_on_compute``, ``dist_sync_fn``, ...).
+
+    Calling the metric (`forward`) also scores the batch by itself, which needs more than k points;
+    in a training loop use `update`.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    hidden: list[torch.Tensor]
+    codes: list[torch.Tensor]
+
+    def __init__(
+        self,
+        languages: Sequence[str | int] | None = None,
+        *,
+        k: int = 5,
+        threshold: int = 3,
+        metric: str = "cosine",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.languages = None if languages is None else tuple(languages)
+        self.k, self.threshold, self.metric = k, threshold, metric
+        # Points first, as torchmetrics joins states along the first axis: [n, layers, d] and [n].
+        self.add_state("hidden", default=[], dist_reduce_fx="cat")
+        self.add_state("codes", default=[], dist_reduce_fx="cat")
+
+    def update(self, hidden: torch.Tensor, languages: Any) -> None:
+        """Add a batch: hidden states ``[n, d]`` or ``[layers, n, d]``, n labels."""
+        states = state_layers(hidden, "hidden").detach()
+        names, codes = label_codes(languages, states.shape[1], device=states.device)
+        known = {name: code for code, name in enumerate(self.languages or ())}
+        numbers = []
+        for name in names:
+            number = name if self.languages is None else known.get(name)
+            if not isinstance(number, int):
+                raise InputError(
+                    f"languages must hold only {self.languages or 'integers'}; got {name!r}"
+                )
+            numbers.append(number)
+        self.hidden.append(states.transpose(0, 1).contiguous())
+        self.codes.append(torch.tensor(numbers, device=states.device)[codes])
+
+    def scores(self) -> ILOScores:
+        """Bridge, reach and ILO of every layer and language, of this process's points."""
+        hidden = dim_zero_cat(self.hidden).transpose(0, 1)
+        numbers = dim_zero_cat(self.codes).tolist()
+        labels = [self.languages[number] if self.languages else number for number in numbers]
+        order = canonical_order(hidden, labels)
+        found = knn(hidden[:, order], self.k, metric=self.metric)
+        return ilo_scores(found, [labels[i] for i in order.tolist()], threshold=self.threshold)
+
+    def compute(self) -> torch.Tensor:
+        """Mean ILO over languages."""
+        mean = torch.from_numpy(self.scores().ilo.mean(axis=1)).float()
+        return mean[0] if mean.shape[0] == 1 else mean

@@ -1,0 +1,204 @@
+"""The ILO score of points that arrive in pieces: batches, workers, ranks."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from ilo_fast.errors import InputError
+from ilo_fast.ilo import ILOScores, ilo_scores
+from ilo_fast.lists import label_codes, state_layers
+from ilo_fast.neighbors import knn
+
+__all__ = ["ILO", "canonical_order"]
+
+Label = str | int
+
+
+class ILO:
+    """Gather hidden states batch by batch, then score them as one set.
+
+    ILO needs every point's neighbours among all others, so the state is a copy of the points, on
+    the device they came on. `compute` puts them in an order of their own before the search, by
+    language and then by value, so that any split into batches, any order of them and any order
+    of merging gives one and the same result (points tied to rounding fall to the first in that
+    order).
+
+    Args:
+        k: neighbours a point.
+        threshold: other languages a point must see to bridge.
+        metric: ``"cosine"``, ``"euclidean"`` or ``"inner_product"``.
+        backend: as for `ilo_fast.knn`.
+        sync: under an initialised ``torch.distributed``, `compute` gathers the points of all
+            ranks, and every rank returns the result of all.
+
+    >>> metric = ILO(k=2, threshold=1)
+    >>> metric.update(torch.tensor([[1.0, 0.0], [0.9, 0.1]]), ["en", "de"])
+    >>> metric.update(torch.tensor([[0.0, 1.0], [0.1, 0.9]]), ["en", "de"])
+    >>> scores = metric.compute()
+    >>> scores.languages, scores.ilo.tolist()
+    (('de', 'en'), [[1.0, 1.0]])
+    """
+
+    def __init__(
+        self,
+        *,
+        k: int = 5,
+        threshold: int = 3,
+        metric: str = "cosine",
+        backend: str = "auto",
+        sync: bool = True,
+    ) -> None:
+        self.k = k
+        self.threshold = threshold
+        self.metric = metric
+        self.backend = backend
+        self.sync = sync
+        self.reset()
+
+    def __repr__(self) -> str:
+        return f"ILO(k={self.k}, threshold={self.threshold}, metric={self.metric!r}, n={self.n})"
+
+    @property
+    def n(self) -> int:
+        """Points gathered on this process."""
+        return len(self._languages)
+
+    def reset(self) -> None:
+        """Forget all points."""
+        self._hidden: list[torch.Tensor] = []
+        self._languages: list[Label] = []
+
+    def update(self, hidden: Any, languages: Any) -> None:
+        """Add a batch.
+
+        Args:
+            hidden: pooled hidden states ``[n, d]`` or ``[layers, n, d]``, any float dtype; a
+                torch tensor, or a NumPy, CuPy or DLPack array.
+            languages: n labels, strings or integers.
+
+        Raises:
+            InputError: on another number of layers, dimensions or labels, or another device.
+            HiddenStateError: NaN or infinity, naming layer and row.
+        """
+        states = state_layers(hidden, "hidden").detach()
+        names, codes = label_codes(languages, states.shape[1])
+        if self._hidden:
+            _check_fit(states, self._hidden[0])
+        self._hidden.append(states.clone())
+        self._languages.extend(names[code] for code in codes.tolist())
+
+    def merge_state(self, incoming: "ILO | Mapping[str, Any]") -> None:
+        """Add the points of another `ILO`, or of its `state`."""
+        state = incoming.state() if isinstance(incoming, ILO) else incoming
+        if state["hidden"] is not None:
+            self.update(state["hidden"], state["languages"])
+
+    def state(self) -> dict[str, Any]:
+        """All points as ``{"hidden": [layers, n, d] or None, "languages": [...]}``."""
+        hidden = torch.cat(self._hidden, dim=1) if self._hidden else None
+        return {"hidden": hidden, "languages": list(self._languages)}
+
+    def compute(self) -> ILOScores:
+        """Score all points gathered so far; languages come sorted.
+
+        Raises:
+            InputError: no points, fewer than k + 1 of them, or one language only.
+        """
+        state = self.state()
+        hidden, languages = state["hidden"], state["languages"]
+        if self.sync and dist.is_available() and dist.is_initialized():
+            hidden, languages = _gather(hidden, languages)
+        if hidden is None:
+            raise InputError("nothing to compute: update was never called")
+        order = canonical_order(hidden, languages)
+        found = knn(hidden[:, order], self.k, metric=self.metric, backend=self.backend)
+        ordered = [languages[index] for index in order.tolist()]
+        return ilo_scores(found, ordered, threshold=self.threshold)
+
+
+def canonical_order(hidden: torch.Tensor, languages: Sequence[Label]) -> torch.Tensor:
+    """An order of the points that depends on their labels and values only.
+
+    Sorted by label (integers before strings), then by a 128-bit fingerprint of the values; equal
+    points of a language are interchangeable. Computed where the points are.
+
+    Args:
+        hidden: ``[layers, n, d]``.
+        languages: n labels.
+
+    Returns:
+        int64 ``[n]`` on the points' device.
+
+    >>> canonical_order(torch.zeros(1, 3, 2), ["b", "a", "b"])
+    tensor([1, 0, 2])
+    """
+    names, codes = label_codes(languages, hidden.shape[1], device=hidden.device)
+    ranked = sorted(range(len(names)), key=lambda code: (isinstance(names[code], str), names[code]))
+    rank = torch.empty(len(names), dtype=torch.int64, device=hidden.device)
+    rank[torch.tensor(ranked, device=hidden.device)] = torch.arange(len(names), device=rank.device)
+    order = torch.arange(hidden.shape[1], device=hidden.device)
+    for key in (*_fingerprints(hidden), rank[codes]):
+        order = order[torch.argsort(key[order], stable=True)]
+    return order
+
+
+def _fingerprints(hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two 64-bit hashes of every point's values; integer sums wrap, exact in any order."""
+    _, n, d = hidden.shape
+    generator = torch.Generator().manual_seed(0)
+    hashes = torch.zeros(2, n, dtype=torch.int64, device=hidden.device)
+    for layer in hidden:
+        odd = torch.randint(-(2**62), 2**62, (2, d), generator=generator) * 2 + 1
+        odd = odd.to(hidden.device)
+        for rows in torch.split(torch.arange(n, device=hidden.device), max(1, (1 << 22) // d)):
+            bits = (layer[rows].double() + 0.0).view(torch.int64)  # -0.0 is 0.0
+            bits = bits ^ (bits >> 29)
+            for number in range(2):
+                hashes[number, rows] += (bits * odd[number]).sum(dim=1)
+                bits = bits ^ (bits >> 31)
+    return hashes[0], hashes[1]
+
+
+def _gather(
+    hidden: torch.Tensor | None, languages: list[Label]
+) -> tuple[torch.Tensor | None, list[Label]]:
+    """The points of all ranks; ranks may hold different numbers of them, also none."""
+    ranks = dist.get_world_size()
+    mine = None if hidden is None else (hidden.shape[0], hidden.shape[2], hidden.dtype)
+    reports: list[Any] = [None] * ranks
+    dist.all_gather_object(reports, (mine, languages))
+    shapes = [shape for shape, _ in reports if shape is not None]
+    if not shapes:
+        return None, []
+    if len({shape[:2] for shape in shapes}) > 1:
+        raise InputError(f"ranks hold points of different layers and dimensions: {shapes}")
+    layers, d, dtype = shapes[0]
+    for _, _, other in shapes[1:]:
+        dtype = torch.promote_types(dtype, other)
+    longest = max(len(labels) for _, labels in reports)
+    on_cuda = dist.get_backend() == "nccl"
+    device = torch.device("cuda", torch.cuda.current_device()) if on_cuda else torch.device("cpu")
+    padded = torch.zeros(layers, longest, d, dtype=dtype, device=device)
+    if hidden is not None:
+        padded[:, : hidden.shape[1]] = hidden
+    parts = [torch.empty_like(padded) for _ in range(ranks)]
+    dist.all_gather(parts, padded)
+    joined = [part[:, : len(labels)] for part, (_, labels) in zip(parts, reports, strict=True)]
+    everything = torch.cat(joined, dim=1)
+    if hidden is not None:
+        everything = everything.to(hidden.device)
+    return everything, [label for _, labels in reports for label in labels]
+
+
+def _check_fit(new: torch.Tensor, old: torch.Tensor) -> None:
+    if new.shape[0] != old.shape[0] or new.shape[2] != old.shape[2]:
+        raise InputError(
+            f"hidden must have {old.shape[0]} layers of {old.shape[2]} dimensions like the "
+            f"batches before; got {new.shape[0]} and {new.shape[2]}"
+        )
+    if new.device != old.device:
+        raise InputError(
+            f"hidden must be on {old.device} like the batches before; got {new.device}"
+        )

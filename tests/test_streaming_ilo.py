@@ -1,0 +1,157 @@
+"""Any split and any merge order gives the one-shot value."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ilo_fast import ILO, ilo_scores, knn
+from ilo_fast.errors import HiddenStateError
+
+FIELDS = ("languages", "n_points", "bridge", "reach", "ilo", "reach_count")
+
+
+def points(n=60, d=6, layers=2, languages=5, seed=0, levels=None):
+    rng = np.random.default_rng(seed)
+    if levels:
+        hidden = rng.integers(-levels, levels + 1, size=(layers, n, d)).astype(np.float32)
+    else:
+        hidden = rng.normal(size=(layers, n, d)).astype(np.float32)
+    return torch.from_numpy(hidden), [f"l{code}" for code in rng.integers(0, languages, size=n)]
+
+
+def one_shot(hidden, labels, **arguments):
+    metric = ILO(**arguments)
+    metric.update(hidden, labels)
+    return metric.compute()
+
+
+def assert_same(left, right):
+    for field in FIELDS:
+        np.testing.assert_array_equal(getattr(left, field), getattr(right, field))
+
+
+def test_equals_the_functions_where_nothing_ties():
+    hidden, labels = points()
+    found = one_shot(hidden, labels, k=4, threshold=2)
+    expected = ilo_scores(knn(hidden, 4), labels, threshold=2)
+    place = [expected.languages.index(label) for label in found.languages]
+    assert found.languages == tuple(sorted(set(labels)))
+    np.testing.assert_array_equal(found.ilo, expected.ilo[:, place])
+    np.testing.assert_array_equal(found.reach_count, expected.reach_count[:, place])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    levels=st.sampled_from([1, 2, None]),
+    pieces=st.integers(1, 6),
+    workers=st.integers(1, 3),
+)
+def test_any_split_and_merge_order(seed, levels, pieces, workers):
+    """Few levels make copies across languages, where only a fixed order can agree."""
+    hidden, labels = points(n=40, d=3, layers=2, languages=4, seed=seed, levels=levels)
+    expected = one_shot(hidden, labels, k=3, threshold=1)
+    rng = np.random.default_rng(seed)
+    parts = np.array_split(rng.permutation(40), pieces)
+    metrics = [ILO(k=3, threshold=1) for _ in range(workers)]
+    for number, part in enumerate(parts):
+        metrics[number % workers].update(hidden[:, part], [labels[i] for i in part])
+    rng.shuffle(metrics)
+    for other in metrics[1:]:
+        metrics[0].merge_state(other if seed % 2 else other.state())
+    assert metrics[0].n == 40
+    assert_same(metrics[0].compute(), expected)
+
+
+def test_reset_and_reuse_of_memory():
+    hidden, labels = points()
+    metric = ILO(k=3)
+    metric.update(torch.ones(2, 7, 6), ["x"] * 7)
+    metric.reset()
+    memory = hidden.clone()
+    metric.update(memory, labels)
+    memory.zero_()
+    assert_same(metric.compute(), one_shot(hidden, labels, k=3))
+    assert repr(metric) == "ILO(k=3, threshold=3, metric='cosine', n=60)"
+
+
+def test_numpy_integers_and_one_layer():
+    hidden, _ = points(layers=1)
+    codes = np.arange(60) % 3
+    metric = ILO(k=3, threshold=1, metric="euclidean")
+    metric.update(hidden[0].numpy(), codes)
+    assert metric.compute().languages == (0, 1, 2)
+
+
+def test_hostile_input():
+    metric = ILO()
+    with pytest.raises(ValueError, match="update was never called"):
+        metric.compute()
+    metric.update(torch.ones(3, 4), ["a", "b", "c"])
+    with pytest.raises(ValueError, match="1 layers of 4 dimensions"):
+        metric.update(torch.ones(3, 5), ["a", "b", "c"])
+    with pytest.raises(ValueError, match="one label per point"):
+        metric.update(torch.ones(3, 4), ["a"])
+    with pytest.raises(HiddenStateError, match="row 1"):
+        metric.update(torch.tensor([[0.0] * 4, [float("nan")] * 4]), ["a", "b"])
+    assert metric.n == 3
+    with pytest.raises(ValueError, match="k must be between 1 and 2"):
+        metric.compute()
+
+
+WORKER = """
+import sys
+import torch
+import torch.distributed as dist
+from ilo_fast import ILO
+
+rank, store = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+hidden = torch.randn(2, 50, 5, generator=torch.Generator().manual_seed(0))
+labels = [f"l{i % 4}" for i in range(50)]
+whole = ILO(k=3, threshold=1, sync=False)
+whole.update(hidden, labels)
+expected = whole.compute()
+for part in (((0, 7), (7, 50)), ((0, 50), None), (None, (0, 50))):
+    metric = ILO(k=3, threshold=1)
+    if part[rank] is not None:
+        mine = slice(*part[rank])
+        for start in range(mine.start, mine.stop, 5):
+            some = slice(start, min(start + 5, mine.stop))
+            metric.update(hidden[:, some], labels[some])
+    found = metric.compute()
+    assert found.languages == expected.languages
+    assert (found.ilo == expected.ilo).all() and (found.n_points == expected.n_points).all()
+    assert metric.n == (0 if part[rank] is None else part[rank][1] - part[rank][0])
+try:
+    ILO().compute()
+except ValueError as error:
+    assert "never called" in str(error)
+dist.destroy_process_group()
+print("done", rank)
+"""
+
+
+def test_two_processes(tmp_path):
+    """gloo, uneven shares, an empty rank: every rank gets the value of all points."""
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(rank), str(tmp_path / "store")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for rank, worker in enumerate(workers):
+        try:
+            out, err = worker.communicate(timeout=120)
+        finally:
+            worker.kill()
+        assert worker.returncode == 0, err
+        assert out.strip() == f"done {rank}"
