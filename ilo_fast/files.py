@@ -1,6 +1,5 @@
-"""Files: written whole or not at all, and told apart by what they hold."""
+"""Files that appear under their final names whole, or not at all."""
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -8,9 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["fingerprint", "staged"]
-
-_ENDS = 1 << 20
+__all__ = ["staged"]
 
 
 @contextmanager
@@ -41,29 +38,6 @@ def staged(folder: str | Path) -> Iterator[Path]:
             os.replace(path, folder / path.name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def fingerprint(path: str | Path) -> str:
-    """SHA-256 (hex) over the names and sizes of a file, or a folder's files, and their ends.
-
-    Of each file the first and the last MiB are read, so that weights of any size are told apart in
-    milliseconds: training moves every weight. It is no protection against a forger. Hidden files
-    and folders count for nothing.
-    """
-    root = Path(path)
-    files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
-    digest = hashlib.sha256()
-    for file in files:
-        inside = file.relative_to(root.parent if root.is_file() else root)
-        if any(part.startswith(".") for part in inside.parts):
-            continue
-        size = file.stat().st_size
-        digest.update(f"{inside.as_posix()}\0{size}\0".encode())
-        with file.open("rb") as stream:
-            digest.update(stream.read(_ENDS))
-            stream.seek(max(size - _ENDS, 0))
-            digest.update(stream.read(_ENDS))
-    return digest.hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -1,47 +1,15 @@
 """What several test modules share: a tiny model on disk and parallel text."""
 
+import os
 from pathlib import Path
 
 import pytest
+from tiny import LANGUAGES, SENTENCES, save_tiny_model, sentence
 
-WORDS = [
-    "ana",
-    "bo",
-    "cad",
-    "dun",
-    "elo",
-    "fin",
-    "gor",
-    "hul",
-    "ib",
-    "jom",
-    "kel",
-    "lum",
-    "mar",
-    "nis",
-    "ot",
-    "pel",
-    "qua",
-    "ros",
-    "sil",
-    "tam",
-    "ur",
-    "vek",
-    "wol",
-    "xim",
-    "yor",
-    "zen",
-]
-LANGUAGES = ("ell_Grek", "eng_Latn", "hin_Deva", "swh_Latn")
-SENTENCES = 12
-
-
-def sentence(language: int, number: int) -> str:
-    """Different words in every language, as many as ``number`` asks for, always the same ones."""
-    return " ".join(
-        f"{WORDS[(7 * number + 3 * place) % len(WORDS)]}{'aeiou'[language % 5]}"
-        for place in range(3 + number % 6)
-    )
+# Several workers share the cores; threads of their own would only get in each other's way. Set
+# before torch is imported, which reads it then.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture
@@ -60,38 +28,6 @@ def corpus_folder(tmp_path: Path, parallel_text: dict[str, list[str]]) -> Path:
     folder.mkdir()
     for language, lines in parallel_text.items():
         (folder / f"{language}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return folder
-
-
-def save_tiny_model(folder: Path, *, dtype: str = "float32", **config: int) -> Path:
-    """A random Llama of 3 layers with a tokenizer of its own, as the hub would store it."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    texts = [sentence(at, number) for at in range(len(LANGUAGES)) for number in range(SENTENCES)]
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    trainer = trainers.BpeTrainer(vocab_size=120, special_tokens=["<unk>", "<s>", "</s>"])
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
-    )
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
-    ).save_pretrained(folder)
-    settings = LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        **{"max_position_embeddings": 64, **config},
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        LlamaForCausalLM(settings).to(getattr(torch, dtype)).save_pretrained(folder)
     return folder
 
 

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from ilo_fast.files import fingerprint, staged
+from ilo_fast.files import staged
 
 
 def test_files_appear_together(tmp_path):
@@ -39,23 +39,3 @@ def test_a_disk_that_fills_at_the_flush(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"), staged(tmp_path) as temporary:
         (temporary / "a").write_text("all of it")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_fingerprints_tell_weights_apart(tmp_path):
-    big = bytes(5 << 20)
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    for folder in ("a", "b"):
-        (tmp_path / folder / "config.json").write_text("{}")
-        (tmp_path / folder / "model.bin").write_bytes(big)
-    same = fingerprint(tmp_path / "a")
-    assert fingerprint(tmp_path / "b") == same
-    (tmp_path / "b" / ".lock").write_text("not counted")
-    assert fingerprint(tmp_path / "b") == same
-    found = {same, fingerprint(tmp_path / "a" / "model.bin")}
-    for changed in (b"1" + big[1:], big[:-1] + b"1", big[:-1]):
-        (tmp_path / "b" / "model.bin").write_bytes(changed)
-        found.add(fingerprint(tmp_path / "b"))
-    (tmp_path / "a" / "model.bin").rename(tmp_path / "a" / "other.bin")
-    found.add(fingerprint(tmp_path / "a"))
-    assert len(found) == 6

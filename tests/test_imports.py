@@ -1,9 +1,9 @@
 """Who may import what, read from the sources; and what really gets imported, in a fresh process."""
 
 import ast
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -43,6 +43,7 @@ RANK = {
     "overlap": 4,
     "alignment": 4,
     "calibration": 4,
+    "flat_index": 4,
     "cka": 4,
     "models": 4,
     "corpora": 4,
@@ -50,8 +51,10 @@ RANK = {
     "plots": 4,
     "results": 4,
     "record": 5,
+    "streaming_ilo": 5,
     "pipeline": 5,
     "scan": 6,
+    "scans": 6,
     "finetune": 6,
     "adapters": 6,
     "cli": 7,
@@ -159,13 +162,17 @@ def test_public_names_are_there():
 
 
 def test_help_is_quick():
-    """The best of a few tries: other work on the machine only ever adds time."""
+    """Processor time, which on an idle machine is the time a user waits; the best of three."""
     command = [Path(sys.executable).parent / "ilo-fast", "--help"]
-    times = []
-    for _ in range(5):
-        began = time.perf_counter()
+    spent = []
+    for _ in range(3):
+        before = os.times()
         subprocess.run(command, capture_output=True, check=True)
-        times.append(time.perf_counter() - began)
-        if times[-1] < 0.3:
-            return
-    pytest.fail(f"--help took {min(times):.2f} s at best")
+        after = os.times()
+        spent.append(
+            after.children_user
+            - before.children_user
+            + after.children_system
+            - before.children_system
+        )
+    assert min(spent) < 0.3

@@ -1,0 +1,75 @@
+"""The ``ilo-fast`` command. Nothing heavy is imported until a command runs."""
+
+import errno
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from ilo_fast import __version__
+from ilo_fast.cli.demo import demo
+from ilo_fast.cli.env import env
+from ilo_fast.cli.score import score
+from ilo_fast.errors import InputError
+
+__all__ = ["cli", "main"]
+
+_BAD_INPUT, _FAILED, _INTERRUPTED = 2, 1, 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="ilo-fast")
+def cli() -> None:
+    """Where inside a multilingual model the same sentence looks the same in every language.
+
+    Scores each layer and language of a model on a parallel corpus, by the Interlingual Local
+    Overlap (ILO) of the hidden states' exact nearest neighbours.
+    """
+
+
+cli.add_command(score)
+cli.add_command(demo)
+cli.add_command(env)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and leave with its exit status.
+
+    0: done. 2: bad input, said in one line on standard error. 130: interrupted. 1: a failure that
+    is not the user's, said in one line too. ``--debug`` adds the traceback.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(_run(given or ["--help"]))
+
+
+def _run(given: list[str]) -> int:
+    debug = "--debug" in given
+    try:
+        # Not cli.main(), which prints lines of its own when interrupted.
+        with cli.make_context("ilo-fast", given) as context:
+            cli.invoke(context)
+        return 0
+    except click.exceptions.Exit as request:
+        return int(request.exit_code)
+    except click.ClickException as error:
+        return _say(error.format_message(), _BAD_INPUT, debug)
+    except (click.Abort, KeyboardInterrupt):
+        return _say("interrupted; nothing was left half-written", _INTERRUPTED, debug)
+    except InputError as error:
+        return _say(str(error), _BAD_INPUT, debug)
+    except OSError as error:
+        what = "no space left on the disk" if error.errno == errno.ENOSPC else str(error)
+        return _say(what, _BAD_INPUT, debug)
+    except Exception as error:
+        where = "" if debug else " (--debug shows where)"
+        return _say(f"{type(error).__name__}: {error}{where}", _FAILED, debug)
+
+
+def _say(text: str, status: int, debug: bool) -> int:
+    """One line on standard error, after the traceback where it was asked for."""
+    if debug:
+        traceback.print_exc()
+    click.echo(f"ilo-fast: {' '.join(text.split())}", err=True)
+    return status

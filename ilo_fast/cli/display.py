@@ -1,0 +1,159 @@
+"""Results and environment as tables on standard output."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ilo_fast.results import Result
+
+__all__ = ["bar", "show", "show_environment"]
+
+_WIDTH_OF_PIPES = 100  # where there is no terminal to ask
+_BAR_CELLS = 18  # keeps the table within 80 columns
+_SHOWN_LANGUAGES = 5
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def show(result: "Result", paths: Iterable[Path]) -> None:
+    """The run in a line, a table of layers, the languages at the peak, the files written."""
+    console = _console()
+    means = result.layers()
+    peak = int(means["layer"].iloc[int(means["ilo"].argmax())])
+    console.print(_headline(result), highlight=False, markup=False, soft_wrap=True)
+    console.print(_layer_table(means, peak, _can_draw_blocks(console)))
+    for line in _languages_at(result.table, peak):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    written = list(paths)
+    if written:
+        names = ", ".join(path.name for path in written)
+        console.print(
+            f"Written to {written[0].parent}: {names}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def bar(share: float, cells: int, *, blocks: bool) -> str:
+    """A bar of at most ``cells`` characters for a share between 0 and 1.
+
+    >>> from ilo_fast.cli.display import bar
+    >>> bar(0.5, 8, blocks=False)
+    '####'
+    >>> bar(0.56, 4, blocks=True)
+    '██▏'
+    """
+    if not blocks:
+        return "#" * round(share * cells)
+    whole, part = divmod(int(share * cells * 8), 8)
+    return "█" * whole + _EIGHTHS[part].strip()
+
+
+def show_environment() -> None:
+    """Versions, devices and backends."""
+    from ilo_fast.environment import describe, devices
+    from ilo_fast.ops import dispatch
+
+    console = _console()
+    found = describe()
+    table = Table("what", "version", title="Versions", title_justify="left")
+    table.add_row("python", found["python"])
+    table.add_row("platform", found["platform"])
+    for name, version in found["versions"].items():
+        table.add_row(name, version or "not installed")
+    console.print(table)
+    table = Table("device", "name", "memory", title="Devices", title_justify="left")
+    found_devices = devices()
+    for device in found_devices:
+        memory = f"{device.memory / 2**30:.1f} GiB" if device.memory else ""
+        table.add_row(device.id, device.name, memory)
+    console.print(table)
+    table = Table("backend", "what it does", title="Neighbour search", title_justify="left")
+    for backend in dispatch.BACKENDS:
+        table.add_row(backend.name, backend.describe)
+    console.print(table)
+    for device in found_devices:
+        line = f"auto: {dispatch.explain(device.id)}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDTH_OF_PIPES)
+
+
+def _can_draw_blocks(console: Console) -> bool:
+    try:
+        _EIGHTHS.encode(console.encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _headline(result: "Result") -> str:
+    record = result.record
+    model, corpus, device = record["model"], record["corpus"], record["device"]
+    seconds = sum(record["timeline"].values())
+    proved = float(result.table["certified"].mean())
+    share = "all" if proved == 1 else "none" if proved == 0 else f"{proved:.2%}"
+    return (
+        f"{model['name']} on {corpus['name']} ({len(corpus['languages'])} languages × "
+        f"{corpus['sentences']} sentences): {model['dtype']} on {device['id']} "
+        f"({device['name']}), neighbours by {record['backend']['name']} ({share} proved exact), "
+        f"{seconds:.1f} s"
+    )
+
+
+def _layer_table(means: "pd.DataFrame", peak: int, blocks: bool) -> Table:
+    table = Table(
+        title="Means over languages; layer 0 is the embedding output", title_justify="left"
+    )
+    table.add_column("layer", justify="right")
+    table.add_column("ILO", justify="right")
+    table.add_column("", min_width=_BAR_CELLS, no_wrap=True)
+    for name in ("bridge", "reach", "translation\nhit", "same\nlanguage"):
+        table.add_column(name, justify="right")
+    tallest = max(float(means["ilo"].max()), 1e-9)
+    for row in means.to_dict("records"):
+        at_peak = row["layer"] == peak
+        drawn = Text(
+            bar(row["ilo"] / tallest, _BAR_CELLS, blocks=blocks),
+            style="bold green" if at_peak else "cyan",
+        )
+        table.add_row(
+            f"{row['layer']}{' *' if at_peak else '  '}",
+            f"{row['ilo']:.4f}",
+            drawn,
+            f"{row['bridge']:.3f}",
+            f"{row['reach']:.3f}",
+            f"{row['translation_hit']:.3f}",
+            f"{row['same_language']:.3f}",
+            style="bold" if at_peak else None,
+        )
+    return table
+
+
+def _languages_at(table: "pd.DataFrame", layer: int) -> list[str]:
+    """The languages most and least overlapping at one layer."""
+    ranked = table[table["layer"] == layer].sort_values(
+        ["ilo", "language"], ascending=[False, True], kind="stable"
+    )
+    count = min(_SHOWN_LANGUAGES, (len(ranked) + 1) // 2)
+
+    def listed(rows: "pd.DataFrame") -> str:
+        return ", ".join(
+            f"{language} {ilo:.3f}"
+            for language, ilo in zip(rows["language"], rows["ilo"], strict=True)
+        )
+
+    return [
+        f"* ILO peaks at layer {layer}. Highest there: {listed(ranked.head(count))}",
+        f"  Lowest there: {listed(ranked.tail(len(ranked) - count).tail(count))}",
+    ]

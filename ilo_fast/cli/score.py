@@ -1,0 +1,88 @@
+"""``ilo-fast score``: one model, one corpus, one folder of results."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ilo_fast.cli.options import metric_options, names, run_options
+
+if TYPE_CHECKING:
+    from ilo_fast.results import Result
+
+__all__ = ["score", "score_and_save"]
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--corpus",
+    required=True,
+    help="A folder with one <language>.txt per language, aligned by line; a .tsv, .csv, .jsonl or "
+    ".parquet table with one column per language; 'flores'; or 'demo'.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder for the scores, pictures and run record.",
+)
+@click.option("--languages", callback=names, metavar="A,B,...", help="Only these, in this order.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first sentences.")
+@click.option("--split", help="Of FLORES+, or of a folder with several: dev or devtest.")
+@click.option("--corpus-revision", help="Branch, tag or commit of FLORES+.")
+@click.option("--revision", help="Branch, tag or commit of a hub model.")
+@click.option("--truncate", is_flag=True, help="Cut sentences longer than the model's limit.")
+@click.option(
+    "--trust-remote-code", is_flag=True, help="Run Python code that the model's repository brings."
+)
+@metric_options
+@run_options
+def score(
+    model: str,
+    corpus: str,
+    out: Path,
+    languages: list[str] | None,
+    limit: int | None,
+    split: str | None,
+    corpus_revision: str | None,
+    no_plots: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Score MODEL, a hub id, a local folder or a .gguf file, on a parallel corpus."""
+    from ilo_fast.cli import display
+    from ilo_fast.corpora import load_corpus
+
+    text = load_corpus(
+        corpus, languages=languages, limit=limit, split=split, revision=corpus_revision
+    )
+    result, paths = score_and_save(model, text, out, plots=not no_plots, quiet=quiet, **options)
+    display.show(result, paths)
+
+
+def score_and_save(
+    model: str, corpus: Any, out: Path, *, plots: bool, quiet: bool, **options: Any
+) -> "tuple[Result, list[Path]]":
+    """Score, record the command, write the files; returns the result and what was written."""
+    from ilo_fast.environment import require_space
+    from ilo_fast.pipeline import score as run
+    from ilo_fast.progress import make_progress
+
+    _require_writable(out)
+    require_space(out, 16 << 20)
+    with make_progress(quiet=quiet) as progress:
+        result = run(model, corpus, progress=progress, **options)
+        result = replace(result, record={"command": sys.argv[:], **result.record})
+        progress.stage(f"Writing {out}")
+        return result, result.save(out, plots=plots)
+
+
+def _require_writable(out: Path) -> None:
+    """Fail now rather than after minutes of work."""
+    from ilo_fast.files import staged
+
+    with staged(out):
+        pass

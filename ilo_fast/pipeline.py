@@ -1,0 +1,287 @@
+"""`score`: from a model and a parallel corpus to the table of scores."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ilo_fast import environment
+from ilo_fast.activations import ActivationStore, extract
+from ilo_fast.alignment import same_language, translation_hit
+from ilo_fast.corpora import Corpus, load_corpus
+from ilo_fast.errors import InputError
+from ilo_fast.ilo import ilo_scores
+from ilo_fast.layers import LayerSpec, parse_layers, resolve_layers
+from ilo_fast.models import LoadedModel, load_model
+from ilo_fast.neighbors import Neighbors, knn
+from ilo_fast.ops import dispatch
+from ilo_fast.ops.request import METRICS
+from ilo_fast.progress import Progress
+from ilo_fast.record import (
+    RECORD_VERSION,
+    backend_record,
+    dtype_name,
+    model_record,
+    search_record,
+)
+from ilo_fast.results import COLUMNS, Result, from_columns
+
+__all__ = ["score"]
+
+
+def score(
+    model: str | Path | LoadedModel,
+    corpus: str | Path | Corpus,
+    *,
+    k: int = 5,
+    threshold: int = 3,
+    layers: LayerSpec = None,
+    metric: str = "cosine",
+    pool: str = "mean",
+    batch_tokens: int | Literal["auto"] = "auto",
+    device: str = "auto",
+    dtype: str = "auto",
+    backend: str = "auto",
+    reference: bool = False,
+    seed: int = 0,
+    truncate: bool = False,
+    languages: Sequence[str] | None = None,
+    limit: int | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    progress: Any = None,
+) -> Result:
+    """Score every layer and language of a model on a parallel corpus.
+
+    Each sentence becomes one point per layer (the mean over its tokens' hidden states, float32);
+    among all points of a layer, the k nearest others of each point give bridge, reach and ILO of
+    its language (Wilie et al. 2025, arXiv 2503.11280), translation hit@k and same-language share.
+
+    Args:
+        model: a hub id, a folder, a ``.gguf`` file, or what `ilo_fast.models.load_model` returned.
+        corpus: a folder, a table, ``"flores"``, ``"demo"`` or a `Corpus`; see `load_corpus`.
+        k: neighbours of each point; at least 1 and less than the number of points.
+        threshold: other languages among the k that make a point a bridge.
+        layers: which entries of ``hidden_states``: None for all, numbers, slices, or text such as
+            ``"0,5,10:20"``.
+        metric: ``"cosine"``, ``"euclidean"`` or ``"inner_product"``.
+        pool: ``"mean"``, ``"last"`` or ``"weighted"`` (by position) over a sentence's tokens.
+        batch_tokens: tokens in one forward pass, or ``"auto"``.
+        device: where to compute; ``"auto"`` takes a GPU where there is one.
+        dtype: of the forward pass; ``"auto"`` is the checkpoint's.
+        backend: of the neighbour search; one that cannot serve raises.
+        reference: reproduce the paper's public code: float32 similarities, and "self" dropped as
+            the first of k + 1 rather than by index.
+        seed: governs weights a checkpoint lacks, the only random thing here.
+        truncate: cut sentences longer than the model's limit instead of raising.
+        languages: only these languages of the corpus.
+        limit: only the first sentences of each language.
+        revision: branch, tag or commit of a hub model.
+        trust_remote_code: run Python code that the model's repository brings.
+        progress: hears ``start(total_tokens)``, ``advance(tokens, sentences)`` and ``finish()``;
+            an `ilo_fast.progress.Progress` hears of the other stages too.
+
+    Returns:
+        A `Result` of one row per (layer, language).
+
+    Raises:
+        InputError: (a ValueError) on arguments, corpora, models and hidden states that cannot be
+            used; the message names which, what was expected and what came.
+    """
+    _check_options(k, threshold, metric, backend, reference)
+    parse_layers(layers)
+    started, clock = datetime.now(UTC), _Clock()
+    listener = progress if isinstance(progress, Progress) else Progress()
+    engine = "reference" if reference else backend
+
+    with clock.measure("corpus"):
+        text = load_corpus(corpus, languages=languages, limit=limit)
+        _check_points(text, k)
+    listener.stage(f"Loading {getattr(model, 'name', model)}")
+    with clock.measure("load"):
+        loaded = _loaded(model, revision, dtype, device, trust_remote_code, seed)
+        described = model_record(loaded)
+    chosen = resolve_layers(layers, loaded.n_layers + 1)
+    listener.stage(_describe(loaded, text))
+    store = extract(
+        loaded.model,
+        loaded.tokenizer,
+        text,
+        layers=chosen,
+        pool=pool,
+        batch_tokens=batch_tokens,
+        truncate=truncate,
+        progress=_Timed(listener if progress is None else progress, clock),
+    )
+    listener.stage(f"Neighbours in {len(chosen)} layers of {text.n_points:,} points")
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    searches = []
+    for done, (layer, states) in enumerate(_by_layer(store, loaded.device), start=1):
+        with clock.measure("neighbours"):
+            found = knn(states, k, metric=metric, backend=engine)
+        with clock.measure("scores"):
+            _add_rows(columns, layer, found, text, threshold)
+            searches.append(search_record(layer, found))
+        listener.layer(done, len(chosen))
+    columns["model"] = [loaded.name] * len(columns["layer"])
+    options = {
+        "k": k,
+        "threshold": threshold,
+        "metric": metric,
+        "layers": list(chosen),
+        "pool": pool,
+        "batch_tokens": batch_tokens,
+        "device": str(device),
+        "dtype": dtype_name(dtype),
+        "backend": backend,
+        "reference": reference,
+        "truncate": truncate,
+        "trust_remote_code": trust_remote_code,
+    }
+    record = {
+        "record": RECORD_VERSION,
+        "kind": "score",
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": described,
+        "corpus": text.record,
+        "options": options,
+        "seed": seed,
+        **environment.describe(str(loaded.device)),
+        "extraction": store.record,
+        "backend": backend_record(engine, loaded.device, searches),
+        "neighbours": searches,
+        "timeline": clock.seconds,
+    }
+    return from_columns(columns, record)
+
+
+class _Clock:
+    """Seconds by step, added up over its repetitions."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def add(self, step: str, began: float) -> None:
+        self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - began
+
+    @contextmanager
+    def measure(self, step: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.add(step, began)
+
+
+class _Timed:
+    """Passes progress on; what comes before the forward passes counts as tokenising."""
+
+    def __init__(self, listener: Any, clock: _Clock) -> None:
+        self._listener, self._clock = listener, clock
+        self._began = time.perf_counter()
+
+    def start(self, total_tokens: int) -> None:
+        self._clock.add("tokenise", self._began)
+        self._began = time.perf_counter()
+        self._listener.start(total_tokens)
+
+    def advance(self, tokens: int, sentences: int) -> None:
+        self._listener.advance(tokens, sentences)
+
+    def finish(self) -> None:
+        self._clock.add("forward", self._began)
+        self._listener.finish()
+
+
+def _check_options(k: int, threshold: int, metric: str, backend: str, reference: bool) -> None:
+    """What can be said wrong before a model is loaded."""
+    for name, value in (("k", k), ("threshold", threshold)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} must be a whole number, got {value!r}")
+        if value < 1:
+            raise InputError(f"{name} must be at least 1, got {value}")
+    if metric not in METRICS:
+        raise InputError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
+    if backend not in dispatch.names():
+        raise InputError(f"backend must be one of {', '.join(dispatch.names())}, got {backend!r}")
+    if reference and backend not in ("auto", "reference"):
+        raise InputError(f"reference=True brings its own backend, got backend={backend!r} as well")
+
+
+def _check_points(corpus: Corpus, k: int) -> None:
+    if k >= corpus.n_points:
+        raise InputError(
+            f"k must be less than the number of points, {corpus.n_points} "
+            f"({corpus.n_languages} languages × {corpus.n_sentences} sentences), got {k}"
+        )
+
+
+def _loaded(
+    model: str | Path | LoadedModel,
+    revision: str | None,
+    dtype: str,
+    device: str,
+    trust_remote_code: bool,
+    seed: int,
+) -> LoadedModel:
+    if isinstance(model, LoadedModel):
+        if (revision, dtype, device, trust_remote_code) != (None, "auto", "auto", False):
+            raise InputError(
+                "revision, dtype, device and trust_remote_code say how to load a model; "
+                f"{model.name} is loaded already"
+            )
+        return model
+    with torch.random.fork_rng():  # the caller's random state stays as it was
+        torch.manual_seed(seed)
+        return load_model(
+            model,
+            revision=revision,
+            dtype=dtype,
+            device=device,
+            trust_remote_code=trust_remote_code,
+        )
+
+
+def _describe(loaded: LoadedModel, corpus: Corpus) -> str:
+    licence = f", licence: {loaded.licence}" if loaded.licence else ""
+    return (
+        f"{loaded.name}: {loaded.n_layers} layers × {loaded.dim}, {dtype_name(loaded.dtype)} on "
+        f"{loaded.device}"
+        f"{licence}; {corpus.name}: {corpus.n_languages} languages × {corpus.n_sentences} sentences"
+    )
+
+
+def _by_layer(store: ActivationStore, device: torch.device) -> Iterator[tuple[int, torch.Tensor]]:
+    """Each layer's number and its points ``[n, d]`` on the device that searches."""
+    for layers, states in store.groups(device=device):
+        yield from zip(layers, states, strict=True)
+
+
+def _add_rows(
+    columns: dict[str, list[Any]], layer: int, found: Neighbors, corpus: Corpus, threshold: int
+) -> None:
+    """One row per language of one layer."""
+    ids, sentences = corpus.language_ids, corpus.sentence_ids
+    scores = ilo_scores(found, ids.tolist(), threshold=threshold)
+    count, n = corpus.n_languages, corpus.n_sentences
+    certified = torch.as_tensor(found.certified).view(count, n).double().mean(dim=1)
+    rows = {
+        "layer": [layer] * count,
+        "language": corpus.languages,
+        "n_points": scores.n_points,
+        "k": [found.k] * count,
+        "threshold": [threshold] * count,
+        "metric": [found.metric] * count,
+        "bridge": scores.bridge[0],
+        "reach": scores.reach[0],
+        "reach_count": scores.reach_count[0],
+        "ilo": scores.ilo[0],
+        "translation_hit": translation_hit(found, ids, sentences)[0],
+        "same_language": same_language(found, ids)[0],
+        "certified": certified.tolist(),
+    }
+    for name, values in rows.items():
+        columns[name].extend(values)

@@ -1,0 +1,200 @@
+"""`score` end to end on a tiny random model, against the plain float64 pipeline of the tests."""
+
+import json
+import re
+from importlib import metadata
+
+import numpy as np
+import oracle
+import pandas as pd
+import pytest
+import torch
+
+from ilo_fast import Corpus, score
+from ilo_fast.errors import CorpusError, HiddenStateError, InputError, ModelError
+from ilo_fast.models import load_model
+from ilo_fast.progress import Progress
+
+K, THRESHOLD = 4, 2
+
+
+@pytest.fixture
+def corpus(parallel_text):
+    return Corpus("made-up", tuple(parallel_text), tuple(map(tuple, parallel_text.values())))
+
+
+@pytest.fixture
+def result(tiny_model, corpus):
+    return score(str(tiny_model), corpus, k=K, threshold=THRESHOLD)
+
+
+def true_scores(folder, corpus):
+    """{(layer, language): scores}, the model run by transformers alone."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    points = oracle.hidden_means(model, AutoTokenizer.from_pretrained(folder), corpus.texts)
+    languages = [corpus.languages[at] for at in corpus.language_ids]
+    found = {}
+    for layer, states in enumerate(points):
+        lists = oracle.neighbours(oracle.cosines(states), K)
+        by_language = oracle.scores(lists, languages, corpus.sentence_ids, THRESHOLD)
+        found.update({(layer, name): row for name, row in by_language.items()})
+    return found
+
+
+def test_every_number_is_the_oracles(result, tiny_model, corpus):
+    truth = true_scores(tiny_model, corpus)
+    table = result.table
+    assert list(zip(table["layer"], table["language"], strict=True)) == list(truth)
+    columns = ["bridge", "reach", "reach_count", "ilo", "translation_hit", "same_language"]
+    np.testing.assert_allclose(
+        table[columns].to_numpy(dtype=float), np.array(list(truth.values())), rtol=1e-12, atol=0
+    )
+    assert (table["certified"] == 1).all()
+    assert (table["n_points"] == corpus.n_sentences).all()
+    assert (table["model"] == tiny_model.name).all()
+    assert set(table["k"]) == {K}
+    assert set(table["threshold"]) == {THRESHOLD}
+
+
+def test_twice_the_same(result, tiny_model, corpus):
+    again = score(str(tiny_model), corpus, k=K, threshold=THRESHOLD, batch_tokens=40)
+    pd.testing.assert_frame_equal(again.table, result.table, check_exact=True)
+
+
+def test_chosen_layers_and_a_loaded_model(result, tiny_model, corpus):
+    loaded = load_model(tiny_model)
+    some = score(loaded, corpus, k=K, threshold=THRESHOLD, layers="0,-1")
+    expected = result.table[result.table["layer"].isin([0, 3])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(some.table, expected, check_exact=True)
+
+
+def test_languages_and_limit(tiny_model, corpus):
+    some = score(tiny_model, corpus, languages=["hin_Deva", "eng_Latn"], limit=7, k=3)
+    assert list(dict.fromkeys(some.table["language"])) == ["hin_Deva", "eng_Latn"]
+    assert set(some.table["n_points"]) == {7}
+
+
+def test_the_record_says_how(result, tiny_model, corpus):
+    record = json.loads(json.dumps(result.record))
+    assert record["model"]["name"] == "tiny-llama"
+    assert record["model"]["source"] == "folder"
+    assert record["model"]["dtype"] == "float32"
+    assert record["model"]["n_layers"] == 3
+    for key in ("weights_sha256", "tokenizer_sha256"):
+        assert re.fullmatch("[0-9a-f]{64}", record["model"][key])
+    assert record["corpus"]["sha256"] == corpus.sha256
+    assert record["corpus"]["languages"] == list(corpus.languages)
+    assert record["options"]["layers"] == [0, 1, 2, 3]
+    assert record["versions"]["torch"] == metadata.version("torch")
+    assert record["device"]["id"] == "cpu"
+    assert record["backend"]["name"] == "torch"
+    assert record["backend"]["why"].startswith("torch on cpu")
+    assert [search["layer"] for search in record["neighbours"]] == [0, 1, 2, 3]
+    assert all(search["certified"] == 1 for search in record["neighbours"])
+    assert all(seconds >= 0 for seconds in record["timeline"].values())
+    assert list(record["timeline"]) == [
+        "corpus",
+        "load",
+        "tokenise",
+        "forward",
+        "neighbours",
+        "scores",
+    ]
+    assert record["started"] <= record["finished"]
+    assert record["seed"] == 0
+
+
+def test_reference_mode_is_recorded_and_certifies_nothing(tiny_model, corpus):
+    result = score(tiny_model, corpus, reference=True)
+    assert result.record["backend"] == {"name": "reference", "why": "reference was asked for"}
+    assert result.record["options"]["reference"] is True
+    assert (result.table["certified"] == 0).all()
+
+
+def test_the_callers_random_state_stays(tiny_model, corpus):
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    score(tiny_model, corpus, seed=3)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_progress_hears_every_token_and_layer(tiny_model, corpus):
+    class Heard(Progress):
+        def __init__(self):
+            self.stages, self.total, self.tokens, self.sentences, self.layers = [], 0, 0, 0, []
+            self.finished = 0
+
+        def stage(self, text):
+            self.stages.append(text)
+
+        def start(self, total_tokens):
+            self.total = total_tokens
+
+        def advance(self, tokens, sentences):
+            self.tokens += tokens
+            self.sentences += sentences
+
+        def finish(self):
+            self.finished += 1
+
+        def layer(self, done, total):
+            self.layers.append((done, total))
+
+    heard = Heard()
+    score(tiny_model, corpus, progress=heard)
+    assert heard.total == heard.tokens > 0
+    assert heard.sentences == corpus.n_points
+    assert heard.finished == 1
+    assert heard.layers == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert any("3 layers × 32, float32 on cpu" in text for text in heard.stages)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"k": 0}, InputError, "k must be at least 1, got 0"),
+        ({"k": 2.5}, TypeError, "k must be a whole number, got 2.5"),
+        ({"k": 48}, InputError, r"k must be less than the number of points, 48 .*got 48"),
+        ({"threshold": 0}, InputError, "threshold must be at least 1"),
+        ({"metric": "manhattan"}, InputError, "metric must be one of cosine.*'manhattan'"),
+        ({"backend": "gpu"}, InputError, "backend must be one of auto.*'gpu'"),
+        ({"backend": "torch", "reference": True}, InputError, "brings its own backend"),
+        ({"pool": "max"}, InputError, "pool"),
+        ({"layers": "9"}, InputError, "layer 9 is not one of the model's layers 0 … 3"),
+        ({"layers": "a"}, InputError, "layers must be"),
+        ({"languages": ["eng_Latn", "eng_Lat"]}, InputError, "nearest: eng_Latn"),
+        ({"languages": ["eng_Latn"]}, InputError, "at least 2"),
+        ({"limit": 0}, InputError, "limit"),
+        ({"dtype": "int8"}, ModelError, "dtype"),
+        ({"device": "abacus"}, ModelError, "device"),
+        ({"batch_tokens": 0}, InputError, "batch_tokens"),
+    ],
+)
+def test_bad_arguments_are_named(tiny_model, corpus, options, error, message):
+    with pytest.raises(error, match=message):
+        score(tiny_model, corpus, **options)
+
+
+def test_a_loaded_model_takes_no_loading_options(tiny_model, corpus):
+    with pytest.raises(InputError, match="tiny-llama is loaded already"):
+        score(load_model(tiny_model), corpus, dtype="bfloat16")
+
+
+def test_one_language_is_too_few(tiny_model):
+    with pytest.raises(CorpusError, match="at least 2 languages"):
+        score(tiny_model, Corpus("one", ("eng_Latn",), (("a", "b"),)))
+
+
+def test_nan_names_layer_and_sentence(tiny_model, corpus):
+    loaded = load_model(tiny_model)
+    text = Corpus("hm", ("aa", "bb"), (("ana bo", "cad", "dun"), ("elo", "fin", "zene")))
+    ids = set(loaded.tokenizer("zene")["input_ids"])
+    for other in text.texts[:5]:
+        ids -= set(loaded.tokenizer(other)["input_ids"])
+    assert ids, "the word must have a token of its own"
+    with torch.no_grad():
+        loaded.model.get_input_embeddings().weight[ids.pop()] = float("nan")
+    with pytest.raises(HiddenStateError, match=r"layer 0 .*sentence 3 of bb"):
+        score(loaded, text, k=2)
