@@ -1,7 +1,7 @@
 """`score`: from a model and a parallel corpus to the table of scores."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,6 +54,8 @@ def score(
     revision: str | None = None,
     trust_remote_code: bool = False,
     progress: Any = None,
+    states: ActivationStore | None = None,
+    each_layer: Callable[[int, Neighbors], None] | None = None,
 ) -> Result:
     """Score every layer and language of a model on a parallel corpus.
 
@@ -84,6 +86,9 @@ def score(
         trust_remote_code: run Python code that the model's repository brings.
         progress: hears ``start(total_tokens)``, ``advance(tokens, sentences)`` and ``finish()``;
             an `ilo_fast.progress.Progress` hears of the other stages too.
+        states: what `extract` made of this corpus with this model, for scoring it again with
+            another metric, k or threshold; its own pooling, batches and layers are what they are.
+        each_layer: called with each layer's number and `Neighbors`.
 
     Returns:
         A `Result` of one row per (layer, language).
@@ -107,7 +112,9 @@ def score(
         described = model_record(loaded)
     chosen = resolve_layers(layers, loaded.n_layers + 1)
     listener.stage(_describe(loaded, text))
-    store = extract(
+    if states is not None:
+        _check_states(states, chosen, pool, truncate, text)
+    store = states or extract(
         loaded.model,
         loaded.tokenizer,
         text,
@@ -120,12 +127,14 @@ def score(
     listener.stage(f"Neighbours in {len(chosen)} layers of {text.n_points:,} points")
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     searches = []
-    for done, (layer, states) in enumerate(_by_layer(store, loaded.device), start=1):
+    for done, (layer, points) in enumerate(_by_layer(store, loaded.device), start=1):
         with clock.measure("neighbours"):
-            found = knn(states, k, metric=metric, backend=engine)
+            found = knn(points, k, metric=metric, backend=engine)
         with clock.measure("scores"):
             _add_rows(columns, layer, found, text, threshold)
             searches.append(search_record(layer, found))
+        if each_layer is not None:
+            each_layer(layer, found)
         listener.layer(done, len(chosen))
     columns["model"] = [loaded.name] * len(columns["layer"])
     options = {
@@ -217,6 +226,22 @@ def _check_points(corpus: Corpus, k: int) -> None:
             f"k must be less than the number of points, {corpus.n_points} "
             f"({corpus.n_languages} languages × {corpus.n_sentences} sentences), got {k}"
         )
+
+
+def _check_states(
+    states: ActivationStore, layers: tuple[int, ...], pool: str, truncate: bool, corpus: Corpus
+) -> None:
+    """That the states are of these layers and of this corpus, pooled as asked for."""
+    made = states.record
+    for name, expected, came in (
+        ("layers", layers, states.layers),
+        ("languages", corpus.languages, states.languages),
+        ("points", corpus.n_points, len(states.language_ids)),
+        ("pool", pool, made.get("pool", pool)),
+        ("truncate", truncate, made.get("truncate", truncate)),
+    ):
+        if expected != came:
+            raise InputError(f"states: made with {name} {came}, asked for are {expected}")
 
 
 def _loaded(
