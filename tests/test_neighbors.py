@@ -1,0 +1,268 @@
+"""The public edge of knn: what it takes, what it refuses, what it gives back."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from knn_oracle import assert_exact
+
+from ilo_fast import Neighbors, knn
+from ilo_fast.errors import HiddenStateError, InputError
+
+METRICS = ("cosine", "euclidean", "inner_product")
+
+
+def points(n=40, d=6, seed=0, shift=1.0):
+    return np.random.default_rng(seed).normal(size=(n, d)) + shift
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("exclude_self", [True, False])
+def test_matches_the_oracle(metric, dtype, exclude_self):
+    x = points(60, 7).astype(dtype)
+    found = knn(x, 5, metric=metric, exclude_self=exclude_self)
+    assert_exact(found, x, metric, exclude_self=exclude_self)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_bfloat16_is_searched_at_its_own_values(metric):
+    x = torch.from_numpy(points()).to(torch.bfloat16)
+    found = knn(x, 3, metric=metric)
+    assert_exact(found, x.double().numpy(), metric)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(("n", "d", "k"), [(2, 1, 1), (2, 5, 1), (3, 1, 2), (33, 1, 4), (7, 3, 6)])
+def test_smallest_sizes(metric, n, d, k):
+    x = points(n, d, seed=n)
+    assert_exact(knn(x, k, metric=metric), x, metric)
+
+
+def test_neighbors_fields():
+    found = knn(torch.from_numpy(points()), 4, metric="euclidean")
+    assert isinstance(found, Neighbors)
+    assert (found.k, found.metric, found.backend, found.exact) == (4, "euclidean", "torch", True)
+    assert found.indices.dtype == torch.int64
+    assert found.distances.dtype == torch.float32
+    assert found.certified.dtype == torch.bool
+    assert found.indices.shape == found.distances.shape == (40, 4)
+    assert found.certified.shape == (40,)
+    assert found.stats.method == ("float64",)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.metric = "cosine"
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_layers_are_searched_one_by_one(metric):
+    x = np.stack([points(seed=seed, shift=seed) for seed in range(3)])
+    found = knn(x, 4, metric=metric)
+    assert found.indices.shape == (3, 40, 4)
+    assert found.certified.shape == (3, 40)
+    assert len(found.stats.rows_repaired) == 3
+    for layer in range(3):
+        alone = knn(x[layer], 4, metric=metric)
+        np.testing.assert_array_equal(found.indices[layer], alone.indices)
+        np.testing.assert_array_equal(found.distances[layer], alone.distances)
+
+
+def test_numpy_in_numpy_out():
+    found = knn(points())
+    assert all(type(a) is np.ndarray for a in (found.indices, found.distances, found.certified))
+    assert (found.indices.dtype, found.distances.dtype) == (np.int64, np.float32)
+
+
+class Foreign:
+    """An array of another library: DLPack in, its own from_dlpack out."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+    def __dlpack__(self, **options):
+        return self.tensor.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.tensor.__dlpack_device__()
+
+    def __array_namespace__(self):
+        return Foreign
+
+    @staticmethod
+    def from_dlpack(tensor):
+        return Foreign(tensor)
+
+
+def test_dlpack_in_kind():
+    x = torch.from_numpy(points())
+    found = knn(Foreign(x))
+    assert isinstance(found.indices, Foreign)
+    assert torch.equal(found.indices.tensor, knn(x).indices)
+
+
+def test_any_strides_and_gradients():
+    x = points(30, 8)
+    expected = knn(x).indices
+    parameter = torch.nn.Parameter(torch.from_numpy(x))
+    found = knn(parameter)
+    np.testing.assert_array_equal(found.indices.numpy(), expected)
+    assert not found.distances.requires_grad
+    transposed = torch.from_numpy(np.ascontiguousarray(x.T)).T
+    wide = torch.from_numpy(np.repeat(x, 2, axis=1))[:, ::2]
+    for variant in (transposed, wide):
+        np.testing.assert_array_equal(knn(variant).indices.numpy(), expected)
+    read_only = x.copy()
+    read_only.flags.writeable = False
+    big_endian = x.astype(">f8")
+    backwards = x[::-1].copy()[::-1]
+    for array in (read_only, big_endian, backwards, np.asfortranarray(x)):
+        np.testing.assert_array_equal(knn(array).indices, expected)
+
+
+def test_the_input_is_left_alone():
+    x = torch.from_numpy(points())
+    before = x.clone()
+    knn(x)
+    assert torch.equal(x, before)
+
+
+def test_k_may_be_any_integer_type():
+    assert knn(points(), np.int32(3)).k == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"k": 0}, ValueError, "k must be between 1 and 39"),
+        ({"k": 40}, ValueError, r"k must be between 1 and 39 for 40 points \(self excluded\)"),
+        ({"k": 41, "exclude_self": False}, ValueError, "between 1 and 40"),
+        ({"k": 2.0}, TypeError, "k must be an integer; got 2.0"),
+        ({"k": True}, TypeError, "k must be an integer; got True"),
+        ({"k": "5"}, TypeError, "k must be an integer; got '5'"),
+        ({"metric": "cos"}, ValueError, "cosine, euclidean, inner_product; got 'cos'"),
+        ({"metric": None}, ValueError, "metric must be one of"),
+        ({"exact": 1}, TypeError, "exact must be True or False; got 1"),
+        ({"exclude_self": "yes"}, TypeError, "exclude_self must be True or False"),
+        ({"backend": "faiss"}, ValueError, "backend must be one of auto, torch, .*got 'faiss'"),
+    ],
+)
+def test_bad_arguments(arguments, error, message):
+    with pytest.raises(error, match=message):
+        knn(points(), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (np.zeros(5), ValueError, r"\[n, d\] or \[layers, n, d\]; got shape \[5\]"),
+        (np.zeros((2, 2, 2, 2)), ValueError, "got shape"),
+        (np.zeros((1, 3)), ValueError, r"at least 1 layer, 2 points and 1 dimension; got \[1, 3\]"),
+        (np.zeros((5, 0)), ValueError, "1 dimension"),
+        (np.zeros((0, 5, 3)), ValueError, "1 layer"),
+        (np.zeros((5, 3), dtype=np.int64), TypeError, "float64; got int64"),
+        (torch.zeros(5, 3, dtype=torch.int32), TypeError, "float64; got int32"),
+        (torch.zeros(5, 3, dtype=torch.complex64), TypeError, "got complex64"),
+        (torch.zeros(5, 3).to_sparse(), TypeError, "x must be dense"),
+        ([[1.0, 2.0], [3.0, 4.0]], TypeError, "a torch tensor, a NumPy or CuPy array.*got list"),
+    ],
+)
+def test_bad_points(x, error, message):
+    with pytest.raises(error, match=message):
+        knn(x, 1)
+
+
+@pytest.mark.parametrize(("value", "name"), [(np.nan, "NaN"), (np.inf, "inf"), (-np.inf, "inf")])
+def test_values_that_are_not_finite(value, name):
+    x = np.stack([points(), points()])
+    x[1, 17, 3] = value
+    with pytest.raises(HiddenStateError, match=f"{name}.* in layer 1, row 17"):
+        knn(x)
+    with pytest.raises(HiddenStateError, match=f"{name}.* in row 17 "):
+        knn(x[1].astype(np.float32))
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_exact_is_recorded_and_certified_is_honest(exact):
+    x = points(2500, 5)
+    found = knn(x, 4, exact=exact)
+    reference = knn(x, 4)
+    assert found.exact is exact
+    agree = (found.indices == reference.indices).all(axis=1)
+    assert agree[found.certified].all()
+    assert reference.certified.all()
+    assert found.certified.mean() > 0.5
+
+
+def test_products_stay_ieee_whatever_the_caller_set():
+    x = torch.from_numpy(points(2200, 16, shift=20.0).astype(np.float32))
+    expected = knn(x)
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16), torch.inference_mode():
+            found = knn(x)
+        assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
+    finally:
+        torch.backends.mkldnn.matmul.fp32_precision = before
+    assert torch.equal(found.indices, expected.indices)
+    assert torch.equal(found.distances, expected.distances)
+
+
+problems = st.tuples(
+    st.sampled_from(METRICS),
+    st.integers(2, 24),  # n
+    st.integers(1, 9),  # d
+    st.integers(0, 2**32 - 1),
+    st.booleans(),  # small integers: exact ties everywhere
+)
+
+
+def drawn(problem):
+    metric, n, d, seed, coarse = problem
+    generator = np.random.default_rng(seed)
+    x = generator.normal(size=(n, d))
+    return metric, np.round(x * 2) if coarse else x, int(generator.integers(1, n)), generator
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems)
+def test_property_exact(problem):
+    metric, x, k, _ = drawn(problem)
+    assert_exact(knn(x, k, metric=metric), x, metric)
+
+
+@settings(max_examples=40, deadline=None)
+@given(problems)
+def test_property_shorter_lists_are_prefixes(problem):
+    metric, x, k, generator = drawn(problem)
+    longer, shorter = knn(x, k, metric=metric), int(generator.integers(1, k + 1))
+    found = knn(x, shorter, metric=metric)
+    np.testing.assert_array_equal(found.indices, longer.indices[:, :shorter])
+    np.testing.assert_array_equal(found.distances, longer.distances[:, :shorter])
+
+
+@settings(max_examples=40, deadline=None)
+@given(problems)
+def test_property_order_of_points_does_not_matter(problem):
+    metric, x, k, generator = drawn(problem)
+    order = generator.permutation(len(x))
+    found, moved = knn(x, k, metric=metric), knn(x[order], k, metric=metric)
+    np.testing.assert_array_equal(moved.distances, found.distances[order])
+
+
+@settings(max_examples=40, deadline=None)
+@given(problems, st.integers(-200, 200))
+def test_property_powers_of_two_change_nothing(problem, exponent):
+    metric, x, k, generator = drawn(problem)
+    scale = np.ldexp(1.0, exponent)
+    if metric == "cosine":
+        scale = np.ldexp(1.0, generator.integers(-300, 300, size=(len(x), 1)))
+    found, scaled = knn(x, k, metric=metric), knn(x * scale, k, metric=metric)
+    np.testing.assert_array_equal(scaled.indices, found.indices)
+
+
+def test_errors_are_value_errors():
+    assert issubclass(HiddenStateError, InputError)
+    assert issubclass(InputError, ValueError)
