@@ -40,6 +40,13 @@ class Backend:
 
 BACKENDS: tuple[Backend, ...] = (
     Backend(
+        name="triton",
+        engine="ilo_fast.ops.knn_triton:search",
+        cannot_serve="ilo_fast.ops.knn_triton:cannot_serve",
+        automatic=True,
+        describe="fused float16 kernels with a certificate, float64 where they leave a doubt",
+    ),
+    Backend(
         name="torch",
         engine="ilo_fast.ops.knn_torch:search",
         cannot_serve="ilo_fast.ops.knn_torch:cannot_serve",

@@ -1,0 +1,201 @@
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,misc"
+"""Filter: the two largest upper bounds of every bin of points, for every point.
+
+One program computes a tile of the product of all points with all points and keeps, of every
+``bin_width`` neighbouring columns, each row's best two scores; a tile of the upper triangle also
+keeps each column's best two of every ``bin_width`` rows, so half of the product serves all of it.
+A point's place inside its bin replaces the low bits of its score's mantissa. Every (bin, point) is
+written exactly once: no atomics, no initialisation, the same bits on every run.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+from ilo_fast.ops.triton_config import SLOTS, FilterConfig
+from ilo_fast.ops.triton_prepare import FLOOR, Operands
+
+__all__ = ["Bins", "allocate", "filter_bins", "schedule"]
+
+_FLOOR = tl.constexpr(FLOOR)
+_BOTH, _DIAGONAL = 1, 2
+_SUPER_ROWS, _SUPER_COLS = 16, 8  # tiles; both operands of a super-tile stay in the L2 cache
+
+
+@dataclass(frozen=True)
+class Bins:
+    """best, second: float32 ``[layers, bins, rows]``, packed scores of the strip's points."""
+
+    best: torch.Tensor
+    second: torch.Tensor
+    width: int
+
+
+def allocate(
+    layers: int, n_pad: int, rows: int, config: FilterConfig, device: torch.device
+) -> Bins:
+    """Uninitialised tables for a strip of ``rows`` points: the filter writes every entry."""
+    shape = (layers, n_pad // config.bin_width, rows)
+    return Bins(
+        best=torch.empty(shape, dtype=torch.float32, device=device),
+        second=torch.empty(shape, dtype=torch.float32, device=device),
+        width=config.bin_width,
+    )
+
+
+@lru_cache(maxsize=32)
+def schedule(
+    n_pad: int, rows: int, first_row: int, block_m: int, block_n: int, device: torch.device
+) -> torch.Tensor:
+    """Tiles in launch order, int32 ``[tiles, 3]``: row block, column block, flags.
+
+    A strip that holds all rows takes the upper triangle: tiles right of the diagonal block serve
+    both directions. Other strips take every tile of their rows, one direction. Row blocks count
+    from the strip's first row.
+
+    >>> schedule(256, 256, 0, 128, 128, torch.device("cpu")).tolist()
+    [[0, 0, 2], [0, 1, 1], [1, 1, 2]]
+    """
+    row = torch.arange(rows // block_m)
+    col = torch.arange(n_pad // block_n)
+    row, col = torch.meshgrid(row, col, indexing="ij")
+    row, col = row.reshape(-1), col.reshape(-1)
+    start = first_row + row * block_m
+    diagonal = (start // block_n) == col
+    if rows == n_pad:
+        upper = (start // block_n) <= col
+        row, col, diagonal = row[upper], col[upper], diagonal[upper]
+        flags = torch.where(diagonal, _DIAGONAL, _BOTH)
+    else:
+        flags = torch.where(diagonal, _DIAGONAL, 0)
+    key = (row // _SUPER_ROWS) * (col.max() // _SUPER_COLS + 1) + col // _SUPER_COLS
+    key = (key * _SUPER_ROWS + row % _SUPER_ROWS) * _SUPER_COLS + col % _SUPER_COLS
+    tiles = torch.stack([row, col, flags], dim=1)[torch.argsort(key)]
+    return tiles.to(torch.int32).contiguous().to(device)
+
+
+@triton.jit
+def _merge_two(best_a, second_a, best_b, second_b):
+    best = tl.maximum(best_a, best_b)
+    second = tl.maximum(tl.minimum(best_a, best_b), tl.maximum(second_a, second_b))
+    return best, second
+
+
+@triton.jit
+def _best_two(packed, AXIS: tl.constexpr, ONE_PASS: tl.constexpr):
+    """Largest and second largest along an axis; packed scores of a bin are all different."""
+    if ONE_PASS:
+        none = tl.full(packed.shape, _FLOOR * 2.0, tl.float32)
+        best, second = tl.reduce((packed, none), AXIS, _merge_two)
+    else:
+        best = tl.max(packed, axis=AXIS)
+        rest = tl.where(packed == tl.expand_dims(best, AXIS), _FLOOR * 2.0, packed)
+        second = tl.max(rest, axis=AXIS)
+    return best, second
+
+
+@triton.jit
+def _pack(score, position, WIDTH: tl.constexpr):
+    bits = score.to(tl.int32, bitcast=True) & (-WIDTH)
+    return (bits | position).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _filter_kernel(
+    left, right, bias, tiles, best_out, second_out,
+    n_pad, rows, first_row, n_tiles,
+    MAIN: tl.constexpr, SLOTS: tl.constexpr, WIDTH: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    TMA: tl.constexpr, ONE_PASS: tl.constexpr, MASK_SELF: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0)
+    layer = program // n_tiles
+    tile = tiles + (program % n_tiles) * 3
+    row_block = tl.load(tile)
+    col_block = tl.load(tile + 1)
+    flags = tl.load(tile + 2)
+    row = first_row + row_block * BM  # position of the tile's first row
+    col = col_block * BN
+    row_at = layer * n_pad + row
+    col_at = layer * n_pad + col
+    row_ids = tl.arange(0, BM)
+    col_ids = tl.arange(0, BN)
+
+    acc = tl.zeros((BM, BN), tl.float32)
+    if TMA:
+        for k in range(0, MAIN + 2 * SLOTS, BK):
+            a = left.load([row_at, k])
+            b = right.load([col_at, k + (k // MAIN) * SLOTS])
+            acc = tl.dot(a, b.T, acc)
+    else:
+        stride: tl.constexpr = MAIN + 3 * SLOTS
+        k_ids = tl.arange(0, BK)
+        a_rows = left + (row_at + row_ids).to(tl.int64)[:, None] * stride + k_ids[None, :]
+        b_rows = right + (col_at + col_ids).to(tl.int64)[None, :] * stride + k_ids[:, None]
+        for k in range(0, MAIN + 2 * SLOTS, BK):
+            a = tl.load(a_rows + k)
+            b = tl.load(b_rows + k + (k // MAIN) * SLOTS)
+            acc = tl.dot(a, b, acc)
+
+    bins = (n_pad // WIDTH).to(tl.int64)
+    scores = acc + tl.load(bias + col_at + col_ids)[None, :]
+    if MASK_SELF:  # noqa: SIM102  (one is a compile-time condition)
+        if flags >= 2:
+            own = (row + row_ids)[:, None] == (col + col_ids)[None, :]
+            scores = tl.where(own, _FLOOR, scores)
+    packed = _pack(scores, (col_ids % WIDTH)[None, :], WIDTH)
+    packed = tl.reshape(packed, (BM, BN // WIDTH, WIDTH))
+    best, second = _best_two(packed, 2, ONE_PASS)
+    bin_ids = col // WIDTH + tl.arange(0, BN // WIDTH)
+    at = (layer * bins + bin_ids)[None, :] * rows + (row - first_row + row_ids)[:, None]
+    tl.store(best_out + at, best)
+    tl.store(second_out + at, second)
+
+    if flags % 2 == 1:  # the tile's columns see its rows, too
+        scores_c = acc + tl.load(bias + row_at + row_ids)[:, None]
+        packed_c = _pack(scores_c, (row_ids % WIDTH)[:, None], WIDTH)
+        packed_c = tl.reshape(packed_c, (BM // WIDTH, WIDTH, BN))
+        best_c, second_c = _best_two(packed_c, 1, ONE_PASS)
+        bin_ids_c = row // WIDTH + tl.arange(0, BM // WIDTH)
+        at_c = (layer * bins + bin_ids_c)[:, None] * rows + (col + col_ids)[None, :]
+        tl.store(best_out + at_c, best_c)
+        tl.store(second_out + at_c, second_c)
+
+
+def filter_bins(
+    operands: Operands,
+    bins: Bins,
+    config: FilterConfig,
+    *,
+    first_row: int,
+    exclude_self: bool,
+) -> None:
+    """Fill ``bins`` for the strip of points that starts at position ``first_row``.
+
+    The strip's length is the tables' last dimension, a multiple of the tile; a strip of all
+    points uses the product's symmetry.
+    """
+    layers, n_pad, stride = operands.rows.shape
+    rows = bins.best.shape[2]
+    device = operands.rows.device
+    tiles = schedule(n_pad, rows, first_row, config.block_m, config.block_n, device)
+    left: Any = operands.rows
+    right: Any = operands.rows
+    if config.tma:
+        from triton.tools.tensor_descriptor import TensorDescriptor
+
+        flat = operands.rows.view(layers * n_pad, stride)
+        left = TensorDescriptor.from_tensor(flat, [config.block_m, config.block_k])
+        right = TensorDescriptor.from_tensor(flat, [config.block_n, config.block_k])
+    _filter_kernel[(tiles.shape[0] * layers,)](
+        left, right, operands.bias, tiles, bins.best, bins.second,
+        n_pad, rows, first_row, tiles.shape[0],
+        MAIN=operands.main, SLOTS=SLOTS, WIDTH=config.bin_width,
+        BM=config.block_m, BN=config.block_n, BK=config.block_k,
+        TMA=config.tma, ONE_PASS=config.one_pass, MASK_SELF=exclude_self,
+        num_warps=config.warps, num_stages=config.stages,
+    )  # fmt: skip

@@ -1,0 +1,317 @@
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,misc"
+"""Repair: rows the first pass could not prove, from their bins; then the final order.
+
+For an unproved row the bar is known (or nothing is, then it is -inf). Every bin entry that may
+reach it is scored in float64; of a bin whose second entry may reach it every point is scored, for
+it may hide more. What is left out is proved to lie beyond the bar, so every repaired row is exact,
+and in the worst case (all points equal) the repair is the full float64 computation. Unproved rows
+are found and worked off on the device: no synchronisation, and next to nothing where there are
+none.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+from ilo_fast.ops.triton_config import RowConfig
+from ilo_fast.ops.triton_filter import Bins
+from ilo_fast.ops.triton_prepare import Operands
+from ilo_fast.ops.triton_rescore import (
+    METRICS,
+    Lists,
+    list_slots,
+    pair_value,
+    tie_depth,
+    value_error,
+)
+from ilo_fast.ops.triton_select import upper_bound
+
+__all__ = ["repair", "sort_lists"]
+
+_PARTIAL_ENTRIES = 256  # partial list entries kept a row, whatever k
+
+
+@dataclass(frozen=True)
+class _Partial:
+    """Lists of the k nearest of each part of a row's bins: ``[rows, parts, KP]``."""
+
+    value: torch.Tensor
+    error: torch.Tensor
+    index: torch.Tensor
+    scored: torch.Tensor
+
+
+@triton.jit
+def _merge_nearest(
+    values, errors, indices, more_values, more_errors, more_indices, k, KP: tl.constexpr
+):
+    """The k nearest of a list and more candidates, by ops.exact's tiers; sorted. 1-d tensors."""
+    slot = tl.arange(0, KP)
+    out_values = tl.full((KP,), float("inf"), tl.float64)
+    out_errors = tl.zeros((KP,), tl.float64)
+    out_indices = tl.full((KP,), 2147483647, tl.int32)
+    head = tl.full((), -1.0e300, tl.float64)  # no tier yet: nothing is within reach of it
+    head_error = tl.full((), 0.0, tl.float64)
+    step = 0
+    while step < k:
+        tier = values - head <= 2.0 * tl.minimum(errors, head_error)
+        more_tier = more_values - head <= 2.0 * tl.minimum(more_errors, head_error)
+        left = tl.max(tier.to(tl.int32), axis=0) + tl.max(more_tier.to(tl.int32), axis=0)
+        if left == 0:  # the tier is used up: open the next
+            nearest = tl.minimum(tl.min(values, axis=0), tl.min(more_values, axis=0))
+            head = tl.where(nearest < float("inf"), nearest, -1.0e300)
+            head_error = tl.maximum(
+                tl.max(tl.where(values == nearest, errors, 0.0), axis=0),
+                tl.max(tl.where(more_values == nearest, more_errors, 0.0), axis=0),
+            )
+            tier = values - head <= 2.0 * tl.minimum(errors, head_error)
+            more_tier = more_values - head <= 2.0 * tl.minimum(more_errors, head_error)
+        index = tl.minimum(
+            tl.min(tl.where(tier, indices, 2147483647), axis=0),
+            tl.min(tl.where(more_tier, more_indices, 2147483647), axis=0),
+        )
+        taken = tier & (indices == index)
+        more_taken = more_tier & (more_indices == index)
+        value = tl.minimum(
+            tl.min(tl.where(taken, values, float("inf")), axis=0),
+            tl.min(tl.where(more_taken, more_values, float("inf")), axis=0),
+        )
+        error = tl.maximum(
+            tl.max(tl.where(taken, errors, 0.0), axis=0),
+            tl.max(tl.where(more_taken, more_errors, 0.0), axis=0),
+        )
+        out_values = tl.where(slot == step, value, out_values)
+        out_errors = tl.where(slot == step, error, out_errors)
+        out_indices = tl.where(slot == step, index, out_indices)
+        values = tl.where(taken, float("inf"), values)
+        more_values = tl.where(more_taken, float("inf"), more_values)
+        step += 1
+    return out_values, out_errors, out_indices
+
+
+@triton.jit
+def _repair_kernel(
+    x, factor, order, best, second, bar, todo, n_todo,
+    value_out, error_out, index_out, scored_out,
+    n, d, x_layer, x_row, n_bins, rows, first_row, k, per_part, programs,
+    DEPTH: tl.constexpr, METRIC: tl.constexpr, BITS: tl.constexpr, WIDTH: tl.constexpr,
+    KP: tl.constexpr, PARTS: tl.constexpr, SCAN: tl.constexpr, TILE: tl.constexpr,
+    DIMS: tl.constexpr, EXCLUDE_SELF: tl.constexpr,
+):  # fmt: skip
+    total = tl.load(n_todo) * PARTS
+    slot = tl.arange(0, KP)
+    item = tl.program_id(0).to(tl.int64)
+    while item < total:
+        part = (item % PARTS).to(tl.int32)
+        code = tl.load(todo + item // PARTS)  # layer * rows + row, int64
+        layer = code // rows
+        row = code % rows
+        point = tl.load(order + first_row + row)
+        own_bar = tl.load(bar + layer * n + point)
+        points = x + layer * x_layer
+        factors = factor + layer * n
+        own_factor = tl.load(factors + point)
+        table = layer * n_bins * rows + row
+        values = tl.full((KP,), float("inf"), tl.float64)
+        errors = tl.zeros((KP,), tl.float64)
+        indices = tl.full((KP,), 2147483647, tl.int32)
+        scored = tl.zeros((TILE,), tl.int32)
+
+        first_bin = part * per_part
+        end_bin = tl.minimum(first_bin + per_part, n_bins)
+        scan = first_bin + tl.arange(0, SCAN)
+        highest = tl.load(best + table + scan.to(tl.int64) * rows, mask=scan < end_bin, other=-3e38)
+        any_reach = (upper_bound(highest, BITS) >= own_bar) & (scan < end_bin)
+        if tl.max(any_reach.to(tl.int32), axis=0) > 0:
+            start = first_bin * WIDTH
+            while start < end_bin * WIDTH:
+                place = start + tl.arange(0, TILE)
+                inside = (place < n) & (place < end_bin * WIDTH)
+                at = table + (place // WIDTH).to(tl.int64) * rows
+                first = tl.load(best + at, mask=inside, other=-3e38)
+                reach = upper_bound(first, BITS) >= own_bar
+                # The best entry names its place in the low bits; only that point is scored ...
+                reach = reach & ((first.to(tl.int32, bitcast=True) ^ place) & (WIDTH - 1) == 0)
+                # ... unless the second reaches as well: then the bin may hide more.
+                then = tl.load(second + at, mask=inside, other=-3e38)
+                opened = upper_bound(then, BITS) >= own_bar
+                wanted = inside & (reach | opened)
+                other = tl.load(order + place, mask=wanted, other=0)
+                if EXCLUDE_SELF:
+                    wanted = wanted & (other != point)
+                if tl.max(wanted.to(tl.int32), axis=0) > 0:
+                    other_row = points + other.to(tl.int64) * x_row
+                    own_row = points + (other * 0 + point).to(tl.int64) * x_row
+                    other_factor = tl.load(factors + other, mask=wanted, other=0.0)
+                    value, size = pair_value(
+                        own_row, other_row, other_factor * 0.0 + own_factor, other_factor,
+                        wanted, d, METRIC, TILE, DIMS,
+                    )  # fmt: skip
+                    error = value_error(value, size, DEPTH, METRIC)
+                    value = tl.where(wanted, value, float("inf"))
+                    values, errors, indices = _merge_nearest(
+                        values, errors, indices, value, error, other, k, KP
+                    )
+                    scored += wanted.to(tl.int32)
+                start += TILE
+        own_list = item * KP + slot
+        tl.store(value_out + own_list, values)
+        tl.store(error_out + own_list, errors)
+        tl.store(index_out + own_list, indices)
+        tl.store(scored_out + item, tl.sum(scored, axis=0))
+        item += programs
+
+
+@triton.jit
+def _join_kernel(
+    order, todo, n_todo, value_in, error_in, index_in, scored_in,
+    value_out, error_out, index_out, proved_out, scored_out,
+    n, rows, first_row, k, programs, KP: tl.constexpr, PARTS: tl.constexpr,
+):  # fmt: skip
+    total = tl.load(n_todo)
+    slot = tl.arange(0, KP)
+    item = tl.program_id(0).to(tl.int64)
+    while item < total:
+        code = tl.load(todo + item)
+        point = tl.load(order + first_row + code % rows)
+        at = item * PARTS * KP + slot
+        values = tl.load(value_in + at)
+        errors = tl.load(error_in + at)
+        indices = tl.load(index_in + at)
+        scored = tl.load(scored_in + item * PARTS)
+        part = 1
+        while part < PARTS:
+            at += KP
+            more = tl.load(value_in + at)
+            if tl.min(more, axis=0) < float("inf"):
+                values, errors, indices = _merge_nearest(
+                    values, errors, indices, more, tl.load(error_in + at),
+                    tl.load(index_in + at), k, KP,
+                )  # fmt: skip
+            scored += tl.load(scored_in + item * PARTS + part)
+            part += 1
+        out = (code // rows) * n + point
+        tl.store(value_out + out * k + slot, values, mask=slot < k)
+        tl.store(error_out + out * k + slot, errors, mask=slot < k)
+        tl.store(index_out + out * k + slot, indices, mask=slot < k)
+        tl.store(proved_out + out, True)
+        tl.store(scored_out + out, tl.load(scored_out + out) + scored)
+        item += programs
+
+
+def repair(
+    x: torch.Tensor,
+    operands: Operands,
+    bins: Bins,
+    lists: Lists,
+    *,
+    first_row: int,
+    exclude_self: bool,
+    config: RowConfig,
+) -> torch.Tensor:
+    """Make every row of the strip exact; returns how many were repaired, int64 ``[layers]``."""
+    layers, n, d = x.shape
+    _, n_bins, rows = bins.best.shape
+    k, device = lists.index.shape[2], x.device
+    slots = list_slots(k)
+    here = min(rows, n - first_row)
+    points = operands.order[first_row : first_row + here].to(torch.int64)
+    unproved = torch.zeros(layers, rows, dtype=torch.bool, device=device)
+    unproved[:, :here] = ~lists.proved[:, points]
+    flat = unproved.view(-1)
+    rank = torch.cumsum(flat, dim=0)
+    # Unproved rows to the front in order, all others to one cell behind the end.
+    todo = torch.empty(flat.numel() + 1, dtype=torch.int64, device=device)
+    codes = torch.arange(flat.numel(), device=device)
+    todo.scatter_(0, torch.where(flat, rank - 1, flat.numel()), codes)
+    n_todo = rank[-1:]
+
+    parts = min(max(1, _PARTIAL_ENTRIES // slots), n_bins, config.repair_parts)
+    per_part = triton.cdiv(n_bins, parts)
+    items = layers * here * parts
+
+    def partial(dtype: torch.dtype, columns: int) -> torch.Tensor:
+        return torch.empty(items, columns, dtype=dtype, device=device)
+
+    kept = _Partial(
+        value=partial(torch.float64, slots),
+        error=partial(torch.float64, slots),
+        index=partial(torch.int32, slots),
+        scored=partial(torch.int32, 1),
+    )
+    programs = min(config.repair_programs, items)
+    tile = max(bins.width, config.repair_points)
+    _repair_kernel[(programs,)](
+        x, operands.factor, operands.order, bins.best, bins.second, lists.bar, todo, n_todo,
+        kept.value, kept.error, kept.index, kept.scored,
+        n, d, x.stride(0), x.stride(1), n_bins, rows, first_row, k, per_part, programs,
+        DEPTH=tie_depth(d, operands.metric), METRIC=METRICS[operands.metric],
+        BITS=bins.width.bit_length() - 1, WIDTH=bins.width,
+        KP=slots, PARTS=parts, SCAN=triton.next_power_of_2(per_part), TILE=tile,
+        DIMS=config.repair_dims, EXCLUDE_SELF=exclude_self, num_warps=4,
+        enable_fp_fusion=False,  # as in rescore: the same values
+    )  # fmt: skip
+    _join_kernel[(min(config.repair_programs, layers * here),)](
+        operands.order, todo, n_todo, kept.value, kept.error, kept.index, kept.scored,
+        lists.value, lists.error, lists.index, lists.proved, lists.scored,
+        n, rows, first_row, k, min(config.repair_programs, layers * here),
+        KP=slots, PARTS=parts, num_warps=1,
+    )  # fmt: skip
+    return unproved.sum(dim=1)
+
+
+@triton.jit
+def _sort_kernel(
+    value_in, error_in, index_in, value_out, index_out, total, k,
+    KP: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    slot = tl.arange(0, KP)[None, :]
+    at = row[:, None] * k + slot
+    mask = (row < total)[:, None] & (slot < k)
+    free = tl.load(value_in + at, mask=mask, other=float("inf"))
+    errors = tl.load(error_in + at, mask=mask, other=0.0)
+    indices = tl.load(index_in + at, mask=mask, other=2147483647)
+    out_values = tl.zeros((ROWS, KP), tl.float64)
+    out_indices = tl.zeros((ROWS, KP), tl.int32)
+    head = tl.full((ROWS,), -1.0e300, tl.float64)
+    head_error = tl.zeros((ROWS,), tl.float64)
+    step = 0
+    while step < k:
+        allowed = 2.0 * tl.minimum(errors, head_error[:, None])
+        tier = free - head[:, None] <= allowed
+        fresh = tl.max(tier.to(tl.int32), axis=1) == 0
+        nearest = tl.min(free, axis=1)
+        nearest = tl.where(nearest < float("inf"), nearest, -1.0e300)
+        at_head = free == nearest[:, None]
+        nearest_error = tl.max(tl.where(at_head, errors, 0.0), axis=1)
+        head = tl.where(fresh, nearest, head)
+        head_error = tl.where(fresh, nearest_error, head_error)
+        allowed = 2.0 * tl.minimum(errors, head_error[:, None])
+        tier = free - head[:, None] <= allowed
+        index = tl.min(tl.where(tier, indices, 2147483647), axis=1)
+        out_values = tl.where(slot == step, head[:, None], out_values)
+        out_indices = tl.where(slot == step, index[:, None], out_indices)
+        free = tl.where(tier & (indices == index[:, None]), float("inf"), free)
+        step += 1
+    tl.store(value_out + at, out_values, mask=mask)
+    tl.store(index_out + at, out_indices.to(tl.int64), mask=mask)
+
+
+def sort_lists(lists: Lists, config: RowConfig) -> tuple[torch.Tensor, torch.Tensor]:
+    """Values float64 and indices int64 ``[layers, n, k]`` in ops.exact's order.
+
+    Tiers of values equal to within rounding, lower index first in a tier; every member has its
+    tier's first value.
+    """
+    layers, n, k = lists.index.shape
+    values = torch.empty_like(lists.value)
+    indices = torch.empty(layers, n, k, dtype=torch.int64, device=values.device)
+    rows = config.sort_rows
+    _sort_kernel[(triton.cdiv(layers * n, rows),)](
+        lists.value, lists.error, lists.index, values, indices, layers * n, k,
+        KP=list_slots(k), ROWS=rows, num_warps=1,
+    )  # fmt: skip
+    return values, indices

@@ -1,0 +1,270 @@
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,misc"
+"""Re-score: float64 values of the candidates a row's bound leaves open, and the row's proof.
+
+A pair's value is the one of ``ops.exact``: half the squared distance of the (normalised) points,
+or minus their inner product, in float64. Candidates are visited from the highest upper bound down;
+once k are known, only those whose upper bound still reaches the k-th best are scored. A row is
+proved when nothing the bins hide, and nothing below the line the list was cut at, can reach it.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+from ilo_fast.ops.triton_config import RowConfig
+from ilo_fast.ops.triton_prepare import Operands
+from ilo_fast.ops.triton_select import LAST_KEPT, Candidates, upper_bound
+
+__all__ = [
+    "METRICS",
+    "Lists",
+    "allocate_lists",
+    "list_slots",
+    "pair_value",
+    "rescore",
+    "tie_depth",
+    "value_error",
+]
+
+_LAST_KEPT = tl.constexpr(LAST_KEPT)
+METRICS = {"cosine": 0, "euclidean": 1, "inner_product": 2}
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Unordered lists by original index: value and its error bound float64, index int32
+    ``[layers, n, k]``; proved bool, scored int32, bar float64 ``[layers, n]``. bar: the score (in
+    the row's own units) that a point must be able to reach to be among the k nearest; ``-inf``
+    before k are known."""
+
+    value: torch.Tensor
+    error: torch.Tensor
+    index: torch.Tensor
+    proved: torch.Tensor
+    scored: torch.Tensor
+    bar: torch.Tensor
+
+
+def allocate_lists(layers: int, n: int, k: int, device: torch.device) -> Lists:
+    """Uninitialised lists; ``rescore`` writes every row."""
+    return Lists(
+        value=torch.empty(layers, n, k, dtype=torch.float64, device=device),
+        error=torch.empty(layers, n, k, dtype=torch.float64, device=device),
+        index=torch.empty(layers, n, k, dtype=torch.int32, device=device),
+        proved=torch.empty(layers, n, dtype=torch.bool, device=device),
+        scored=torch.empty(layers, n, dtype=torch.int32, device=device),
+        bar=torch.empty(layers, n, dtype=torch.float64, device=device),
+    )
+
+
+@triton.jit
+def value_error(value, size_product, DEPTH: tl.constexpr, METRIC: tl.constexpr):
+    """Bound of a value's rounding error (ops.exact.tie_error with this kernel's depth)."""
+    unit = 2.0**-53
+    if METRIC == 0:
+        error = 2.0 * DEPTH * unit * value + 3.0 * unit * tl.sqrt(2.0 * tl.abs(value))
+        error += DEPTH * DEPTH * unit * unit
+    elif METRIC == 1:
+        error = tl.abs(value) * (DEPTH * unit) + 2.0**-1000
+    else:
+        error = size_product * (DEPTH * unit) + 2.0**-1000
+    return error
+
+
+@triton.jit
+def pair_value(
+    a_row, b_row, a_factor, b_factor, wanted, d,
+    METRIC: tl.constexpr, ROWS: tl.constexpr, DIMS: tl.constexpr,
+):  # fmt: skip
+    """float64 values ``[ROWS]`` of pairs of rows, and the product of their norms (metric 2)."""
+    total = tl.zeros((ROWS,), tl.float64)
+    a_size = tl.zeros((ROWS,), tl.float64)
+    b_size = tl.zeros((ROWS,), tl.float64)
+    start = 0
+    while start < d:
+        j = start + tl.arange(0, DIMS)
+        mask = wanted[:, None] & (j < d)[None, :]
+        a = tl.load(a_row[:, None] + j[None, :], mask=mask, other=0.0).to(tl.float64)
+        b = tl.load(b_row[:, None] + j[None, :], mask=mask, other=0.0).to(tl.float64)
+        a = a * a_factor[:, None]
+        b = b * b_factor[:, None]
+        if METRIC == 2:
+            total -= tl.sum(a * b, axis=1)
+            a_size += tl.sum(a * a, axis=1)
+            b_size += tl.sum(b * b, axis=1)
+        else:
+            total += tl.sum((a - b) * (a - b), axis=1)
+        start += DIMS
+    if METRIC == 0:  # a zero vector has similarity 0 to everything
+        total = tl.where((a_factor == 0) | (b_factor == 0), 1.0, total * 0.5)
+    elif METRIC == 1:
+        total = total * 0.5
+    return total, tl.sqrt(a_size * b_size)
+
+
+@triton.jit
+def keep_nearest(values, errors, indices, filled, value, error, index, wanted, k, KP: tl.constexpr):
+    """Put one candidate a row into lists ``[ROWS, KP]`` of the k nearest, ties to the lower index.
+
+    The candidate replaces the list's worst entry when it is nearer by more than rounding, or when
+    the two are equal to within rounding and its index is lower.
+    """
+    slot = tl.arange(0, KP)[None, :]
+    in_list = slot < k
+    full = filled >= k
+    values_or_zero = tl.where(slot < filled[:, None], values, 0.0)  # no inf - inf below
+    worst = tl.max(tl.where(in_list, values, -float("inf")), axis=1)
+    worst = tl.where(full, worst, 0.0)
+    is_worst = in_list & (values == worst[:, None])
+    worst_error = tl.max(tl.where(is_worst, errors, 0.0), axis=1)
+    allowed = 2.0 * tl.minimum(errors, worst_error[:, None])
+    level = in_list & (worst[:, None] - values_or_zero <= allowed)
+    last = tl.max(tl.where(level, indices, -1), axis=1)  # the one to go: highest index
+    allowed = 2.0 * tl.minimum(error, worst_error)
+    nearer = worst - value > allowed
+    tied = tl.abs(worst - value) <= allowed
+    better = nearer | (tied & (index < last))
+    put = wanted & (better | (filled < k))
+    target = tl.where(full[:, None], level & (indices == last[:, None]), slot == filled[:, None])
+    target = target & put[:, None]
+    values = tl.where(target, value[:, None], values)
+    errors = tl.where(target, error[:, None], errors)
+    indices = tl.where(target, index[:, None], indices)
+    filled = tl.where(wanted & (filled < k), filled + 1, filled)
+    return values, errors, indices, filled
+
+
+@triton.jit
+def bar_of(
+    values, errors, filled, k, shift, SCALE_SQ: tl.constexpr, METRIC: tl.constexpr, KP: tl.constexpr
+):
+    """Score that a point outside the list must be able to reach to change it."""
+    in_list = tl.arange(0, KP)[None, :] < k
+    far = tl.max(tl.where(in_list, values + 4.0 * errors, -float("inf")), axis=1)
+    similarity = -far
+    if METRIC == 0:
+        similarity = 1.0 - far
+    return tl.where(filled >= k, similarity * SCALE_SQ - shift, -float("inf"))
+
+
+@triton.jit
+def _rescore_kernel(
+    x, factor, order, shift, score, place, count, line,
+    value_out, error_out, index_out, proved_out, scored_out, bar_out,
+    n, n_pad, d, x_layer, x_row, rows, first_row, k,
+    SCALE: tl.constexpr, DEPTH: tl.constexpr,
+    METRIC: tl.constexpr, BITS: tl.constexpr, CAPACITY: tl.constexpr, KP: tl.constexpr,
+    ROWS: tl.constexpr, DIMS: tl.constexpr,
+):  # fmt: skip
+    layer = tl.program_id(1).to(tl.int64)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    position = first_row + row
+    real = (row < rows) & (position < n)
+    point = tl.load(order + position, mask=real, other=0)
+    points = x + layer * x_layer
+    factors = factor + layer * n
+    own_row = points + point.to(tl.int64) * x_row
+    own_factor = tl.load(factors + point, mask=real, other=0.0)
+    shifts = tl.load(shift + layer * n_pad + position, mask=real, other=0.0)
+
+    entry = tl.arange(0, CAPACITY)[None, :]
+    total = tl.load(count + layer * rows + row, mask=real, other=0)
+    at = (layer * rows + row.to(tl.int64))[:, None] * CAPACITY + entry
+    listed = entry < total[:, None]
+    places = tl.load(place + at, mask=listed, other=0)
+    uppers = upper_bound(tl.load(score + at, mask=listed, other=0.0), BITS)
+    uppers = tl.where(listed, uppers, -float("inf"))
+    last_kept = listed & (places >= _LAST_KEPT)
+    places = places & (_LAST_KEPT - 1)
+
+    values = tl.full((ROWS, KP), float("inf"), tl.float64)
+    errors = tl.zeros((ROWS, KP), tl.float64)
+    indices = tl.full((ROWS, KP), 2147483647, tl.int32)
+    filled = tl.zeros((ROWS,), tl.int32)
+    scored = tl.zeros((ROWS,), tl.int32)
+    bar = tl.full((ROWS,), -float("inf"), tl.float64)
+    rest = uppers
+    highest = tl.max(rest, axis=1)
+    wanted = (highest > -float("inf")) & (highest >= bar)
+    while tl.max(wanted.to(tl.int32), axis=0) > 0:
+        here = tl.min(tl.where(rest == highest[:, None], entry, CAPACITY), axis=1)
+        chosen = entry == here[:, None]
+        other = tl.sum(tl.where(chosen, places, 0), axis=1)
+        other = tl.load(order + other, mask=wanted, other=0)
+        other_row = points + other.to(tl.int64) * x_row
+        other_factor = tl.load(factors + other, mask=wanted, other=0.0)
+        value, size = pair_value(
+            own_row, other_row, own_factor, other_factor, wanted, d, METRIC, ROWS, DIMS
+        )
+        error = value_error(value, size, DEPTH, METRIC)
+        values, errors, indices, filled = keep_nearest(
+            values, errors, indices, filled, value, error, other, wanted, k, KP
+        )
+        bar = bar_of(values, errors, filled, k, shifts, SCALE * SCALE, METRIC, KP)
+        scored += wanted.to(tl.int32)
+        rest = tl.where(chosen, -float("inf"), rest)
+        highest = tl.max(rest, axis=1)
+        wanted = (highest > -float("inf")) & (highest >= bar)
+
+    below = upper_bound(tl.load(line + layer * rows + row, mask=real, other=0.0), BITS)
+    hidden = tl.max(tl.where(last_kept, uppers, -float("inf")), axis=1)
+    proved = (filled >= k) & (total <= CAPACITY) & (below < bar) & (hidden < bar)
+    out = layer * n + point
+    slot = tl.arange(0, KP)[None, :]
+    stored = real[:, None] & (slot < k)
+    tl.store(value_out + out[:, None] * k + slot, values, mask=stored)
+    tl.store(error_out + out[:, None] * k + slot, errors, mask=stored)
+    tl.store(index_out + out[:, None] * k + slot, indices, mask=stored)
+    tl.store(proved_out + out, proved, mask=real)
+    tl.store(scored_out + out, scored, mask=real)
+    tl.store(bar_out + out, bar, mask=real)
+
+
+def rescore(
+    x: torch.Tensor,
+    operands: Operands,
+    candidates: Candidates,
+    lists: Lists,
+    *,
+    first_row: int,
+    bin_width: int,
+    config: RowConfig,
+) -> None:
+    """Write the lists of the strip's points, proved or not."""
+    layers, n, d = x.shape
+    rows = candidates.score.shape[1]
+    k = lists.index.shape[2]
+    grid = (triton.cdiv(rows, config.score_rows), layers)
+    _rescore_kernel[grid](
+        x, operands.factor, operands.order, operands.shift,
+        candidates.score, candidates.place, candidates.count, candidates.line,
+        lists.value, lists.error, lists.index, lists.proved, lists.scored, lists.bar,
+        n, operands.rows.shape[1], d, x.stride(0), x.stride(1), rows, first_row, k,
+        SCALE=operands.scale, DEPTH=tie_depth(d, operands.metric),
+        METRIC=METRICS[operands.metric], BITS=bin_width.bit_length() - 1,
+        CAPACITY=config.capacity, KP=list_slots(k),
+        ROWS=config.score_rows, DIMS=config.score_dims, num_warps=config.score_warps,
+        enable_fp_fusion=False,  # copies of a point must have distance 0, and both orders one value
+    )  # fmt: skip
+
+
+def list_slots(k: int) -> int:
+    """Registers a list of k takes: a power of two.
+
+    >>> list_slots(5), list_slots(8)
+    (8, 8)
+    """
+    return 1 << max(0, k - 1).bit_length()
+
+
+def tie_depth(d: int, metric: str) -> float:
+    """The depth in ``ops.exact``'s tie rule, the same on every backend so that lists agree.
+
+    >>> tie_depth(4096, "cosine")
+    17.0
+    """
+    depth = max(1, math.ceil(math.log2(d)))
+    return float(depth + (3 if metric == "inner_product" else 5))
