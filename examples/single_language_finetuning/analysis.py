@@ -1,0 +1,2 @@
+def summarise(*a):
+    raise SystemExit("todo")

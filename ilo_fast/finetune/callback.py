@@ -1,0 +1,94 @@
+"""Watch alignment from a `transformers.Trainer`."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from ilo_fast.errors import InputError
+from ilo_fast.finetune.watch import Watch
+from ilo_fast.results import Result
+
+__all__ = ["ILOCallback"]
+
+
+class ILOCallback(TrainerCallback):  # type: ignore[misc]
+    """Score a parallel corpus on the model while a `transformers.Trainer` trains it.
+
+    Before training, at chosen steps and after it, every layer and language is scored on the model
+    as it stands; the model's modes, random states, gradients and hooks are left as they were.
+    ``ilo/early``, ``bridge/middle`` and the like go to the Trainer's loggers and its log history,
+    and the whole table, with a ``step`` column, to ``alignment.parquet`` in its output folder,
+    whole after each scoring.
+
+    Under data parallelism the first process scores its replica while the others wait. Sharded
+    parameters (FSDP, DeepSpeed ZeRO-3) are refused: score the checkpoints instead.
+
+    Parameters
+    ----------
+    corpus, **options
+        As of `ilo_fast.finetune.Watch`: ``every="auto"``, ``overhead=0.02``, ``groups``, ``out``,
+        ``tokenizer`` (default: the Trainer's ``processing_class``), ``languages``, ``limit``, …
+
+    Examples
+    --------
+    >>> from ilo_fast.finetune import ILOCallback
+    >>> callback = ILOCallback("demo", every=100)
+    >>> callback.attach(trainer)  # doctest: +SKIP
+    >>> trainer.train()  # doctest: +SKIP
+    """
+
+    def __init__(self, corpus: Any = "demo", **options: Any) -> None:
+        self.watch = Watch(corpus, **options)
+        self._trainer: Any = None
+
+    def attach(self, trainer: Any) -> "ILOCallback":
+        """Join ``trainer``'s callbacks, with its loggers within reach; returns itself.
+
+        transformers tells callbacks nothing of the Trainer, so a callback that is only passed in
+        ``callbacks=[...]`` could not log.
+        """
+        if self not in trainer.callback_handler.callbacks:
+            trainer.add_callback(self)
+        self._trainer = trainer
+        return self
+
+    @property
+    def result(self) -> Result:
+        """All that is scored so far, with a ``step`` column."""
+        return self.watch.result
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._trainer is None:
+            raise InputError(
+                "ILOCallback: call callback.attach(trainer) before trainer.train(), so that it can "
+                "reach the Trainer's loggers"
+            )
+        _refuse_sharded(args)
+        if not state.is_world_process_zero:
+            return
+        tokenizer = kwargs.get("processing_class")
+        out = Path(args.output_dir) / "alignment.parquet"
+        self.watch.begin(kwargs["model"], tokenizer, state.global_step, out)
+        if state.global_step == 0:
+            self._score(kwargs["model"], state)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero and self.watch.due(state.global_step):
+            self._score(kwargs["model"], state)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero and not self.watch.scored(state.global_step):
+            self._score(kwargs["model"], state)
+
+    def _score(self, model: Any, state: Any) -> None:
+        self._trainer.log(self.watch.measure(model, state.global_step))
+
+
+def _refuse_sharded(args: Any) -> None:
+    sharded = [name for name in ("fsdp", "deepspeed") if getattr(args, name, None)]
+    if sharded:
+        raise InputError(
+            f"ILOCallback: the parameters are sharded ({sharded[0]}), so no process has the whole "
+            "model to score; score the checkpoints with `ilo-fast score` or `ilo-fast scan`"
+        )

@@ -1,0 +1,185 @@
+"""How scores changed from before a training to after it, with intervals."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ilo_fast.alignment.fragments import other_languages
+from ilo_fast.alignment.translation import first_translation
+from ilo_fast.errors import InputError
+from ilo_fast.lists import Label, index_lists, label_codes
+
+__all__ = ["SCORES", "Change", "score_change"]
+
+SCORES = ("bridge", "reach", "ilo", "translation_hit", "same_language")
+
+
+@dataclass(frozen=True)
+class Change:
+    """After minus before, the mean over a group of languages; float64 arrays ``[layers]``.
+
+    ``estimate`` is the mean over runs, ``low`` and ``high`` its interval over sentences, ``runs``
+    ``[runs, layers]`` the change of each run on its own, whose spread is that between seeds.
+    """
+
+    estimate: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    runs: np.ndarray
+
+
+def score_change(
+    before: Any,
+    after: Sequence[Any],
+    languages: Any,
+    sentences: Any,
+    *,
+    groups: Mapping[str, Sequence[Label]] | None = None,
+    threshold: int = 3,
+    samples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, dict[str, Change]]:
+    """Change of bridge, reach, ILO, translation hit and same-language share, layer by layer.
+
+    A paired bootstrap: each draw takes as many parallel sentences as there are, with replacement
+    and in all their languages at once, and scores the neighbours before and after on that same
+    draw; the interval holds the middle ``level`` of the differences. Pairing takes out what the
+    choice of sentences does to both sides alike. The neighbour lists themselves are fixed, and
+    runs are averaged, not drawn: the interval is about sentences, `Change.runs` about seeds.
+
+    Parameters
+    ----------
+    before
+        Neighbour indices ``[layers, n, k]`` (or a `Neighbors`) of the model before training.
+    after
+        The same of each trained model, one a seed, over the same points.
+    languages, sentences
+        n labels each; points that share a sentence are translations of each other.
+    groups
+        Names of groups to the languages in them; ``"all"`` is added. Default: ``"all"`` alone.
+    threshold
+        Other languages a point must see to bridge.
+
+    Returns
+    -------
+    dict
+        Group name → score name → `Change`.
+
+    Raises
+    ------
+    InputError
+        On shapes that differ, unknown languages in a group, or no run at all.
+
+    Examples
+    --------
+    >>> before, after = [[[2], [3], [0], [1]]], [[[1], [0], [3], [2]]]
+    >>> got = score_change(before, after, ["a", "a", "b", "b"], [0, 1, 0, 1], threshold=1)
+    >>> got["all"]["translation_hit"].estimate, got["all"]["translation_hit"].high
+    (array([-1.]), array([-1.]))
+    """
+    start = index_lists(before, "before").cpu()
+    if not after:
+        raise InputError("after must hold the neighbours of at least one run, got none")
+    if samples < 1 or not 0 < level < 1:
+        raise InputError(
+            f"samples must be at least 1 and level between 0 and 1, got {samples} and {level}"
+        )
+    ends = [index_lists(run, f"after[{number}]").cpu() for number, run in enumerate(after)]
+    for number, run in enumerate(ends):
+        if run.shape != start.shape:
+            raise InputError(
+                f"after[{number}] must have before's shape {list(start.shape)}, got "
+                f"{list(run.shape)}"
+            )
+    n = start.shape[1]
+    names, language = label_codes(languages, n)
+    found, sentence = label_codes(sentences, n, "sentences")
+    chosen = _groups(groups, names)
+
+    weights = _draws(len(found), samples, seed)
+    base = _scores(start, language, sentence, weights, len(names), threshold)
+    runs = [_scores(run, language, sentence, weights, len(names), threshold) for run in ends]
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    result: dict[str, dict[str, Change]] = {}
+    for group, members in chosen.items():
+        result[group] = {}
+        for name in SCORES:
+            # [runs, draws, layers]; the first draw takes every sentence once
+            moved = np.stack(
+                [np.nanmean((run[name] - base[name])[:, :, members], axis=2) for run in runs]
+            )
+            mean = moved.mean(axis=0)
+            low, high = np.nanquantile(mean[1:], tails, axis=0)
+            result[group][name] = Change(mean[0], low, high, moved[:, 0])
+    return result
+
+
+def _groups(
+    groups: Mapping[str, Sequence[Label]] | None, names: tuple[Label, ...]
+) -> dict[str, list[int]]:
+    chosen = {"all": list(range(len(names)))}
+    for group, members in (groups or {}).items():
+        unknown = [member for member in members if member not in names]
+        if unknown or not members:
+            raise InputError(
+                f"groups[{group!r}] must name languages among {list(names)}, got {list(members)}"
+            )
+        chosen[group] = [names.index(member) for member in members]
+    return chosen
+
+
+def _draws(sentences: int, samples: int, seed: int) -> np.ndarray:
+    """How often each sentence was drawn ``[1 + samples, sentences]``; first, each once."""
+    drawn = np.random.default_rng(seed).multinomial(
+        sentences, np.full(sentences, 1 / sentences), samples
+    )
+    return np.concatenate([np.ones((1, sentences), dtype=drawn.dtype), drawn]).astype(np.float64)
+
+
+def _scores(
+    indices: torch.Tensor,
+    language: torch.Tensor,
+    sentence: torch.Tensor,
+    weights: np.ndarray,
+    count: int,
+    threshold: int,
+) -> dict[str, np.ndarray]:
+    """Each score under each draw, float64 ``[draws, layers, languages]``."""
+    layers, n, k = indices.shape
+    lang, sent = language.numpy(), sentence.numpy()
+    shape = (len(weights), layers, count)
+    scores = {name: np.zeros(shape) for name in SCORES}
+    for layer in range(layers):
+        lists = indices[layer]
+        seen = np.zeros((n, count), dtype=bool)
+        np.put_along_axis(seen, lang[lists.numpy()], True, axis=1)
+        seen[np.arange(n), lang] = False
+        values = np.stack(
+            [
+                other_languages(lists.numpy(), lang) >= threshold,
+                (first_translation(lists, language, sentence) < k).numpy(),
+                (lang[lists.numpy()] == lang[:, None]).mean(axis=1),
+            ],
+            axis=1,
+        )
+        for code in range(count):
+            points = np.flatnonzero(lang == code)
+            weight = weights[:, sent[points]]
+            drawn = weight.sum(axis=1)
+            with np.errstate(invalid="ignore"):  # a draw without this language: NaN, left out
+                means = weight @ values[points] / drawn[:, None]
+            reached = (weight @ seen[points] > 0).sum(axis=1) / (count - 1.0)
+            reached[drawn == 0] = np.nan
+            for name, column in zip(
+                ("bridge", "translation_hit", "same_language"), means.T, strict=True
+            ):
+                scores[name][:, layer, code] = column
+            scores["reach"][:, layer, code] = reached
+    total = scores["bridge"] + scores["reach"]
+    product = 2 * scores["bridge"] * scores["reach"]
+    np.divide(product, total, out=scores["ilo"], where=total != 0)
+    return scores

@@ -1,0 +1,136 @@
+"""Score a model that is in memory, in the middle of its training, and leave no trace."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ilo_fast.activations import ActivationStore, extract
+from ilo_fast.alignment import same_language, translation_hit
+from ilo_fast.corpora import Corpus
+from ilo_fast.ilo import ilo_scores
+from ilo_fast.layers import LayerSpec
+from ilo_fast.neighbors import knn
+from ilo_fast.results import COLUMNS
+
+__all__ = ["ScoreOptions", "Scored", "score_in_place", "untouched"]
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """How points are made and scored; the names and defaults of `ilo_fast.score`."""
+
+    k: int = 5
+    threshold: int = 3
+    layers: LayerSpec = None
+    metric: str = "cosine"
+    pool: str = "mean"
+    batch_tokens: Any = "auto"
+    backend: str = "auto"
+    truncate: bool = False
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One scoring: the columns of `ilo_fast.Result`, and the neighbours they came from.
+
+    ``columns`` maps each of `ilo_fast.results.COLUMNS` to a list, one entry a (layer, language);
+    ``indices`` is int64 ``[layers, points, k]`` on the CPU; ``extraction`` says how the states were
+    made; ``backend`` names what searched.
+    """
+
+    columns: dict[str, list[Any]]
+    indices: np.ndarray
+    layers: tuple[int, ...]
+    extraction: dict[str, Any]
+    backend: str
+
+
+def score_in_place(
+    model: nn.Module, tokenizer: Any, corpus: Corpus, name: str, options: ScoreOptions
+) -> Scored:
+    """Score ``corpus`` on ``model`` as it stands; inside `untouched` where it goes on training.
+
+    One layer's states at a time are on the model's device for the search, all of them in the store.
+    """
+    store = extract(
+        model,
+        tokenizer,
+        corpus,
+        layers=options.layers,
+        pool=options.pool,
+        batch_tokens=options.batch_tokens,
+        truncate=options.truncate,
+    )
+    return score_store(store, corpus, name, options, _device(model))
+
+
+def score_store(
+    store: ActivationStore, corpus: Corpus, name: str, options: ScoreOptions, device: torch.device
+) -> Scored:
+    """Neighbours and scores of states already extracted, layer by layer."""
+    columns: dict[str, list[Any]] = {column: [] for column in COLUMNS}
+    indices, backends = [], []
+    ids, sentences = corpus.language_ids, corpus.sentence_ids
+    count = corpus.n_languages
+    for layer, states in zip(store.layers, store.states, strict=True):
+        found = knn(states.to(device), options.k, metric=options.metric, backend=options.backend)
+        scores = ilo_scores(found, ids.tolist(), threshold=options.threshold)
+        certified = torch.as_tensor(found.certified).view(count, -1).double().mean(dim=1)
+        rows = {
+            "model": [name] * count,
+            "layer": [layer] * count,
+            "language": corpus.languages,
+            "n_points": scores.n_points,
+            "k": [found.k] * count,
+            "threshold": [options.threshold] * count,
+            "metric": [found.metric] * count,
+            "bridge": scores.bridge[0],
+            "reach": scores.reach[0],
+            "reach_count": scores.reach_count[0],
+            "ilo": scores.ilo[0],
+            "translation_hit": translation_hit(found, ids, sentences)[0],
+            "same_language": same_language(found, ids)[0],
+            "certified": certified.tolist(),
+        }
+        for column, values in rows.items():
+            columns[column].extend(values)
+        indices.append(torch.as_tensor(found.indices).cpu().numpy())
+        backends.append(found.backend)
+    return Scored(
+        columns=columns,
+        indices=np.stack(indices),
+        layers=store.layers,
+        extraction=store.record,
+        backend=", ".join(dict.fromkeys(backends)),
+    )
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Put back what a scoring could change, however it ends.
+
+    The mode of every module (parts may be in evaluation mode on their own), Python's, NumPy's and
+    torch's random states (of the devices the model is on). Gradients are not touched: nothing in
+    between runs a backward pass.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 (the global one)
+    cards = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
+    try:
+        with torch.random.fork_rng(devices=cards):
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device

@@ -1,0 +1,223 @@
+"""When to score a model in training, what to log of it, and the table that grows with it."""
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from torch import nn
+
+from ilo_fast import environment
+from ilo_fast.corpora import Corpus, load_corpus
+from ilo_fast.errors import InputError, ModelError
+from ilo_fast.finetune.parts import unwrap
+from ilo_fast.finetune.scoring import ScoreOptions, score_in_place, untouched
+from ilo_fast.layers import LayerSpec, parse_layers, resolve_layers
+from ilo_fast.models import find_backbone
+from ilo_fast.results import Result, from_columns, read_parquet
+
+__all__ = ["LOGGED", "Watch"]
+
+LOGGED = ("ilo", "bridge", "reach", "translation_hit")
+"""The scores that go to the loggers, as ``score/group``."""
+
+
+class Watch:
+    """What the callbacks of the training frameworks share; use one of those.
+
+    Parameters
+    ----------
+    corpus
+        The parallel text to score: a folder, a table, ``"flores"``, ``"demo"`` or a `Corpus`.
+    tokenizer
+        The model's; None where the framework knows it.
+    every
+        ``"auto"``: as often as ``overhead`` allows. A number: every so many optimiser steps.
+        Several numbers: at those steps.
+    overhead
+        With ``"auto"``, the most time to spend on scoring as a share of the time spent training.
+        The first scoring, before training, and the last, after it, are always done and counted:
+        what comes between them waits until the share allows it.
+    groups
+        Names of groups of layers to layers, each logged as means over its layers and all
+        languages. Default: ``early``, ``middle`` and ``late`` thirds of the layers (not entry 0,
+        the embedding output).
+    out
+        Where the table goes, a ``.parquet`` file; None for the framework's own folder.
+    name
+        The model's name in the table; None takes its configuration's.
+    layers, k, threshold, metric, pool, batch_tokens, backend, truncate
+        As in `ilo_fast.score`.
+    languages, limit
+        Only these languages, only the first sentences.
+    """
+
+    def __init__(
+        self,
+        corpus: str | Path | Corpus = "demo",
+        *,
+        tokenizer: Any = None,
+        every: int | Sequence[int] | Literal["auto"] = "auto",
+        overhead: float = 0.02,
+        groups: Mapping[str, LayerSpec] | None = None,
+        out: str | Path | None = None,
+        name: str | None = None,
+        languages: Sequence[str] | None = None,
+        limit: int | None = None,
+        **options: Any,
+    ) -> None:
+        unknown = sorted(set(options) - set(ScoreOptions.__dataclass_fields__))
+        if unknown:
+            raise TypeError(f"unknown argument {unknown[0]!r}")
+        self.every = _check_every(every)
+        if not 0 < overhead < 1:
+            raise InputError(f"overhead must lie between 0 and 1, got {overhead!r}")
+        self.overhead = overhead
+        self.corpus = load_corpus(corpus, languages=languages, limit=limit)
+        self.options = ScoreOptions(**options)
+        if self.options.k >= self.corpus.n_points or self.corpus.n_languages < 2:
+            raise InputError(
+                f"corpus must have at least 2 languages and more than k={self.options.k} points, "
+                f"got {self.corpus.n_languages} and {self.corpus.n_points}"
+            )
+        self._groups = groups
+        for layers in (groups or {}).values():
+            parse_layers(layers)
+        self.out = None if out is None else Path(out)
+        self.name, self.tokenizer = name, tokenizer
+        self._tables: list[pd.DataFrame] = []
+        self.record: dict[str, Any] = {}
+        self._mark: float | None = None
+        self.training_seconds = self.scoring_seconds = self._last_scoring = 0.0
+        self._scored_at: int | None = None
+
+    def begin(self, model: nn.Module, tokenizer: Any, step: int, out: Path) -> None:
+        """Training starts at ``step``; a resumed one goes on with the table it left."""
+        self.tokenizer = self.tokenizer if self.tokenizer is not None else tokenizer
+        if self.tokenizer is None:
+            raise InputError(
+                "tokenizer: neither the callback nor the trainer was given one; pass "
+                "tokenizer= to the callback"
+            )
+        self.out = self.out or out
+        inner = unwrap(model)
+        entries = find_backbone(inner).n_entries
+        self._layers = resolve_layers(self.options.layers, entries)
+        self.groups = _resolve_groups(self._groups, self._layers, entries)
+        self._name = self.name or getattr(inner.config, "name_or_path", "") or type(inner).__name__
+        self.record = {
+            "kind": "training",
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "model": {"name": self._name, "class": type(inner).__name__},
+            "corpus": self.corpus.record,
+            "groups": {group: list(layers) for group, layers in self.groups.items()},
+            "every": self.every if isinstance(self.every, str | int) else list(self.every),
+            **environment.describe(str(next(inner.parameters()).device)),
+        }
+        self._tables.clear()
+        self.training_seconds = self.scoring_seconds = self._last_scoring = 0.0
+        self._scored_at = None
+        if step and self.out.exists():
+            before = read_parquet(self.out).table
+            self._tables.append(before[before["step"] <= step])
+        self._mark = time.perf_counter()
+
+    def due(self, step: int) -> bool:
+        """Whether to score now that ``step`` optimiser steps are done; once for each step."""
+        if self._mark is None:
+            raise RuntimeError("the callback's begin hook was not called")
+        now = time.perf_counter()
+        self.training_seconds += now - self._mark
+        self._mark = now
+        if self.every == "auto":
+            spent = self.scoring_seconds + self._last_scoring
+            return spent <= self.overhead * self.training_seconds
+        if isinstance(self.every, int):
+            return step % self.every == 0
+        return step in self.every
+
+    def scored(self, step: int) -> bool:
+        """Whether ``step`` is in the table."""
+        return self._scored_at == step
+
+    def measure(self, model: nn.Module, step: int) -> dict[str, float]:
+        """Score the model as it stands, add it to the table on disk; what to log."""
+        began = time.perf_counter()
+        inner = unwrap(model)
+        with untouched(inner):
+            found = score_in_place(inner, self.tokenizer, self.corpus, self._name, self.options)
+        table = from_columns(found.columns, {}).table
+        table["step"] = step
+        # a step scored twice (the last of an epoch, the end of training) stands there once
+        kept = [part[part["step"] != step] for part in self._tables]
+        self._tables = [part for part in kept if len(part)] + [table]
+        self._scored_at = step
+        self.record["extraction"] = found.extraction
+        self.record["backend"] = {"name": found.backend}
+        self._last_scoring = time.perf_counter() - began
+        self.scoring_seconds += self._last_scoring
+        self.record["overhead"] = self.cost()
+        assert self.out is not None
+        self.result.write_parquet(self.out)
+        self._mark = time.perf_counter()
+        return self._means(table)
+
+    @property
+    def result(self) -> Result:
+        """The table so far: the columns of every `Result`, then ``step``."""
+        if not self._tables:
+            raise ModelError("nothing is scored yet")
+        return Result(pd.concat(self._tables, ignore_index=True), dict(self.record))
+
+    def cost(self) -> dict[str, float]:
+        """Seconds spent training and scoring so far, and their ratio."""
+        training = self.training_seconds
+        return {
+            "training_seconds": training,
+            "scoring_seconds": self.scoring_seconds,
+            "share": self.scoring_seconds / training if training else 0.0,
+        }
+
+    def _means(self, table: pd.DataFrame) -> dict[str, float]:
+        logs = {}
+        for group, layers in self.groups.items():
+            means = table[table["layer"].isin(layers)][list(LOGGED)].mean()
+            logs.update({f"{score}/{group}": float(means[score]) for score in LOGGED})
+        return logs
+
+
+def _check_every(every: Any) -> int | tuple[int, ...] | Literal["auto"]:
+    if every == "auto":
+        return "auto"
+    several = isinstance(every, Sequence) and not isinstance(every, str)
+    steps = tuple(every) if several else (every,)
+    if not steps or not all(
+        isinstance(step, int) and not isinstance(step, bool) and step >= 1 for step in steps
+    ):
+        raise InputError(
+            f"every must be 'auto', a number of steps of at least 1, or several, got {every!r}"
+        )
+    return steps if several else int(steps[0])
+
+
+def _resolve_groups(
+    groups: Mapping[str, LayerSpec] | None, layers: tuple[int, ...], entries: int
+) -> dict[str, tuple[int, ...]]:
+    """Group names to entries of hidden_states, all of which are scored."""
+    if groups is None:
+        inner = [layer for layer in layers if layer > 0] or list(layers)
+        third = -(-len(inner) // 3)
+        parts = [inner[:third], inner[third : 2 * third], inner[2 * third :]]
+        return {
+            name: tuple(part)
+            for name, part in zip(("early", "middle", "late"), parts, strict=True)
+            if part
+        }
+    resolved = {name: resolve_layers(spec, entries) for name, spec in groups.items()}
+    for name, wanted in resolved.items():
+        missing = sorted(set(wanted) - set(layers))
+        if missing:
+            raise InputError(f"groups[{name!r}] holds layers {missing}, which layers= leaves out")
+    return resolved
