@@ -1,0 +1,109 @@
+"""Float64 points: exact scaling, normalisation in a fixed order, copies merged."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ilo_fast.ops.points import fold_sum, power_of_two, prepare_points
+
+
+def prepare(x, metric="cosine"):
+    x = torch.as_tensor(x)
+    return prepare_points(x, x.double().abs().amax(dim=1), metric)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 70), st.integers(0, 2**32 - 1))
+def test_fold_sum_is_accurate_and_blind_to_neighbouring_rows(d, seed):
+    terms = torch.from_numpy(np.random.default_rng(seed).random(size=(9, d)))
+    sums = fold_sum(terms.clone())
+    for row in range(9):
+        exact = math.fsum(terms[row].tolist())
+        depth = math.ceil(math.log2(d)) if d > 1 else 0
+        assert abs(float(sums[row]) - exact) <= exact * depth * 2.0**-53
+        assert torch.equal(fold_sum(terms[row : row + 1].clone()), sums[row : row + 1])
+
+
+def test_power_of_two_is_exact_over_its_whole_range():
+    exponents = torch.arange(-1022, 1024)
+    expected = torch.tensor([math.ldexp(1.0, e) for e in range(-1022, 1024)], dtype=torch.float64)
+    assert torch.equal(power_of_two(exponents), expected)
+
+
+@pytest.mark.parametrize("scale", [2.0**-1060, 2.0**-500, 1.0, 2.0**500, 2.0**1000])
+def test_norms_neither_overflow_nor_vanish(scale):
+    x = np.random.default_rng(0).normal(size=(20, 33))
+    expected = prepare(x).z
+    scaled = prepare(x * scale)
+    tolerance = 1e-2 if scale < 2.0**-1022 else 0  # such input has few bits left
+    torch.testing.assert_close(scaled.z, expected, rtol=tolerance, atol=tolerance)
+    assert torch.equal(prepare(x, "euclidean").z, torch.ldexp(torch.tensor(x), -torch.tensor(2)))
+
+
+def test_equal_rows_are_equal_bit_for_bit_whatever_the_threads():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3000, 129, generator=generator, dtype=torch.float64)
+    x[2999] = x[0]
+    before = torch.get_num_threads()
+    results = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        try:
+            results.append(prepare(x))
+        finally:
+            torch.set_num_threads(before)
+    assert all(torch.equal(results[0].z, other.z) for other in results[1:])
+    assert results[0].u == 2999
+    assert torch.equal(prepare(x[2990:]).z[-1], results[0].z[0])
+
+
+@pytest.mark.parametrize(
+    ("metric", "copies"), [("cosine", 4), ("euclidean", 3), ("inner_product", 3)]
+)
+def test_copies_are_merged(metric, copies):
+    x = np.random.default_rng(1).normal(size=(50, 5))
+    x[20] = x[3]
+    x[40] = x[3]
+    x[10] = x[2]
+    x[5] = 2 * x[4]  # the same direction, exactly: a copy under cosine only
+    points = prepare(x, metric)
+    assert points.u == 50 - copies
+    duplicates = points.duplicates
+    rows = {}
+    for index, row in enumerate(prepare(x, metric).z.tolist()):
+        rows.setdefault(tuple(row), index)
+    for original in range(50):
+        group = int(duplicates.group[original])
+        members = duplicates.members[duplicates.starts[group] :][: duplicates.counts[group]]
+        assert original in members.tolist()
+        assert members.tolist() == sorted(members.tolist())
+    assert duplicates.group[20] == duplicates.group[3] == duplicates.group[40]
+    assert (duplicates.group[5] == duplicates.group[4]) == (metric == "cosine")
+    firsts = duplicates.members[duplicates.starts]
+    assert torch.equal(firsts, firsts.sort().values)
+
+
+def test_zero_and_minus_zero_are_one_point():
+    x = np.zeros((3, 4))
+    x[1] = -0.0
+    x[2, 0] = 1
+    points = prepare(x)
+    assert points.u == 2
+    assert points.zero.tolist() == [True, False]
+    assert points.size.tolist() == [0.0, 1.0]
+
+
+def test_equal_hashes_of_different_rows_are_not_merged(monkeypatch):
+    def constant(_low, _high, size, generator):
+        return torch.zeros(size, dtype=torch.int64)
+
+    monkeypatch.setattr(torch, "randint", constant)
+    # With every multiplier 1 the hash is a plain sum: swapped columns collide.
+    points = prepare(np.array([[0.5, 0.25], [0.25, 0.5], [0.5, 0.25]]), "euclidean")
+    assert points.u >= 2
+    x = np.random.default_rng(0).permuted(np.tile([0.5, 0.25, 0.125], (30, 1)), axis=1)
+    assert prepare(x, "euclidean").u >= 6
