@@ -210,7 +210,8 @@ def _attend(
 def _sentences(tensor: Tensor, group: Group) -> Tensor:
     """``[count, heads, length, head_dim]``, a view of ``[heads, tokens, head_dim]``."""
     rows = tensor[:, group.start : group.end]
-    return rows.unflatten(1, (group.count, group.length)).transpose(0, 1)
+    heads, _, head_dim = tensor.shape
+    return rows.view(heads, group.count, group.length, head_dim).transpose(0, 1)
 
 
 def _sdpa(

@@ -223,10 +223,9 @@ class _Job:
             batches = cut_batches(lengths[place:], self.budget, equal_lengths=self._equal)
             _, size = next(batches)
             missing = self._sink.missing(chunk.first + place, chunk.first + place + size)
-            for start, stop in missing:
-                self._run_batch(
-                    chunk, order, lengths, start - chunk.first, stop - chunk.first, writer
-                )
+            for first, last in missing:
+                start, stop = first - chunk.first, last - chunk.first
+                self._run_batch(chunk, order, lengths, start, stop, writer)
             tokens = sum(lengths[place : place + size])
             self.tokens += tokens
             if progress is not None:
@@ -270,7 +269,7 @@ class _Job:
         """Start copying a block to where the store is; the function waits until it is there."""
         if self._device.type != "cuda":
             return lambda: block
-        done = torch.cuda.Event()
+        done: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
         landed = block
         if self._place != "cuda":
             landed = torch.empty(block.shape, dtype=block.dtype, pin_memory=True)

@@ -1,4 +1,4 @@
-"""`ActivationStore`: one vector for each layer and sentence, in memory, on the device or on disk."""
+"""`ActivationStore`: a vector for each layer and sentence, in memory, on the device or on disk."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -73,7 +73,7 @@ class Sink(Protocol):
     """Where batches of pooled states go."""
 
     def write(self, start: int, stop: int, rows: npt.NDArray[np.int64], block: Tensor) -> None:
-        """Keep ``block`` ``[layers, batch, dim]`` (CPU) as points ``rows``, places start to stop."""
+        """Keep ``block`` ``[layers, batch, dim]`` as points ``rows``, the places start to stop."""
 
     def missing(self, start: int, stop: int) -> list[tuple[int, int]]:
         """The parts of batch ``(start, stop)`` that are not there yet."""

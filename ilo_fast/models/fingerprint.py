@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +37,8 @@ def weights_sha256(module: nn.Module) -> str:
         if tensor.numel() and tensor.element_size() in _INTEGERS and not tensor.is_complex():
             names.append(f"{name} {tensor.dtype} {list(tensor.shape)}")
             sums.append(_bit_sums(tensor).cpu())
-    config = getattr(module, "config", None)
-    described = config.to_dict() if hasattr(config, "to_dict") else {}
+    config: Any = getattr(module, "config", None)
+    described = {} if config is None else config.to_dict()
     # where the files lie and how attention is computed do not change what the model is
     for key in [k for k in described if k.startswith("_") or k == "transformers_version"]:
         del described[key]

@@ -64,7 +64,7 @@ def fast_gguf(path: Path) -> Iterator[str | None]:
     try:
         # transformers needs accelerate to fill the weights in
         import_module("accelerate")
-        gguf = import_module("gguf")
+        gguf: Any = import_module("gguf")
     except ImportError as error:
         raise ModelError(
             f"model: {path.name} needs the gguf extra: pip install 'ilo-fast[gguf]' ({error})"
@@ -83,7 +83,7 @@ def fast_gguf(path: Path) -> Iterator[str | None]:
 
     field = reader.fields.get("general.license")
     # its loader draws a progress bar of its own that no setting turns off
-    loader = import_module("transformers.modeling_gguf_pytorch_utils")
+    loader: Any = import_module("transformers.modeling_gguf_pytorch_utils")
     bar = getattr(loader, "tqdm", None)
     gguf.GGUFReader = open_once
     if bar is not None:

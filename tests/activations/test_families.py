@@ -1,0 +1,115 @@
+"""Every architecture family, without padding, equals one sentence at a time in float32."""
+
+from importlib import import_module
+
+import numpy as np
+import pytest
+import torch
+from families import FAMILIES, SENTENCES, Characters, make
+
+from ilo_fast import Corpus, extract
+from ilo_fast.activations import attention, packing
+from ilo_fast.activations.capability import Capability, probe
+from ilo_fast.models import find_backbone
+
+CORPUS = Corpus("pair", ("one", "two"), SENTENCES)
+POOLS = ("mean", "last", "weighted")
+
+
+def one_at_a_time(model, tokenizer, corpus):
+    """{pool: float64 [layers, points, dim]} from transformers' own hidden states."""
+    module = find_backbone(model).module
+    pooled = {pool: [] for pool in POOLS}
+    with torch.no_grad():
+        for text in corpus.texts:
+            ids = torch.tensor([tokenizer.encode(text)])
+            output = module(ids, attention_mask=torch.ones_like(ids), output_hidden_states=True)
+            states = torch.stack([h[0] for h in output.hidden_states]).double().numpy()
+            places = np.arange(1, states.shape[1] + 1, dtype=np.float64)
+            pooled["mean"].append(states.mean(1))
+            pooled["last"].append(states[:, -1])
+            pooled["weighted"].append(np.einsum("lnd,n->ld", states, places) / places.sum())
+    return {pool: np.stack(vectors, 1) for pool, vectors in pooled.items()}
+
+
+def worst(states, truth):
+    """The largest error of a vector, relative to its length."""
+    ours = states.double().numpy()
+    return (np.linalg.norm(ours - truth, axis=2) / np.linalg.norm(truth, axis=2)).max()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_equals_one_sentence_at_a_time(name):
+    model, tokenizer = make(name), Characters()
+    truth = one_at_a_time(model, tokenizer, CORPUS)
+    before = model.config._attn_implementation
+    for pool in POOLS:
+        store = extract(model, tokenizer, CORPUS, pool=pool, batch_tokens=70)
+        assert store.states.dtype == torch.float32
+        assert worst(store.states, truth[pool]) < 1e-5, pool
+        assert store.record["batches"] == FAMILIES[name][3], store.record["batches_reason"]
+    assert model.config._attn_implementation == before
+    # the sentences are not all alike, or equality would say little
+    assert np.ptp(truth["mean"], axis=1).max(axis=1).min() > 0.01
+
+
+def forced_error(monkeypatch, name):
+    """The worst error of the mean when packing is used without asking the probe."""
+    model, tokenizer = make(name), Characters()
+    truth = one_at_a_time(model, tokenizer, CORPUS)
+    way = Capability("packed", "hooks")
+    monkeypatch.setattr(import_module("ilo_fast.activations.extract"), "probe", lambda *_: way)
+    store = extract(model, tokenizer, CORPUS, batch_tokens=70)
+    return worst(store.states, truth["mean"])
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "bert", "mixtral"])
+def test_cross_talk_would_be_caught(name, monkeypatch):
+    def one_group(self):
+        return (packing.Group(0, 1, self.n_tokens),)
+
+    monkeypatch.setattr(packing.Segments, "groups", property(one_group))
+    model = make(name)
+    with torch.no_grad():
+        way = probe(find_backbone(model), torch.device("cpu"))
+    assert way.batches == "equal lengths"
+    assert "changes hidden state" in way.batches_reason
+    assert forced_error(monkeypatch, name) > 1e-2
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bert", "xlm_roberta", "opt"])
+def test_positions_that_do_not_restart_would_be_caught(name, monkeypatch):
+    def running_on(self, first=0):
+        return torch.arange(self.n_tokens) + first
+
+    wide = {"n_positions" if name == "gpt2" else "max_position_embeddings": 160}
+    monkeypatch.setitem(FAMILIES, name, (*FAMILIES[name][:2], {**FAMILIES[name][2], **wide}, ""))
+    monkeypatch.setattr(packing.Segments, "positions", running_on)
+    assert probe(find_backbone(make(name)), torch.device("cpu")).batches == "equal lengths"
+    assert forced_error(monkeypatch, name) > 1e-2
+
+
+@pytest.mark.parametrize("name", ["gemma3", "mistral", "qwen2 window", "modernbert"])
+def test_a_lost_window_would_be_caught(name, monkeypatch):
+    form = "full" if name == "modernbert" else "causal"
+    monkeypatch.setattr(attention.PackedMask, "form", lambda *_: form)
+    assert forced_error(monkeypatch, name) > 1e-3
+
+
+def test_a_lost_soft_cap_would_be_caught(monkeypatch):
+    attend = attention._attend
+
+    def uncapped(query, key, value, mask, scaling, softcap, row):
+        return attend(query, key, value, mask, scaling, None, row)
+
+    monkeypatch.setattr(attention, "_attend", uncapped)
+    assert forced_error(monkeypatch, "gemma2") > 1e-3
+
+
+def test_half_precision_packs():
+    for dtype in (torch.bfloat16, torch.float16):
+        model, tokenizer = make("llama").to(dtype), Characters()
+        store = extract(model, tokenizer, CORPUS)
+        assert store.record["batches"] == "packed"
+        assert store.record["dtype"] == str(dtype).removeprefix("torch.")
+        assert worst(store.states, one_at_a_time(model, tokenizer, CORPUS)["mean"]) < 0.05
