@@ -29,11 +29,14 @@ __all__ = [
 
 Label = str | int
 
+# Rows turned to float64 at once, beside the result.
+_ROWS = 4096
+
 
 def as_tensor(value: Any, name: str) -> Tensor:
     """A torch tensor over the memory of a torch, NumPy, CuPy or DLPack array (or a list)."""
     if isinstance(value, Tensor):
-        return value
+        return value.detach()
     if isinstance(value, np.ndarray):
         if not value.flags.writeable:  # torch warns of read-only memory; the metrics never write
             value = value.copy()
@@ -188,12 +191,15 @@ def unit_rows(layer: Tensor) -> Tensor:
     tensor([[0.6000, 0.8000],
             [0.0000, 0.0000]], dtype=torch.float64)
     """
-    rows = layer.double()
-    # scale by the largest entry first: squares of very large or small entries leave float64
-    largest = rows.abs().amax(dim=1, keepdim=True)
-    rows = rows / torch.where(largest > 0, largest, 1)
-    length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    return rows / torch.where(length > 0, length, 1)
+    unit = torch.empty(layer.shape, dtype=torch.float64, device=layer.device)
+    for start in range(0, len(layer), _ROWS):
+        rows = layer[start : start + _ROWS].double()
+        # scale by the largest entry first: squares of very large or small ones leave float64
+        largest = rows.abs().amax(dim=1, keepdim=True)
+        rows = rows / torch.where(largest > 0, largest, 1)
+        length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+        unit[start : start + _ROWS] = rows / torch.where(length > 0, length, 1)
+    return unit
 
 
 def rounding_tolerance(d: int) -> float:

@@ -62,3 +62,8 @@ def test_equal_cosines_are_within_the_tolerance(d):
     copies = row * generator.uniform(1e-3, 1e3, size=(200, 1))
     cosines = unit_rows(torch.from_numpy(copies)) @ unit_rows(torch.from_numpy(others)).T
     assert float((cosines.amax(0) - cosines.amin(0)).max()) <= rounding_tolerance(d)
+
+
+def test_states_with_a_gradient_are_read_without_it():
+    states = torch.randn(4, 3, requires_grad=True)
+    assert not state_layers(states).requires_grad

@@ -40,8 +40,11 @@ class LayerJoin:
         for start in range(0, self._source.size, _CHUNK):
             chunk = slice(start, start + _CHUNK)
             keys = inverse[self._source[chunk]] * self._n + inverse[self._target[chunk]]
-            places = keys & (2**self._bits - 1)
-            maybe = np.flatnonzero((self._table[places >> 3] >> (places & 7)) & 1)
+            if order is None:  # as sorted as ours: looking all of them up is quick
+                maybe = np.arange(keys.size)
+            else:
+                places = keys & (2**self._bits - 1)
+                maybe = np.flatnonzero((self._table[places >> 3] >> (places & 7)) & 1)
             found = np.searchsorted(self._keys, keys[maybe])
             found[found == self._keys.size] = 0  # past the end: compare with any key, unequal
             same = self._keys[found] == keys[maybe]

@@ -82,7 +82,7 @@ def rank_similarity(a: Any, b: Any) -> np.ndarray:
 
     ``mean_i (1 / H(|I_i|)) sum_{j in I_i} 2 / ((1 + |r - r'|) (r + r'))`` with I_i the
     intersection, r and r' the rank of j in A_i and B_i from 1, and H(m) = 1 + 1/2 + … + 1/m;
-    0 where the intersection is empty (Wang, Hu, Gu, Wu, Hu, He, Hopcroft 2020; as in ReSi).
+    0 where the intersection is empty (as in ReSi, arXiv 2408.00531).
 
     Args, Raises: as `mutual_knn`.
 

@@ -25,9 +25,16 @@ pytestmark = pytest.mark.adapters
 N, K = 150, 10
 
 
-@pytest.fixture
-def spaces():
+@pytest.fixture(params=["random", "real"])
+def spaces(request):
     """Two spaces that share some structure, with the crowded cosines of hidden states."""
+    if request.param == "real":
+        states, _, _ = peers.real_states()
+        middle, end = states[len(states) // 2], states[-2]
+        # identical sentences tie, and the peers order ties as they fall
+        _, once = np.unique(end, axis=0, return_index=True)
+        points = np.random.default_rng(0).permutation(once)[:N]
+        return middle[points].astype(np.float64), end[points].astype(np.float64)
     generator = np.random.default_rng(0)
     x = generator.normal(size=(N, 24)) + 4
     y = x @ generator.normal(size=(24, 16)) / 5 + 0.5 * generator.normal(size=(N, 16))

@@ -4,6 +4,9 @@
 `MEXA`, each under that name; a test whose checkout is missing skips and says so. These projects
 have no package to install, or pin old ones, so a file is loaded by itself, with empty stand-ins
 for what it imports and the compared functions do not use.
+
+`ILO_FAST_STATES` is a file of real hidden states to compare on beside random ones, as
+`examples/metrics_agreement.py --save-states` writes it.
 """
 
 import importlib.util
@@ -13,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 
 
@@ -25,6 +29,15 @@ def checkout(name):
     if not folder.is_dir():
         pytest.skip(f"ILO_FAST_PEERS holds no {name}")
     return folder
+
+
+def real_states():
+    """(states [layers, n, d], languages, sentences) of a real model, or a skip."""
+    path = os.environ.get("ILO_FAST_STATES")
+    if path is None:
+        pytest.skip("ILO_FAST_STATES is not set: a file of real hidden states")
+    with np.load(path) as saved:
+        return saved["states"], saved["languages"], saved["sentences"]
 
 
 def load(path, stand_ins):
@@ -76,7 +89,6 @@ def resi(name):
 
 def dadapy(x, k):
     """DADApy's MetricComparisons over float64 points, without its compiled parts."""
-    import numpy as np
     from sklearn.neighbors import NearestNeighbors
 
     folder = checkout("DADApy") / "dadapy"
