@@ -1,0 +1,129 @@
+"""Languages among every point's neighbours: bit masks, bridge counts, reach unions.
+
+For a point i of layer l with neighbours N(i), S_i = {language of j : j in N(i)} without i's own
+(Wilie et al. 2025, arXiv 2503.11280). One pass gives every S_i as bits, how many points of each
+language have ``|S_i| >= threshold``, and each language's union of S_i.
+"""
+
+import torch
+
+from ilo_fast.ops import cuda
+
+__all__ = ["languages_torch", "neighbor_languages", "unpack_masks"]
+
+WORD = 64
+
+
+def neighbor_languages(
+    indices: torch.Tensor, language: torch.Tensor, languages: int, threshold: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Masks, bridge counts and reach unions of all layers.
+
+    Args:
+        indices: int64 ``[layers, n, k]``, neighbours.
+        language: int64 ``[n]``, each point's language, in ``0 .. languages - 1``.
+        languages: number of languages, any.
+        threshold: other languages a point must see to bridge.
+
+    Returns:
+        masks: int64 ``[layers, n, words]``, bit b of word w is language ``64 w + b``.
+        bridging: int64 ``[layers, languages]``, points with at least ``threshold`` bits.
+        reach: int64 ``[layers, languages, words]``, union of the masks of a language's points.
+
+    Runs the CUDA kernel on a CUDA device with CuPy, plain torch elsewhere; as
+    ``torch.ops.ilo_fast.neighbor_languages`` it works under ``torch.compile``.
+
+    >>> lists = torch.tensor([[[1, 2], [0, 2], [0, 1]]])
+    >>> masks, bridging, reach = neighbor_languages(lists, torch.tensor([0, 1, 1]), 2, 1)
+    >>> masks.flatten().tolist(), bridging.tolist(), reach.flatten().tolist()
+    ([2, 1, 1], [[1, 2]], [2, 1])
+    """
+    return torch.ops.ilo_fast.neighbor_languages(  # type: ignore[no-any-return]
+        indices, language, languages, threshold
+    )
+
+
+def languages_torch(
+    indices: torch.Tensor, language: torch.Tensor, languages: int, threshold: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The same in plain torch, any device: the truth beside the kernel and the CPU's path."""
+    layers, n, k = indices.shape
+    words = -(-languages // WORD)
+    device = indices.device
+    masks = torch.zeros(layers, n, words, dtype=torch.int64, device=device)
+    counts = torch.zeros(layers, n, 1, dtype=torch.int64, device=device)
+    own = language[None, :, None]
+    for j in range(k):  # one column at a time: no two writes to a word meet
+        seen = language[indices[:, :, j]][..., None]
+        word = seen // WORD
+        bit = torch.bitwise_left_shift(torch.ones_like(seen), seen % WORD)
+        before = masks.gather(2, word)
+        fresh = (seen != own) & (before.bitwise_and(bit) == 0)
+        masks.scatter_(2, word, torch.where(fresh, before | bit, before))
+        counts += fresh
+    homes = language.expand(layers, n)
+    bridging = torch.zeros(layers, languages, dtype=torch.int64, device=device)
+    bridging.scatter_add_(1, homes, (counts[..., 0] >= threshold).to(torch.int64))
+    pairs = torch.zeros(layers, languages * languages, dtype=torch.int64, device=device)
+    seen = language[indices.reshape(layers, n * k)]
+    home = language.repeat_interleave(k)
+    pairs.scatter_(1, home * languages + seen, 1)
+    pairs = pairs.view(layers, languages, languages)
+    pairs.diagonal(dim1=1, dim2=2).fill_(0)
+    padded = torch.nn.functional.pad(pairs, (0, words * WORD - languages))
+    shifts = torch.arange(WORD, device=device)
+    bits = torch.bitwise_left_shift(padded.view(layers, languages, words, WORD), shifts)
+    return masks, bridging, bits.sum(dim=3)  # distinct bits: their sum is their union
+
+
+def unpack_masks(masks: torch.Tensor, languages: int) -> torch.Tensor:
+    """bool ``[..., languages]`` from masks ``[..., words]``.
+
+    >>> unpack_masks(torch.tensor([5]), 3).tolist()
+    [True, False, True]
+    """
+    shifts = torch.arange(WORD, device=masks.device)
+    bits = torch.bitwise_right_shift(masks[..., None], shifts).bitwise_and(1)
+    return bits.flatten(-2)[..., :languages].to(torch.bool)
+
+
+@torch.library.custom_op("ilo_fast::neighbor_languages", mutates_args=())
+def _neighbor_languages(
+    indices: torch.Tensor, language: torch.Tensor, languages: int, threshold: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return languages_torch(indices, language, languages, threshold)
+
+
+@_neighbor_languages.register_fake
+def _(
+    indices: torch.Tensor, language: torch.Tensor, languages: int, threshold: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    layers, n, _ = indices.shape
+    words = -(-languages // WORD)
+    return (
+        indices.new_empty(layers, n, words),
+        indices.new_empty(layers, languages),
+        indices.new_empty(layers, languages, words),
+    )
+
+
+@_neighbor_languages.register_kernel("cuda")
+def _neighbor_languages_cuda(
+    indices: torch.Tensor, language: torch.Tensor, languages: int, threshold: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    if cuda.obstacle(indices.device):  # no CuPy: the same numbers from plain torch
+        return languages_torch(indices, language, languages, threshold)
+    layers, n, k = indices.shape
+    words = -(-languages // WORD)
+    masks = indices.new_empty(layers, n, words)
+    bridging = indices.new_zeros(layers, languages)
+    reach = indices.new_zeros(layers, languages, words)
+    cuda.launch(
+        "languages.cu", "languages_of_neighbours", layers * n,
+        (
+            indices.contiguous(), language.contiguous(), masks, bridging, reach,
+            layers, n, k, languages, threshold,
+        ),
+        device=indices.device, defines=(f"WORDS={words}",),
+    )  # fmt: skip
+    return masks, bridging, reach
