@@ -163,4 +163,5 @@ def _relative_error(ours: Tensor, truth: Tensor) -> float:
     """Median over dimensions of the error's norm by the state's: no massive one hides the rest."""
     ours, truth = ours.double(), truth.double().to(ours.device)
     size = truth.norm(dim=0).clamp_min(torch.finfo(torch.float32).tiny)
-    return ((ours - truth).norm(dim=0) / size).median().item()
+    share = (ours - truth).norm(dim=0) / size
+    return float(share.median().item())

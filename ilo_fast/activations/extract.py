@@ -1,27 +1,23 @@
 """`extract`: a model, its tokenizer and a corpus to one vector a layer and sentence."""
 
 import time
-import warnings
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ilo_fast.activations.capability import Capability, probe
 from ilo_fast.activations.disk import DiskSink
-from ilo_fast.activations.packing import batch_order, cut_batches
+from ilo_fast.activations.job import ExtractProgress, Job
 from ilo_fast.activations.pooling import Pool, PoolSpec, check_pool
-from ilo_fast.activations.runner import Runner, running
+from ilo_fast.activations.runner import running
 from ilo_fast.activations.space import free_memory
 from ilo_fast.activations.store import ActivationStore, Sink, TensorSink, choose_place
-from ilo_fast.activations.tokens import CHUNK, TokenChunk, chunks_ahead, tokenizer_sha256
-from ilo_fast.errors import HiddenStateError, InputError
+from ilo_fast.activations.tokens import tokenizer_sha256
+from ilo_fast.errors import InputError
 from ilo_fast.layers import LayerSpec, resolve_layers
 from ilo_fast.models.fingerprint import weights_sha256
 from ilo_fast.models.structure import Backbone, find_backbone, parameter_dtype, token_limit
@@ -29,22 +25,7 @@ from ilo_fast.models.structure import Backbone, find_backbone, parameter_dtype, 
 if TYPE_CHECKING:
     from ilo_fast.corpora import Corpus
 
-__all__ = ["ExtractProgress", "extract"]
-
-_IN_FLIGHT = 3  # batches on their way into the store while the model runs the next
-
-
-class ExtractProgress(Protocol):
-    """What ``progress`` is told."""
-
-    def start(self, total_tokens: int) -> None:
-        """The forward passes begin, over about this many tokens (exact up to 8,192 sentences)."""
-
-    def advance(self, tokens: int, sentences: int) -> None:
-        """This many more are done."""
-
-    def finish(self) -> None:
-        """All are done."""
+__all__ = ["extract"]
 
 
 def extract(
@@ -141,7 +122,7 @@ def extract(
     with torch.inference_mode():
         way = _probe(backbone, device)
         with running(backbone, way, entries, chosen_pool, device) as runner:
-            job = _Job(runner, sink, corpus, entries, way, device, budget, place)
+            job = Job(runner, sink, corpus, entries, way, device, budget, place)
             job.run(tokenizer, token_limit(backbone.module, tokenizer), truncate, progress)
     seconds = time.perf_counter() - began
     record = {
@@ -167,150 +148,6 @@ def extract(
         record=record,
         folder=folder,
     )
-
-
-class _Job:
-    """The loop over chunks and batches, and the thread that keeps finished batches."""
-
-    def __init__(
-        self,
-        runner: Runner,
-        sink: Sink,
-        corpus: "Corpus",
-        entries: tuple[int, ...],
-        way: Capability,
-        device: torch.device,
-        budget: int,
-        place: str,
-    ) -> None:
-        self._runner, self._sink, self._corpus, self._entries = runner, sink, corpus, entries
-        self._equal = way.batches != "packed"
-        self._device, self._place = device, place
-        self._dtype = str(parameter_dtype(runner.module)).removeprefix("torch.")
-        self._warned = False
-        self._writes: deque[Future[None]] = deque()
-        self.budget, self.tokens = budget, 0
-
-    def where(self, point: int) -> str:
-        language, sentence = divmod(point, self._corpus.n_sentences)
-        return f"sentence {sentence + 1} of {self._corpus.languages[language]}"
-
-    def run(
-        self, tokenizer: Any, limit: int | None, truncate: bool, progress: ExtractProgress | None
-    ) -> None:
-        texts = self._corpus.texts
-        chunks = chunks_ahead(texts, tokenizer, limit=limit, truncate=truncate, where=self.where)
-        with ThreadPoolExecutor(1, thread_name_prefix="ilo-fast-store") as writer:
-            for chunk in chunks:
-                if progress is not None and chunk.first == 0:
-                    share = len(texts) / min(len(texts), CHUNK)
-                    progress.start(round(len(chunk.ids) * share))
-                self._run_chunk(chunk, writer, progress)
-            self._settle(0)
-        if progress is not None:
-            progress.finish()
-
-    def _run_chunk(
-        self, chunk: TokenChunk, writer: ThreadPoolExecutor, progress: ExtractProgress | None
-    ) -> None:
-        order = batch_order(chunk.lengths)
-        lengths = chunk.lengths[order].tolist()
-        if isinstance(self._sink, DiskSink):
-            self._settle(0)
-            self._sink.check(order + chunk.first, chunk.first)
-        place = 0
-        while place < len(lengths):
-            batches = cut_batches(lengths[place:], self.budget, equal_lengths=self._equal)
-            _, size = next(batches)
-            missing = self._sink.missing(chunk.first + place, chunk.first + place + size)
-            for first, last in missing:
-                start, stop = first - chunk.first, last - chunk.first
-                self._run_batch(chunk, order, lengths, start, stop, writer)
-            tokens = sum(lengths[place : place + size])
-            self.tokens += tokens
-            if progress is not None:
-                progress.advance(tokens, size)
-            place += size
-
-    def _run_batch(
-        self,
-        chunk: TokenChunk,
-        order: np.ndarray[Any, np.dtype[np.int64]],
-        lengths: list[int],
-        start: int,
-        stop: int,
-        writer: ThreadPoolExecutor,
-    ) -> None:
-        try:
-            block = self._runner.run(chunk.row(order[start:stop].tolist()), lengths[start:stop])
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not _out_of_memory(error) or stop - start == 1:
-                raise
-            block = None
-        if block is None:  # outside the except block, which keeps the failed pass's tensors alive
-            self._halve(sum(lengths[start:stop]))
-            middle = (start + stop) // 2
-            self._run_batch(chunk, order, lengths, start, middle, writer)
-            self._run_batch(chunk, order, lengths, middle, stop, writer)
-            return
-        rows = order[start:stop] + chunk.first
-        ready = self._stage(block)
-        first = chunk.first
-
-        def keep() -> None:
-            landed = ready()
-            self._check_finite(landed, rows)
-            self._sink.write(first + start, first + stop, rows, landed)
-
-        self._writes.append(writer.submit(keep))
-        self._settle(_IN_FLIGHT)
-
-    def _stage(self, block: Tensor) -> Callable[[], Tensor]:
-        """Start copying a block to where the store is; the function waits until it is there."""
-        if self._device.type != "cuda":
-            return lambda: block
-        done: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        landed = block
-        if self._place != "cuda":
-            landed = torch.empty(block.shape, dtype=block.dtype, pin_memory=True)
-            landed.copy_(block, non_blocking=True)
-        done.record(torch.cuda.current_stream(self._device))
-
-        def wait() -> Tensor:
-            done.synchronize()
-            return landed
-
-        return wait
-
-    def _settle(self, most: int) -> None:
-        """Wait until at most so many batches are under way; raises what a write raised."""
-        while len(self._writes) > most:
-            self._writes.popleft().result()
-
-    def _check_finite(self, block: Tensor, rows: np.ndarray[Any, np.dtype[np.int64]]) -> None:
-        if bool(block.isfinite().all()):
-            return
-        layer, sentence = (~block.isfinite()).any(2).nonzero()[0].tolist()
-        raise HiddenStateError(
-            f"hidden states: NaN or infinity in layer {self._entries[layer]} at "
-            f"{self.where(int(rows[sentence]))} (a model in {self._dtype})"
-        )
-
-    def _halve(self, tokens: int) -> None:
-        self.budget = max(1, min(self.budget, tokens) // 2)
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-        if not self._warned:
-            self._warned = True
-            warnings.warn(
-                f"out of memory at {tokens} tokens a batch: going on with {self.budget}",
-                ResourceWarning,
-                stacklevel=2,
-            )
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _probe(backbone: Backbone, device: torch.device) -> Capability:

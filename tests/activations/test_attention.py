@@ -1,0 +1,184 @@
+"""Packed attention: mask forms and windows, and what the CUDA kernel would be called with."""
+
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ilo_fast.activations import attention
+from ilo_fast.activations.attention import NotPackable, PackedMask, packed_attention
+from ilo_fast.activations.packing import Segments
+
+
+def causal(batch, head, query, key):
+    return key <= query
+
+
+def both_ways(batch, head, query, key):
+    return query >= 0
+
+
+def window(size):
+    return lambda batch, head, query, key: (key <= query) & (key > query - size)
+
+
+def around(size):
+    return lambda batch, head, query, key: (query - key).abs() <= size
+
+
+def chunks(size):
+    return lambda batch, head, query, key: (key <= query) & (query // size == key // size)
+
+
+def plain_attention(query, key, value, mask, lengths, softcap=None):
+    """Float64 NumPy, sentence by sentence, head by head; ``[heads, tokens, dim]``."""
+    repeats = query.shape[0] // key.shape[0]
+    out = np.zeros((query.shape[1], query.shape[0], value.shape[2]))
+    start = 0
+    for length in lengths:
+        part = slice(start, start + length)
+        index = torch.arange(length)
+        seen = mask(0, 0, index[:, None], index[None, :]).expand(length, length).numpy()
+        for head in range(query.shape[0]):
+            scores = query[head, part] @ key[head // repeats, part].T / np.sqrt(query.shape[2])
+            if softcap is not None:
+                scores = softcap * np.tanh(scores / softcap)
+            weights = np.where(seen, np.exp(scores - scores.max()), 0.0)
+            weights /= weights.sum(1, keepdims=True)
+            out[part, head] = weights @ value[head // repeats, part]
+        start += length
+    return out
+
+
+class Fixed(torch.nn.Module):
+    """Stands where transformers gives its attention module."""
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6),
+    heads=st.sampled_from([(4, 4), (4, 2), (3, 1)]),
+    mask=st.sampled_from([causal, both_ways, window(3), around(2), chunks(4)]),
+    softcap=st.sampled_from([None, 1.5]),
+    seed=st.integers(0, 9),
+)
+def test_equals_float64(lengths, heads, mask, softcap, seed):
+    generator = torch.Generator().manual_seed(seed)
+    tokens = sum(lengths)
+    query, key, value = (
+        torch.randn(1, count, tokens, 8, generator=generator)
+        for count in (heads[0], *[heads[1]] * 2)
+    )
+    segments = Segments(tuple(lengths))
+    with attention._enter_row(segments) as kernels:
+        out, weights = packed_attention(
+            Fixed(), query, key, value, PackedMask(mask), softcap=softcap, sliding_window=99
+        )
+    assert weights is None
+    arrays = (tensor[0].double().numpy() for tensor in (query, key, value))
+    expected = plain_attention(*arrays, mask, lengths, softcap)
+    np.testing.assert_allclose(out[0].numpy(), expected, rtol=1e-5, atol=1e-5)
+    assert kernels == {"sdpa by length" if softcap is None else "soft-capped by length"}
+
+
+@pytest.mark.parametrize(
+    ("mask", "length", "form", "sides"),
+    [
+        (causal, 5, "causal", (-1, 0)),
+        (causal, 1, "full", (-1, 0)),
+        (both_ways, 5, "full", (-1, -1)),
+        (window(3), 5, "other", (2, 0)),
+        (window(5), 5, "causal", (-1, 0)),
+        (window(9), 5, "causal", (-1, 0)),
+        (around(2), 5, "other", (2, 2)),
+        (around(2), 3, "full", (-1, -1)),
+        (chunks(2), 5, "other", None),
+    ],
+)
+def test_mask_forms_and_windows(mask, length, form, sides):
+    packed = PackedMask(mask)
+    assert packed.form(length) == form
+    assert packed.window(length) == sides
+    if sides is not None:
+        left, right = (length if side < 0 else side for side in sides)
+        index = torch.arange(length)
+        distance = index[:, None] - index[None, :]
+        assert torch.equal(packed.block(length), (distance <= left) & (-distance <= right))
+
+
+def test_the_cuda_kernel_gets_the_whole_row(monkeypatch):
+    calls = []
+
+    def varlen_attn(query, key, value, cu_q, cu_k, max_q, max_k, **options):
+        calls.append((query, key, value, cu_q, cu_k, max_q, max_k, options))
+        return query.clone()
+
+    module = types.SimpleNamespace(varlen_attn=varlen_attn)
+    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", module)
+    monkeypatch.setattr(attention, "_varlen_serves", lambda query, value: True)
+    query = torch.randn(1, 4, 12, 8).bfloat16()
+    key, value = torch.randn(2, 1, 2, 12, 8).bfloat16()
+    with attention._enter_row(Segments((7, 3, 2))) as kernels:
+        out, _ = packed_attention(Fixed(), query, key, value, PackedMask(window(3)), scaling=0.5)
+        packed_attention(Fixed(), query, key, value, PackedMask(causal), scaling=0.5)
+        packed_attention(Fixed(), query, key, value, PackedMask(chunks(2)), scaling=0.5)
+        packed_attention(Fixed(), query, key, value, PackedMask(causal), softcap=9.0)
+    assert out.shape == (1, 12, 4, 8)
+    assert torch.equal(out[0], query[0].transpose(0, 1))
+    assert len(calls) == 2  # no band, or a soft cap: by length instead
+    given_query, given_key, given_value, cu_q, cu_k, max_q, max_k, options = calls[0]
+    assert torch.equal(given_query, query[0].transpose(0, 1))
+    assert torch.equal(given_key, key[0].transpose(0, 1))
+    assert torch.equal(given_value, value[0].transpose(0, 1))
+    assert cu_q.dtype == cu_k.dtype == torch.int32
+    assert cu_q.tolist() == cu_k.tolist() == [0, 7, 10, 12]
+    assert (max_q, max_k) == (7, 7)
+    assert options == {"scale": 0.5, "window_size": (2, 0), "enable_gqa": True}
+    assert calls[1][-1]["window_size"] == (-1, 0)
+    assert kernels == {"varlen_attn", "sdpa by length", "soft-capped by length"}
+
+
+def test_the_installed_torch_has_the_kernel_with_these_arguments():
+    import inspect
+
+    from torch.nn.attention.varlen import varlen_attn
+
+    names = set(inspect.signature(varlen_attn).parameters)
+    assert {"scale", "window_size", "enable_gqa"} <= names
+
+
+def test_refuses_what_it_cannot_do_exactly():
+    query = torch.randn(1, 2, 5, 8)
+    mask = PackedMask(causal)
+    with pytest.raises(NotPackable, match="outside a packed row"):
+        packed_attention(Fixed(), query, query, query, mask)
+    with attention._enter_row(Segments((5,))):
+        with pytest.raises(NotPackable, match="makes its attention mask itself"):
+            packed_attention(Fixed(), query, query, query, None)
+        with pytest.raises(NotPackable, match="passes position_bias to its attention"):
+            packed_attention(Fixed(), query, query, query, mask, position_bias=torch.ones(1))
+        with pytest.raises(NotPackable, match="reshapes its rows"):
+            packed_attention(Fixed(), query[:, :, 1:], query, query, mask)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("mask", [causal, both_ways, window(3), around(2)])
+def test_the_cuda_kernel_equals_float64(mask):
+    lengths = (40, 3, 17, 1, 64)
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(1, count, sum(lengths), 64, generator=generator).bfloat16()
+        for count in (8, 2, 2)
+    )
+    with attention._enter_row(Segments(lengths)) as kernels:
+        moved = [tensor.cuda() for tensor in (query, key, value)]
+        out, _ = packed_attention(Fixed(), *moved, PackedMask(mask))
+    assert kernels == {"varlen_attn"}
+    arrays = (tensor[0].double().numpy() for tensor in (query, key, value))
+    expected = plain_attention(*arrays, mask, lengths)
+    np.testing.assert_allclose(out[0].cpu().double().numpy(), expected, atol=3e-2)

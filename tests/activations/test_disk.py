@@ -1,0 +1,194 @@
+"""States in a folder: resumed after kill -9, bit for bit; damage and changed inputs are noticed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from families import SENTENCES, Characters, make
+from safetensors.torch import load_file
+
+from ilo_fast import Corpus, extract
+from ilo_fast.activations import disk, open_store
+from ilo_fast.activations.runner import Runner
+from ilo_fast.errors import InputError
+
+CORPUS = Corpus("pair", ("one", "two"), SENTENCES)
+BUDGET = 30
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """The number of tokens of every forward pass of extraction."""
+    passes, run = [], Runner.run
+
+    def counted(self, row, lengths):
+        passes.append(len(row))
+        return run(self, row, lengths)
+
+    monkeypatch.setattr(Runner, "run", counted)
+    return passes
+
+
+def keep(folder, corpus=CORPUS, model=None, **options):
+    model = make("llama") if model is None else model
+    options = {"batch_tokens": BUDGET, **options}
+    return extract(model, Characters(), corpus, folder=folder, **options)
+
+
+def test_a_folder_is_a_safetensors_file_and_opens_again(tmp_path, ran):
+    store = keep(tmp_path / "s", layers=[0, 3])
+    plain = extract(make("llama"), Characters(), CORPUS, layers=[0, 3], batch_tokens=BUDGET)
+    assert torch.equal(store.states, plain.states)
+    tensors = load_file(tmp_path / "s" / "states.safetensors")
+    assert list(tensors) == ["layer.0", "layer.3"]
+    assert torch.equal(tensors["layer.3"], plain.states[1])
+    opened = open_store(tmp_path / "s")
+    assert torch.equal(opened.states, plain.states)
+    assert (opened.layers, opened.languages) == ((0, 3), ("one", "two"))
+    assert opened.language_ids.tolist() == plain.language_ids.tolist()
+    assert opened.sentence_ids.tolist() == plain.sentence_ids.tolist()
+    assert opened.record["store"] == "disk"
+    ran.clear()
+    again = keep(tmp_path / "s", layers=[0, 3], batch_tokens="auto")
+    assert ran == []
+    assert torch.equal(again.states, plain.states)
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from families import SENTENCES, Characters, make
+from ilo_fast import Corpus, extract
+
+class Kill:
+    batches = 0
+    def start(self, total_tokens): pass
+    def advance(self, tokens, sentences):
+        self.batches += 1
+        if self.batches == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+corpus = Corpus("pair", ("one", "two"), SENTENCES)
+extract(make("llama"), Characters(), corpus, folder=sys.argv[2], batch_tokens=30, progress=Kill())
+"""
+
+
+def test_kill_9_resumes_bit_for_bit(tmp_path, ran):
+    folder = tmp_path / "s"
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    here = str(Path(__file__).parent)
+    run = subprocess.run(
+        [sys.executable, "-c", KILLED, here, str(folder)], env=environment, timeout=240, check=False
+    )
+    assert run.returncode == -signal.SIGKILL
+    assert not (folder / "states.safetensors").exists()
+    journal = (folder / "journal.jsonl").read_text().splitlines()
+    assert 1 <= len(journal) <= 4
+    whole = keep(tmp_path / "whole")
+    batches = len(ran)
+    ran.clear()
+    resumed = keep(folder)
+    assert len(ran) == batches - len(journal)
+    assert torch.equal(resumed.states, whole.states)
+    ours, theirs = ((f / "states.safetensors").read_bytes() for f in (folder, tmp_path / "whole"))
+    assert ours == theirs
+
+
+def interrupted(folder, after=3):
+    class Stop:
+        batches = 0
+
+        def start(self, total_tokens):
+            pass
+
+        def advance(self, tokens, sentences):
+            self.batches += 1
+            if self.batches == after:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        keep(folder, progress=Stop())
+
+
+def test_half_written_batches_are_done_again(tmp_path, ran):
+    whole = keep(tmp_path / "whole")
+    batches = len(ran)
+    interrupted(tmp_path / "s")
+    partial, journal = tmp_path / "s" / "states.partial", tmp_path / "s" / "journal.jsonl"
+    lines = journal.read_text().splitlines()
+    assert len(lines) == 3
+    # zero the whole file behind the header: no finished batch has its checksum
+    with partial.open("r+b") as file:
+        head = 8 + int.from_bytes(file.read(8), "little")
+        file.seek(head)
+        file.write(bytes(partial.stat().st_size - head))
+    journal.write_text("\n".join(lines) + '\n{"start": 9, "sto')
+    ran.clear()
+    assert torch.equal(keep(tmp_path / "s").states, whole.states)
+    assert len(ran) == batches
+
+
+def test_resumed_after_a_halved_budget(tmp_path, ran, monkeypatch):
+    """Batches that end elsewhere than planned: only the sentences not there are run."""
+    interrupted(tmp_path / "s")
+    stored = json.loads((tmp_path / "s" / "store.json").read_text())
+    stored["budget"] = 55
+    (tmp_path / "s" / "store.json").write_text(json.dumps(stored))
+    done = sum(
+        entry["stop"] - entry["start"]
+        for entry in map(json.loads, (tmp_path / "s" / "journal.jsonl").read_text().splitlines())
+    )
+    sentences, run = [], Runner.run
+
+    def counted(self, row, lengths):
+        sentences.extend(lengths)
+        return run(self, row, lengths)
+
+    monkeypatch.setattr(Runner, "run", counted)
+    store = keep(tmp_path / "s")
+    assert len(sentences) == CORPUS.n_points - done
+    torch.testing.assert_close(store.states, keep(tmp_path / "whole").states)
+
+
+def test_changed_inputs_never_reuse_states(tmp_path):
+    keep(tmp_path)
+    other = Corpus("pair", ("one", "two"), (SENTENCES[0], (*SENTENCES[1][:-1], "other")))
+    changes = [
+        ({"corpus": other}, "corpus"),
+        ({"model": make("llama", seed=1)}, "model"),
+        ({"model": make("llama").double()}, "dtype"),
+        ({"pool": "last"}, "pool"),
+        ({"layers": [1]}, "layers"),
+        ({"truncate": True}, "truncate"),
+    ]
+    for change, named in changes:
+        with pytest.raises(InputError, match=rf"folder: .* differ in .*{named}"):
+            keep(tmp_path, **change)
+    one_weight = make("llama")
+    with torch.no_grad():
+        one_weight.model.layers[1].mlp.up_proj.weight[3, 4] += 1e-3
+    with pytest.raises(InputError, match="differ in model"):
+        keep(tmp_path, model=one_weight)
+    with pytest.raises(InputError, match="pool: a folder keeps only"):
+        keep(tmp_path / "f", pool=lambda states, offsets: states[offsets[1:] - 1])
+
+
+def test_a_full_disk_is_said_before_the_first_byte(tmp_path, monkeypatch):
+    monkeypatch.setattr(disk, "free_disk", lambda folder: 1000)
+    with pytest.raises(InputError, match=r"folder: the states take 6\.\d kB \(\d+ bytes\), 1.0 kB"):
+        keep(tmp_path / "s")
+    assert list((tmp_path / "s").iterdir()) == []
+
+
+def test_refuses_folders_of_something_else(tmp_path):
+    with pytest.raises(InputError, match="holds no finished states"):
+        open_store(tmp_path)
+    (tmp_path / "states.safetensors").write_text("mine")
+    with pytest.raises(InputError, match=r"holds states without their store\.json"):
+        keep(tmp_path)
+    assert (tmp_path / "states.safetensors").read_text() == "mine"

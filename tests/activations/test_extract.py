@@ -1,0 +1,193 @@
+"""extract(): layers, budgets, early stop, bad input, out of memory, the model left as it was."""
+
+from importlib import import_module
+
+import pytest
+import torch
+from families import SENTENCES, Characters, make
+
+from ilo_fast import Corpus, extract
+from ilo_fast.activations.runner import Runner
+from ilo_fast.errors import CorpusError, HiddenStateError, InputError, ModelError
+
+CORPUS = Corpus("pair", ("one", "two"), SENTENCES)
+
+
+def relative(ours, truth):
+    return ((ours - truth).norm(dim=2) / truth.norm(dim=2)).max().item()
+
+
+@pytest.mark.parametrize("name", ["llama", "bloom"])
+def test_any_budget_gives_the_same(name):
+    model, tokenizer = make(name), Characters()
+    whole = extract(model, tokenizer, CORPUS, batch_tokens=10_000)
+    for budget in (1, 20, 33):
+        store = extract(model, tokenizer, CORPUS, batch_tokens=budget)
+        assert relative(store.states, whole.states) < 1e-6
+        assert store.record["batch_tokens"] == budget
+    assert whole.record["tokens"] == sum(len(tokenizer.encode(text)) for text in CORPUS.texts)
+
+
+def test_chosen_layers_stop_the_forward_pass():
+    model, tokenizer = make("llama"), Characters()
+    ran = {"head": 0, "last block": 0}
+
+    def count(what):
+        def hook(*_):
+            ran[what] += 1
+
+        return hook
+
+    model.lm_head.register_forward_hook(count("head"))
+    all_layers = extract(model, tokenizer, CORPUS)
+    assert ran["head"] == 0
+    assert all_layers.layers == (0, 1, 2, 3)
+    model.model.layers[2].register_forward_hook(count("last block"))
+    some = extract(model, tokenizer, CORPUS, layers=[1, 0])
+    assert ran["last block"] == 2  # the probe's two passes over a few tokens, nothing else
+    assert some.layers == (0, 1)
+    assert torch.equal(some.states, all_layers.states[:2])
+
+
+def test_the_store_describes_its_points():
+    store = extract(make("gpt2"), Characters(), CORPUS, layers="0,-1")
+    assert store.languages == ("one", "two")
+    assert store.language_ids.tolist() == [0] * 6 + [1] * 6
+    assert store.sentence_ids.tolist() == [*range(6)] * 2
+    assert store.record["attention"] == ["sdpa by length"]
+    assert store.record["dtype"] == "float32"
+    groups = list(store.groups(max_bytes=1))
+    assert [layers for layers, _ in groups] == [(0,), (3,)]
+    assert torch.equal(torch.cat([states for _, states in groups]), store.states)
+
+
+def test_the_model_is_left_as_it_was():
+    model = make("llama").train()
+    model(torch.tensor([[5]]), output_hidden_states=True)  # transformers sets idle hooks of its own
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+    extract(model, Characters(), CORPUS)
+    with pytest.raises(CorpusError):
+        extract(model, Characters(), Corpus("long", ("a", "b"), (("x" * 99,), ("y",))))
+    assert model.training
+    assert model.model.layers[0].training
+    assert model.config._attn_implementation == "sdpa"
+    assert hooks == [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+
+
+def test_dropout_is_off():
+    model = make("gpt2", resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5).train()
+    first, second = (extract(model, Characters(), CORPUS).states for _ in range(2))
+    assert torch.equal(first, second)
+    assert model.training
+
+
+class Heard:
+    def __init__(self):
+        self.calls = []
+
+    def start(self, total_tokens):
+        self.calls.append(("start", total_tokens))
+
+    def advance(self, tokens, sentences):
+        self.calls.append((tokens, sentences))
+
+    def finish(self):
+        self.calls.append(("finish",))
+
+
+def test_progress_counts_every_token_and_sentence():
+    heard, tokenizer = Heard(), Characters()
+    extract(make("llama"), tokenizer, CORPUS, batch_tokens=30, progress=heard)
+    tokens = sum(len(tokenizer.encode(text)) for text in CORPUS.texts)
+    assert heard.calls[0] == ("start", tokens)
+    assert heard.calls[-1] == ("finish",)
+    assert sum(call[0] for call in heard.calls[1:-1]) == tokens
+    assert sum(call[1] for call in heard.calls[1:-1]) == 12
+
+
+def test_out_of_memory_halves_the_budget_and_goes_on(monkeypatch):
+    model, tokenizer = make("llama"), Characters()
+    whole = extract(model, tokenizer, CORPUS)
+    run = Runner.run
+
+    def small(self, row, lengths):
+        if len(row) > 25:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(self, row, lengths)
+
+    monkeypatch.setattr(Runner, "run", small)
+    with pytest.warns(ResourceWarning, match="out of memory at .* going on with") as heard:
+        store = extract(model, tokenizer, CORPUS, batch_tokens=200)
+    assert len(heard) == 1
+    assert store.record["batch_tokens"] <= 50
+    assert relative(store.states, whole.states) < 1e-6
+
+    def never(self, row, lengths):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Runner, "run", never)
+    with pytest.warns(ResourceWarning), pytest.raises(torch.OutOfMemoryError):
+        extract(model, tokenizer, CORPUS)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nan_and_infinity_name_layer_and_sentence(value):
+    model = make("llama")
+    with torch.no_grad():  # only "quick brown fox" holds a q
+        model.model.embed_tokens.weight[Characters().encode("q")[1]] = value
+    with pytest.raises(HiddenStateError, match=r"in layer 0 at sentence 5 of one .*float32"):
+        extract(model, Characters(), CORPUS)
+
+
+def test_sentences_the_model_cannot_take():
+    model = make("llama")
+    long = Corpus("long", ("aa", "bb"), (("x", "y"), ("z", "w" * 70)))
+    named = "sentence 2 of bb has 71 tokens, the model takes 64 "
+    with pytest.raises(CorpusError, match=named):
+        extract(model, Characters(), long)
+    cut = extract(model, Characters(), long, truncate=True)
+    expected = extract(
+        model, Characters(), Corpus("c", ("aa", "bb"), (("x", "y"), ("z", "w" * 63)))
+    )
+    assert torch.equal(cut.states, expected.states)
+
+    class Silent(Characters):
+        def encode(self, text):
+            return [] if text == "z" else super().encode(text)
+
+    with pytest.raises(CorpusError, match="sentence 1 of bb gives no tokens: 'z'"):
+        extract(model, Silent(), long, truncate=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "named"),
+    [
+        ({"layers": [4]}, InputError, "4"),
+        ({"layers": []}, InputError, "layer"),
+        ({"pool": "max"}, InputError, "pool: expected"),
+        ({"batch_tokens": 0}, InputError, "batch_tokens: expected at least 1, got 0"),
+        ({"batch_tokens": "many"}, InputError, "batch_tokens: expected 'auto'"),
+        ({"store": "tape"}, InputError, "store: expected one of auto, memory, cuda, disk"),
+        ({"store": "disk"}, InputError, "folder: expected a folder"),
+        ({"store": "cuda"}, InputError, "store: 'cuda' needs a model on a CUDA device"),
+        ({"store": "memory", "folder": "x"}, InputError, "folder: only"),
+    ],
+)
+def test_refuses(options, error, named):
+    with pytest.raises(error, match=named):
+        extract(make("llama"), Characters(), CORPUS, **options)
+
+
+def test_refuses_what_is_no_model_or_tokenizer():
+    with pytest.raises(ModelError, match="expected a transformers PreTrainedModel, got Linear"):
+        extract(torch.nn.Linear(2, 2), Characters(), CORPUS)
+    with pytest.raises(ModelError, match="tokenizer: expected a transformers tokenizer, got str"):
+        extract(make("llama"), "gpt2", CORPUS)
+
+
+def test_too_little_memory_is_said_before_anything_runs(monkeypatch):
+    store = import_module("ilo_fast.activations.store")
+    monkeypatch.setattr(store, "free_memory", lambda device: 1000)
+    for place in ("auto", "memory"):
+        with pytest.raises(InputError, match=r"store: the states take 6\.1 kB"):
+            extract(make("llama"), Characters(), CORPUS, store=place)

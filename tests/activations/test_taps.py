@@ -1,0 +1,143 @@
+"""tap(): the user's own forward passes, padded on either side, and hooks that always go away."""
+
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import torch
+from families import make
+
+import ilo_fast
+from ilo_fast.activations import ForwardStopped
+from ilo_fast.errors import InputError, ModelError
+
+ROWS = ([5, 6, 7, 8, 9], [11, 12], [13, 14, 15])
+
+
+def padded(side):
+    longest = max(map(len, ROWS))
+    ids, mask = [], []
+    for row in ROWS:
+        gap = [0] * (longest - len(row))
+        ids.append([*gap, *row] if side == "left" else [*row, *gap])
+        mask.append([*gap, *[1] * len(row)] if side == "left" else [*[1] * len(row), *gap])
+    return torch.tensor(ids), torch.tensor(mask)
+
+
+def hooks(model):
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+def pooled(states, mask, pool):
+    """Float64 pooling of padded states, written without the package."""
+    rows = []
+    for row, keep in zip(states.detach().double().numpy(), mask.numpy().astype(bool), strict=True):
+        tokens = row[keep]
+        weights = {
+            "mean": np.ones(len(tokens)),
+            "weighted": np.arange(1, len(tokens) + 1),
+            "last": np.eye(len(tokens))[-1],
+        }[pool]
+        rows.append(weights @ tokens / weights.sum())
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("pool", ["mean", "weighted", "last"])
+def test_pools_the_users_own_batches(side, pool):
+    model = make("llama")
+    ids, mask = padded(side)
+    with ilo_fast.tap(model, [0, 2, 3], pool) as tap:
+        output = model(ids, attention_mask=mask, output_hidden_states=True)
+        model(ids[1:], mask[1:])  # a second batch, the mask by position
+    assert tap.states.shape == (3, 5, 32)
+    assert tap.n_points == 5
+    for row, layer in enumerate((0, 2, 3)):
+        expected = pooled(output.hidden_states[layer], mask, pool)
+        np.testing.assert_allclose(tap.states[row, :3].numpy(), expected, rtol=1e-5, atol=1e-6)
+    assert output.logits.shape == (3, 5, 99)
+
+
+def test_without_a_mask_every_token_counts():
+    model = make("bert")
+    ids = torch.tensor([[5, 6, 7], [8, 9, 10]])
+    with ilo_fast.tap(model, 1) as tap, torch.no_grad():
+        states = model(ids, output_hidden_states=True).hidden_states[1]
+    torch.testing.assert_close(tap.states[0], states.mean(1))
+
+
+def test_a_function_pools_packed_states():
+    def largest(states, offsets):
+        parts = zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
+        return torch.stack([states[first:end].amax(0) for first, end in parts])
+
+    model = make("llama")
+    ids, mask = padded("right")
+    with ilo_fast.tap(model, "-1", largest) as tap, torch.no_grad():
+        states = model.model(ids, attention_mask=mask)[0]
+    expected = torch.stack(
+        [row[keep.bool()].amax(0) for row, keep in zip(states, mask, strict=True)]
+    )
+    torch.testing.assert_close(tap.states[0], expected)
+    with pytest.raises(InputError, match=r"pool: .*\[sentences, dim\] = \[3, 32\], got \[10, 32\]"):  # noqa: SIM117
+        with ilo_fast.tap(model, 0, lambda states, _: states):
+            model(ids, attention_mask=mask)
+    assert hooks(model.model.layers) == 0
+
+
+def test_hooks_sit_on_asked_layers_only_and_go_away():
+    model = make("llama")
+    ids = torch.tensor([[5, 6, 7]])
+    before = hooks(model)
+    with ilo_fast.tap(model, [1]):
+        assert hooks(model) - before == 2  # one layer, and the one that reads the mask
+        assert not model.model.layers[0]._forward_pre_hooks
+    assert hooks(model) == before
+    with pytest.raises(IndexError), ilo_fast.tap(model):
+        model(ids + 1000)
+    assert hooks(model) == before
+    with pytest.raises(ModelError), ilo_fast.tap(model):
+        model(ids, attention_mask=torch.zeros(1, 3, dtype=torch.int64))
+    assert hooks(model) == before
+
+
+def test_gradients_flow_as_before():
+    model = make("llama")
+    ids = torch.tensor([[5, 6, 7]])
+    model(ids).logits.sum().backward()
+    plain = model.model.layers[0].mlp.up_proj.weight.grad.clone()
+    model.zero_grad()
+    with ilo_fast.tap(model) as tap:
+        model(ids).logits.sum().backward()
+    assert torch.equal(model.model.layers[0].mlp.up_proj.weight.grad, plain)
+    assert not tap.states.requires_grad
+
+
+def test_stops_early_only_when_asked():
+    model = make("llama")
+    ran = []
+    model.model.layers[2].register_forward_hook(lambda *_: ran.append(True))
+    ids = torch.tensor([[5, 6, 7]])
+    with ilo_fast.tap(model, [1]), torch.no_grad():
+        model(ids)
+    assert len(ran) == 1
+    with ilo_fast.tap(model, [0, 1], stop_early=True) as tap, suppress(ForwardStopped):
+        model(ids)
+    assert len(ran) == 1
+    assert tap.states.shape == (2, 1, 32)
+
+
+def test_refuses():
+    model = make("llama")
+    with pytest.raises(InputError, match="3"), ilo_fast.tap(model, [4]):
+        pass
+    unknown_pool = pytest.raises(InputError, match="pool: expected one of mean, weighted, last")
+    with unknown_pool, ilo_fast.tap(model, 0, "max"):
+        pass
+    no_model = pytest.raises(ModelError, match="expected a transformers PreTrainedModel")
+    with no_model, ilo_fast.tap(torch.nn.Linear(2, 2), 0):
+        pass
+    with pytest.raises(ModelError, match="cannot be hooked"), ilo_fast.tap(make("albert"), 0):
+        pass
+    with ilo_fast.tap(model, 0) as tap, pytest.raises(ModelError, match="no forward pass"):
+        _ = tap.states
