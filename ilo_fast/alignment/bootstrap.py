@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ilo_fast.alignment.fragments import other_languages
+from ilo_fast.alignment.seen import seen_languages
 from ilo_fast.alignment.translation import first_translation
 from ilo_fast.errors import InputError
 from ilo_fast.lists import Label, index_lists, label_codes
@@ -101,8 +101,9 @@ def bootstrap_intervals(
     if len(names) < 2:
         raise InputError("languages must hold at least two different languages, got one")
     sentence_names, sentence = label_codes(sentences, n, "sentences")
-    per_point = _per_point(indices, language, sentence, threshold)  # [3, layers, n]
-    seen = _seen_languages(indices, language, len(names))  # [n, layers, languages]
+    # which languages each point sees, bool [n, layers, languages]
+    seen = torch.stack([seen_languages(layer, language, len(names)) for layer in indices], dim=1)
+    per_point = _per_point(indices, seen, language, sentence, threshold)  # [3, layers, n]
 
     count = len(sentence_names)
     draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), samples)
@@ -144,26 +145,18 @@ def bootstrap_intervals(
     )
 
 
-def _per_point(indices: Tensor, language: Tensor, sentence: Tensor, threshold: int) -> Tensor:
+def _per_point(
+    indices: Tensor, seen: Tensor, language: Tensor, sentence: Tensor, threshold: int
+) -> Tensor:
     """Bridges, has a translation, same-language share: float64 ``[3, layers, n]``."""
     k = indices.shape[2]
+    bridges = seen.sum(dim=2) >= threshold
     rows = []
-    for layer in indices:
-        seen = torch.from_numpy(other_languages(layer.numpy(), language.numpy()))
+    for number, layer in enumerate(indices):
         hit = first_translation(layer, language, sentence) < k
         same = (language[layer] == language[:, None]).double().mean(dim=1)
-        rows.append(torch.stack([(seen >= threshold).double(), hit.double(), same]))
+        rows.append(torch.stack([bridges[:, number].double(), hit.double(), same]))
     return torch.stack(rows, dim=1)
-
-
-def _seen_languages(indices: Tensor, language: Tensor, groups: int) -> Tensor:
-    """Which languages other than its own each point sees: bool ``[n, layers, languages]``."""
-    layers, n, _ = indices.shape
-    seen = torch.zeros(n, layers, groups, dtype=torch.bool)
-    for number, layer in enumerate(indices):
-        seen[:, number].scatter_(1, language[layer], True)
-    seen[torch.arange(n), :, language] = False
-    return seen
 
 
 def _interval(values: np.ndarray, level: float) -> Interval:

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
+from ilo_fast.alignment.seen import seen_languages
 from ilo_fast.errors import InputError
 from ilo_fast.lists import Label, index_lists, label_codes
 
@@ -86,10 +88,11 @@ def fragments(neighbors: Any, languages: Any, *, threshold: int = 3) -> Fragment
     """
     if isinstance(threshold, bool) or not isinstance(threshold, int) or threshold < 1:
         raise InputError(f"threshold must be a whole number above 0, got {threshold!r}")
-    lists = index_lists(neighbors).cpu().numpy()
-    names, codes_tensor = label_codes(languages, lists.shape[1])
-    codes = codes_tensor.numpy()
-    bridges = np.stack([other_languages(layer, codes) >= threshold for layer in lists])
+    indices = index_lists(neighbors)
+    names, code = label_codes(languages, indices.shape[1], "languages", indices.device)
+    other = torch.stack([seen_languages(one, code, len(names)).sum(dim=1) for one in indices])
+    bridges = (other >= threshold).cpu().numpy()
+    lists, codes = indices.cpu().numpy(), code.cpu().numpy()
     sizes = np.bincount(codes, minlength=len(names))
     interlingual = np.stack([np.bincount(codes, row, len(names)) / sizes for row in bridges])
     return Fragments(
@@ -107,15 +110,6 @@ def fragments(neighbors: Any, languages: Any, *, threshold: int = 3) -> Fragment
         ),
         threshold=threshold,
     )
-
-
-def other_languages(layer: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """How many languages other than its own each point sees, int64 ``[n]``, from ``[n, k]``."""
-    seen = np.sort(codes[layer], axis=1)
-    foreign = seen != codes[:, None]
-    first = np.ones_like(foreign)
-    first[:, 1:] = seen[:, 1:] != seen[:, :-1]
-    return np.asarray((foreign & first).sum(axis=1))
 
 
 def _components(

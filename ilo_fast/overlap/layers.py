@@ -1,5 +1,6 @@
 """Every layer of one neighbour set against every layer of another, with a permutation null."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from ilo_fast.calibration import Calibration, calibrate, check_permutations, draw_permutations
 from ilo_fast.errors import InputError
 from ilo_fast.lists import index_lists, paired_lists
+from ilo_fast.ops.intersect import intersection_sizes
 from ilo_fast.overlap.join import LayerJoin
 from ilo_fast.overlap.lists import LIST_METRICS, mean_metric
 
@@ -83,20 +85,11 @@ def layer_overlap(
         check_permutations(permutations)
     first, second = paired_lists(a, a if b is None else b)
     _, n, k = first.shape
-    join = None
-    if metric == "mutual_knn":
-        join = LayerJoin(first.cpu().numpy(), second.cpu().numpy())
-        values = join.common() / (n * k)
-    else:
-        values = _matrix(metric, first, second)
+    score = _scorer(metric, first, second)
+    values = score(None)
     calibration = best = None
     if permutations:
-        null = np.empty((permutations, *values.shape))
-        for draw, order in enumerate(draw_permutations(n, permutations, seed)):
-            if join is not None:
-                null[draw] = join.common(order) / (n * k)
-            else:
-                null[draw] = _matrix(metric, first, relabel(second, order))
+        null = np.stack([score(order) for order in draw_permutations(n, permutations, seed)])
         ceiling = float(k) if metric == "lcs_knn" else 1.0
         calibration = calibrate(values, null, alpha=alpha, ceiling=ceiling)
         best = calibrate(values.max(), null.max(axis=(1, 2)), alpha=alpha, ceiling=ceiling)
@@ -132,7 +125,21 @@ def relabel(neighbors: Any, order: Any) -> Tensor:
     return inverse[lists[:, pi]]
 
 
-def _matrix(metric: str, a: Tensor, b: Tensor) -> np.ndarray:
-    """A metric of every layer of ``[layers, n, k]`` with every layer of the other."""
+def _scorer(metric: str, a: Tensor, b: Tensor) -> Callable[[np.ndarray | None], np.ndarray]:
+    """The layers × layers matrix as a function of a relabelling of b, None for none."""
+    entries = a.shape[1] * a.shape[2]
+    if metric == "mutual_knn" and a.device.type == "cpu":
+        join = LayerJoin(a.numpy(), b.numpy())
+        return lambda order: join.common(order) / entries
+    if metric == "mutual_knn":  # the kernel compares all lists faster than they could be joined
+        return lambda order: (
+            intersection_sizes(a, _moved(b, order)).cpu().numpy().astype(np.float64) / entries
+        )
     point_metric = LIST_METRICS[metric]
-    return np.array([[float(mean_metric(point_metric, one, two)) for two in b] for one in a])
+    return lambda order: np.array(
+        [[float(mean_metric(point_metric, one, two)) for two in _moved(b, order)] for one in a]
+    )
+
+
+def _moved(lists: Tensor, order: np.ndarray | None) -> Tensor:
+    return lists if order is None else relabel(lists, order)

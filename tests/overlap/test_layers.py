@@ -6,6 +6,7 @@ from lists_cases import problems, random_lists
 
 from ilo_fast import knn, overlap
 from ilo_fast.calibration import calibrate, draw_permutations
+from ilo_fast.ops.intersect import intersection_sizes
 from ilo_fast.overlap import join, layer_overlap, mutual_knn, relabel
 from ilo_fast.overlap.lists import LIST_METRICS
 
@@ -120,3 +121,10 @@ def test_bad_input(change, message):
 def test_an_order_that_is_no_permutation_is_refused(order):
     with pytest.raises(ValueError, match="permutation"):
         relabel(torch.tensor([[1], [0], [0]]), order)
+
+
+def test_the_join_and_the_kernel_truth_count_alike():
+    generator = np.random.default_rng(0)
+    a, b = (torch.from_numpy(random_lists(generator, layers, 50, 6)) for layers in (3, 2))
+    counted = intersection_sizes(a, b).numpy()
+    np.testing.assert_array_equal(join.LayerJoin(a.numpy(), b.numpy()).common(), counted)
