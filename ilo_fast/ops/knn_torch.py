@@ -122,7 +122,8 @@ class _FilteredSearch:
         """Open (row, bin) pairs of a block of rows, sorted by row, and how many each row has."""
         rows = slice(start, start + maxima.shape[0])
         kth = torch.topk(maxima - bin_slack, self.k, dim=1).values[:, -1]
-        threshold = kth - slack[rows]
+        # Masked values never pass, even where fewer than k bins hold another point.
+        threshold = (kth - slack[rows]).clamp_(min=0.5 * MASKED)
         self.threshold[rows] = threshold
         is_open = maxima >= threshold[:, None]
         per_row = is_open.sum(dim=1)

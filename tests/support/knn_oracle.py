@@ -15,8 +15,7 @@ def exact_distances(x, metric):
     if metric == "inner_product":
         return -_pairwise(x, lambda rows, others: rows * others)
     if metric == "euclidean":
-        scale = np.abs(x).max()
-        scale = scale if scale > 0 else np.longdouble(1)
+        scale = np.ldexp(np.longdouble(1), np.frexp(np.abs(x).max())[1])  # rounds nothing
         return np.sqrt(_squared(x / scale)) * scale
     largest = np.abs(x).max(axis=1, keepdims=True)
     zero = largest[:, 0] == 0

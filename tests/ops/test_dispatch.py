@@ -1,0 +1,92 @@
+"""Which backend serves, and what happens when none can."""
+
+import numpy as np
+import pytest
+import torch
+
+from ilo_fast import knn
+from ilo_fast.errors import InputError
+from ilo_fast.ops import dispatch
+from ilo_fast.ops.dispatch import Backend, choose, explain
+from ilo_fast.ops.request import METRICS, Request
+
+
+def request_for(device="cpu", metric="cosine"):
+    x = torch.zeros(1, 8, 3, device=device)
+    return Request(x, torch.ones(1, 8, device=device), 2, metric)
+
+
+def stub(name, obstacle="", automatic=True):
+    """A row of the table whose obstacle is a constant."""
+    module = "ilo_fast.ops.knn_torch"
+    made = Backend(name, f"{module}:search", f"{module}:cannot_serve", automatic, f"stub {name}")
+    object.__setattr__(made, "_", None)
+    return made, obstacle
+
+
+@pytest.fixture
+def table(monkeypatch):
+    def set_rows(*rows):
+        reasons = {made.name: obstacle for made, obstacle in rows}
+        monkeypatch.setattr(dispatch, "BACKENDS", tuple(made for made, _ in rows))
+        monkeypatch.setattr(
+            Backend, "obstacle", lambda self, device, request=None: reasons[self.name]
+        )
+
+    return set_rows
+
+
+def test_the_first_that_can_serve_is_taken(table):
+    table(stub("triton", "no GPU"), stub("torch"), stub("cuda"))
+    assert choose("auto", request_for()).name == "torch"
+    assert choose("cuda", request_for()).name == "cuda"
+
+
+def test_backends_that_are_not_automatic_wait_to_be_asked(table):
+    table(stub("reference", automatic=False), stub("torch"))
+    assert choose("auto", request_for()).name == "torch"
+    assert choose("reference", request_for()).name == "reference"
+
+
+def test_a_forced_backend_that_cannot_serve_raises(table):
+    table(stub("triton", "no GPU"), stub("torch"))
+    with pytest.raises(InputError, match="'triton' cannot serve this search: no GPU"):
+        choose("triton", request_for())
+
+
+def test_none_left(table):
+    table(stub("torch", "no float64 on mps"))
+    with pytest.raises(InputError, match="no backend serves cpu: none on cpu; not torch: no float"):
+        choose("auto", request_for())
+
+
+def test_unknown_and_unregistered_names(table):
+    table(stub("torch"))
+    with pytest.raises(InputError, match="backend must be one of auto, torch"):
+        choose("faiss", request_for())
+    with pytest.raises(InputError, match="'cuda' cannot serve this search: not part of this"):
+        choose("cuda", request_for())
+
+
+def test_explain_names_the_choice_and_the_obstacles(table):
+    table(stub("triton", "no GPU"), stub("torch"), stub("reference", automatic=False))
+    assert explain("cpu") == "torch on cpu: stub torch; not triton: no GPU"
+
+
+def test_the_real_table_on_a_cpu():
+    assert explain("cpu").startswith("torch on cpu")
+    assert choose("auto", request_for()).name == "torch"
+    for row in dispatch.BACKENDS:
+        assert callable(row.load())
+        assert row.name in dispatch.names()
+    for metric in METRICS:
+        assert choose("torch", request_for(metric=metric)).name == "torch"
+
+
+def test_reference_says_what_it_lacks():
+    x = np.eye(6)
+    assert knn(x, 2, backend="reference").backend == "reference"
+    with pytest.raises(ValueError, match="cosine and euclidean only"):
+        knn(x, 2, backend="reference", metric="inner_product")
+    with pytest.raises(ValueError, match="drops the first neighbour"):
+        knn(x, 2, backend="reference", exclude_self=False)

@@ -1,0 +1,110 @@
+"""The exact stage by hand: values, ties, order, copies."""
+
+import math
+
+import numpy as np
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from ilo_fast.ops import exact
+from ilo_fast.ops.exact import empty_lists, expand, pair_values, rank, tie_error
+from ilo_fast.ops.points import prepare_points
+
+
+def prepare(x, metric="euclidean"):
+    x = torch.as_tensor(np.asarray(x, dtype=np.float64))
+    return prepare_points(x, x.abs().amax(dim=1), metric)
+
+
+def all_pairs(u):
+    rows, cols = torch.meshgrid(torch.arange(u), torch.arange(u), indexing="ij")
+    apart = ~torch.eye(u, dtype=torch.bool)
+    return rows[apart], cols[apart]
+
+
+def full_lists(x, k, metric="euclidean", exclude_self=True, shuffle=None):
+    points = prepare(x, metric)
+    lists = empty_lists(points, k, exclude_self)
+    rows, cols = all_pairs(points.u)
+    if shuffle is not None:
+        order = torch.randperm(rows.shape[0], generator=torch.Generator().manual_seed(shuffle))
+        rows, cols = rows[order], cols[order]
+    rank(points, rows, cols, lists)
+    return expand(points, lists, k)
+
+
+def test_ties_go_to_the_lower_index_also_at_the_end():
+    x = [[0.0], [3.0], [-3.0], [3.0 * (1 + 2**-52)], [1.0], [-1.0]]
+    indices, distances = full_lists(x, 3)
+    assert indices[0].tolist() == [4, 5, 1]
+    assert distances[0].tolist() == [1, 1, 3]
+    indices, _ = full_lists(x, 5)
+    assert indices[0].tolist() == [4, 5, 1, 2, 3]
+
+
+def test_what_rounding_can_tell_apart_is_no_tie():
+    x = [[0.0], [1.0 + 2**-40], [1.0]]
+    indices, _ = full_lists(x, 2)
+    assert indices[0].tolist() == [2, 1]
+
+
+def test_a_tie_does_not_chain():
+    """Steps of just under the tolerance: a group reaches as far as its first member's, only."""
+    points = prepare([[0.0], [1.0]])
+    value = torch.tensor([0.5], dtype=torch.float64)
+    zero = torch.zeros(1, dtype=torch.int64)
+    step = float(tie_error(points, value, zero, zero)) * 1.2  # of the value; |x| has half of it
+    x = [[0.0]] + [[1 + i * step * 0.99] for i in (3, 2, 1, 0)]
+    indices, distances = full_lists(x, 4)
+    assert indices[0].tolist() == [3, 4, 1, 2]
+    assert (distances[0].diff() >= 0).all()
+
+
+def test_values_are_symmetric_bit_for_bit():
+    x = np.random.default_rng(0).normal(size=(30, 37)) + 5
+    for metric in ("cosine", "euclidean", "inner_product"):
+        points = prepare(x, metric)
+        rows, cols = all_pairs(30)
+        assert torch.equal(pair_values(points, rows, cols), pair_values(points, cols, rows))
+
+
+def test_blocks_change_nothing(monkeypatch):
+    x = np.random.default_rng(0).integers(-2, 3, size=(40, 5))
+    expected = full_lists(x, 7)
+    monkeypatch.setattr(exact, "_PADDED_ELEMENTS", 16)
+    monkeypatch.setattr(exact, "block_rows", lambda device, row: 3)
+    found = full_lists(x, 7, shuffle=1)
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(2, 14), st.integers(1, 3), st.booleans(), st.integers(0, 2**32 - 1))
+def test_property_integers_by_definition(n, d, exclude_self, seed):
+    """Small integers: squared distances are exact, so the lists are known without rounding."""
+    generator = np.random.default_rng(seed)
+    x = generator.integers(-1, 2, size=(n, d))
+    assume(len(np.unique(x, axis=0)) > 1)
+    most = n - 1 if exclude_self else n
+    k = int(generator.integers(1, most + 1))
+    indices, distances = full_lists(x, k, exclude_self=exclude_self, shuffle=seed % 1000)
+    for i in range(n):
+        others = [j for j in range(n) if j != i or not exclude_self]
+        squared = {j: int(((x[i] - x[j]) ** 2).sum()) for j in others}
+        others.sort(key=lambda j: (squared[j], j))
+        assert indices[i].tolist() == others[:k]
+        expected = [np.float32(math.sqrt(squared[j])) for j in others[:k]]
+        assert distances[i].tolist() == expected
+
+
+def test_distances_at_the_ends_of_the_range():
+    x = np.array([[1e200, 0], [-1e200, 0], [1e200, 1e190]])
+    indices, distances = full_lists(x, 2)
+    assert indices[0].tolist() == [2, 1]
+    assert distances[0].tolist() == [math.inf, math.inf]  # beyond float32
+    _, products = full_lists(x, 2, "inner_product")
+    assert products[0].tolist() == [-math.inf, math.inf]
+    tiny, distances = full_lists(np.array([[1e-30], [2e-30], [4e-30]]), 2)
+    assert tiny[0].tolist() == [1, 2]
+    np.testing.assert_allclose(distances[0], [1e-30, 3e-30], rtol=1e-6)
