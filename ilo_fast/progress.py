@@ -132,7 +132,7 @@ class RichProgress(Progress):
 
         self.close()
         self._bar = rich_progress.Progress(
-            rich_progress.BarColumn(),
+            rich_progress.BarColumn(bar_width=20),
             rich_progress.TaskProgressColumn(),
             rich_progress.MofNCompleteColumn(),
             rich_progress.TextColumn(unit),
@@ -159,7 +159,7 @@ def _rate_column(unit: str) -> Any:
 
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
-            speed = task.finished_speed or task.speed
-            return Text("" if speed is None else f"{speed:,.0f} {unit}/s")
+            seconds = task.finished_time or task.elapsed
+            return Text(f"{task.completed / seconds:,.0f} {unit}/s" if seconds else "")
 
     return Rate()

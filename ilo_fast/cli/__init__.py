@@ -11,6 +11,9 @@ import click
 from ilo_fast import __version__
 from ilo_fast.cli.demo import demo
 from ilo_fast.cli.env import env
+from ilo_fast.cli.query import query
+from ilo_fast.cli.report import report
+from ilo_fast.cli.scan import scan
 from ilo_fast.cli.score import score
 from ilo_fast.errors import InputError
 
@@ -32,6 +35,9 @@ def cli() -> None:
 cli.add_command(score)
 cli.add_command(demo)
 cli.add_command(env)
+cli.add_command(scan)
+cli.add_command(query)
+cli.add_command(report)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["bar", "show", "show_environment"]
 
 _WIDTH_OF_PIPES = 100  # where there is no terminal to ask
-_BAR_CELLS = 18  # keeps the table within 80 columns
+_BAR_CELLS = 16  # keeps the table within 80 columns
 _SHOWN_LANGUAGES = 5
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 

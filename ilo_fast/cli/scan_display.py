@@ -1,0 +1,85 @@
+"""What `ilo-fast scan` prints: the jobs of a dry run, the sum of a scan."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from ilo_fast.scans.run import ScanSummary
+
+__all__ = ["show_dry_run", "show_summary"]
+
+_WIDTH_OF_PIPES = 120
+
+
+def show_dry_run(plan_file: Path, out: Path | None, *, skip_failed: bool) -> None:
+    """Each job with its estimate, what is skipped, and the sums."""
+    from ilo_fast.activations.space import free_disk, human
+    from ilo_fast.errors import InputError
+    from ilo_fast.scans.dataset import Dataset
+    from ilo_fast.scans.plan import read_plan
+    from ilo_fast.scans.run import prepare
+    from ilo_fast.scans.view import duration
+
+    plan = read_plan(plan_file)
+    folder = out or plan.results_folder
+    if folder is None:
+        raise InputError("results: the plan names no results folder, and no --out was given")
+    dataset = Dataset(folder) if folder.exists() and any(folder.iterdir()) else None
+    todo = prepare(plan, dataset, retry_failures=not skip_failed)
+    estimates = [todo.estimate(job) for job in todo.jobs]
+    console = _console()
+    table = Table(title="Jobs to do", title_justify="left")
+    for name in ("model", "revision", "corpus", "metrics"):
+        table.add_column(name, overflow="fold")
+    for name in ("tokens", "time", "memory", "download"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for job, estimate in zip(todo.jobs, estimates, strict=True):
+        table.add_row(
+            *map(Text, (job.model, job.revision, job.corpus)),
+            ", ".join(cell.metric for cell in job.cells),
+            f"{estimate.tokens:,}" if estimate.tokens is not None else "?",
+            duration(estimate.seconds) if estimate.seconds is not None else "?",
+            human(estimate.memory) if estimate.memory is not None else "?",
+            "?" if estimate.download is None else human(estimate.download),
+        )
+    console.print(table)
+    unknown = sum(not estimate.known for estimate in estimates)
+    downloads = {job.target: e.download or 0 for job, e in zip(todo.jobs, estimates, strict=True)}
+    lines = [
+        f"{len(todo.jobs)} jobs to do, {len(todo.skipped)} skipped: there already"
+        + (f" ({', '.join(f'{n} {why}' for why, n in todo.reasons.items())})" if todo.jobs else ""),
+        f"About {duration(sum(e.seconds or 0.0 for e in estimates))} on {todo.device.count} × "
+        f"{todo.device.name}, {human(sum(downloads.values()))} to download, "
+        f"{human(sum(e.results for e in estimates))} of results in {folder} "
+        f"({human(free_disk(folder))} free). Estimates, from configurations alone.",
+    ]
+    if unknown:
+        lines.append(f"{unknown} jobs without an estimate: their configuration cannot be read.")
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def show_summary(summary: "ScanSummary") -> None:
+    """What was done, why, and where the results are."""
+    from ilo_fast.scans.view import duration
+
+    console = _console()
+    why = ", ".join(f"{count} {reason}" for reason, count in summary.reasons.items())
+    lines = [
+        f"{summary.computed} computed, {summary.failed} failed, {summary.skipped} skipped as there "
+        f"already, in {duration(summary.seconds)}" + (f" ({why})" if why else "")
+    ]
+    if summary.stopped:
+        lines.append("Stopped before the end: run the same command to go on.")
+    lines.append(f"Results in {summary.folder}")
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDTH_OF_PIPES)
