@@ -9,7 +9,7 @@ import numpy as np
 
 from ilo_fast.errors import InputError
 
-__all__ = ["Calibration", "calibrate", "check_permutations", "draw_permutations"]
+__all__ = ["Calibration", "calibrate", "draw_permutations"]
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,6 @@ def calibrate(
         permutations=count,
         alpha=alpha,
     )
-
-
-def check_permutations(count: Any) -> int:
-    """The number of permutations, or an error where it is no whole number above 0."""
-    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
-        raise InputError(f"permutations must be a whole number above 0, got {count!r}")
-    return int(count)
 
 
 def draw_permutations(

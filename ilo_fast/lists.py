@@ -17,6 +17,7 @@ from ilo_fast.errors import HiddenStateError, InputError
 __all__ = [
     "Label",
     "as_tensor",
+    "check_count",
     "group_mean",
     "index_lists",
     "label_codes",
@@ -140,6 +141,17 @@ def label_codes(
         label = int(item) if isinstance(item, np.integer) else item
         codes.append(table.setdefault(label, len(table)))
     return tuple(table), torch.tensor(codes, dtype=torch.int64, device=device)
+
+
+def check_count(value: Any, name: str) -> int:
+    """A whole number above 0, or an error that names the argument.
+
+    >>> check_count(3, "threshold")
+    3
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise InputError(f"{name} must be a whole number above 0, got {value!r}")
+    return int(value)
 
 
 def group_mean(values: Tensor, codes: Tensor, groups: int) -> Tensor:

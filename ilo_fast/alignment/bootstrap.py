@@ -10,7 +10,7 @@ from torch import Tensor
 from ilo_fast.alignment.seen import seen_languages
 from ilo_fast.alignment.translation import first_translation
 from ilo_fast.errors import InputError
-from ilo_fast.lists import Label, index_lists, label_codes
+from ilo_fast.lists import Label, check_count, index_lists, label_codes
 
 __all__ = ["BootstrapIntervals", "Interval", "bootstrap_intervals"]
 
@@ -89,10 +89,8 @@ def bootstrap_intervals(
     >>> got.translation_hit.estimate, got.translation_hit.low, got.translation_hit.high
     (array([[1. , 0.5]]), array([[1., 0.]]), array([[1., 1.]]))
     """
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-        raise InputError(f"samples must be a whole number above 0, got {samples!r}")
-    if isinstance(threshold, bool) or not isinstance(threshold, int) or threshold < 1:
-        raise InputError(f"threshold must be a whole number above 0, got {threshold!r}")
+    samples = check_count(samples, "samples")
+    threshold = check_count(threshold, "threshold")
     if not 0 < level < 1:
         raise InputError(f"level must lie between 0 and 1, got {level!r}")
     indices = index_lists(neighbors).cpu()

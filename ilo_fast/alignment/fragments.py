@@ -9,8 +9,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
 from ilo_fast.alignment.seen import seen_languages
-from ilo_fast.errors import InputError
-from ilo_fast.lists import Label, index_lists, label_codes
+from ilo_fast.lists import Label, check_count, index_lists, label_codes
 
 __all__ = ["Components", "Fragments", "fragments"]
 
@@ -86,8 +85,7 @@ def fragments(neighbors: Any, languages: Any, *, threshold: int = 3) -> Fragment
     >>> parts.interlingual_components[0].sizes, parts.fragmented_components[0].sizes
     (array([3]), array([1]))
     """
-    if isinstance(threshold, bool) or not isinstance(threshold, int) or threshold < 1:
-        raise InputError(f"threshold must be a whole number above 0, got {threshold!r}")
+    threshold = check_count(threshold, "threshold")
     indices = index_lists(neighbors)
     names, code = label_codes(languages, indices.shape[1], "languages", indices.device)
     other = torch.stack([seen_languages(one, code, len(names)).sum(dim=1) for one in indices])

@@ -6,8 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ilo_fast.errors import InputError
-from ilo_fast.lists import Label, group_mean, index_lists, label_codes, one_metric_per_layer
+from ilo_fast.lists import (
+    Label,
+    check_count,
+    group_mean,
+    index_lists,
+    label_codes,
+    one_metric_per_layer,
+)
 
 __all__ = ["language_order", "neighbor_counts", "reach_graph", "same_language"]
 
@@ -97,8 +103,7 @@ def reach_graph(neighbors: Any, languages: Any, *, min_count: int = 1) -> np.nda
     >>> reach_graph([[1, 2], [0, 2], [0, 1]], ["de", "de", "en"]).tolist()
     [[[False, True], [True, False]]]
     """
-    if isinstance(min_count, bool) or not isinstance(min_count, int) or min_count < 1:
-        raise InputError(f"min_count must be a whole number above 0, got {min_count!r}")
+    min_count = check_count(min_count, "min_count")
     edges = neighbor_counts(neighbors, languages) >= min_count
     edges[:, np.arange(edges.shape[1]), np.arange(edges.shape[1])] = False
     return edges

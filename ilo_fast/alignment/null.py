@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ilo_fast.calibration import Calibration, calibrate, check_permutations, draw_permutations
+from ilo_fast.calibration import Calibration, calibrate, draw_permutations
 from ilo_fast.errors import InputError
-from ilo_fast.lists import Label, index_lists, label_codes
+from ilo_fast.lists import Label, check_count, index_lists, label_codes
 
 __all__ = ["ILONull", "ilo_null"]
 
@@ -85,9 +85,8 @@ def ilo_null(
     codes = codes_tensor.numpy()
     if len(names) < 2:
         raise InputError("languages must hold at least two different languages, got one")
-    if isinstance(threshold, bool) or not isinstance(threshold, int) or threshold < 1:
-        raise InputError(f"threshold must be a whole number above 0, got {threshold!r}")
-    count = check_permutations(permutations)
+    threshold = check_count(threshold, "threshold")
+    count = check_count(permutations, "permutations")
     blocks = None if sentences is None else label_codes(sentences, n, "sentences")[1].numpy()
 
     columns = np.ascontiguousarray(lists.transpose(0, 2, 1))  # [layers, k, n]: one lookup a column
