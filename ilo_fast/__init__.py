@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ilo_fast.neighbors import Neighbors, knn
     from ilo_fast.pipeline import score
     from ilo_fast.results import Result
+    from ilo_fast.scans import scan
     from ilo_fast.streaming_ilo import ILO
 
 __version__ = "0.1.0"
@@ -31,6 +32,7 @@ _PUBLIC = {
     "ilo_scores": "ilo_fast.ilo",
     "knn": "ilo_fast.neighbors",
     "load_corpus": "ilo_fast.corpora",
+    "scan": "ilo_fast.scans",
     "score": "ilo_fast.pipeline",
     "tap": "ilo_fast.activations",
 }
@@ -48,6 +50,7 @@ __all__ = [
     "ilo_scores",
     "knn",
     "load_corpus",
+    "scan",
     "score",
     "tap",
 ]

@@ -25,7 +25,12 @@ ALLOWED = {
     "transformers": {"models", "activations", "finetune"},
     "matplotlib": {"plots"},
     "click": {"cli"},
-    "rich": {"cli", "progress"},
+    "rich": {"cli", "progress", "scans"},
+    "pydantic": {"scans"},
+    "yaml": {"scans"},
+    "duckdb": {"scans"},
+    "jinja2": {"scans"},
+    "ray": {"scans"},
     "gguf": {"models"},
 }
 
@@ -53,7 +58,7 @@ RANK = {
     "record": 5,
     "streaming_ilo": 5,
     "pipeline": 5,
-    "scan": 6,
+    "scans": 6,
     "scans": 6,
     "finetune": 6,
     "adapters": 6,

@@ -1,0 +1,168 @@
+"""The folder of results: Parquet files, each written whole, each naming what it depends on.
+
+``<table>/<model>/<corpus>/<slot>.parquet``: one file a table and cell. A slot's file is replaced
+in one step, so a cell is never there twice and never half; ``scores`` is written last and makes
+the rest count.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ilo_fast.environment import require_space
+from ilo_fast.errors import InputError
+from ilo_fast.scans.jobs import SCHEMA_VERSION, Cell, Job
+from ilo_fast.scans.locks import locked, try_lock
+from ilo_fast.scans.names import safe_name
+from ilo_fast.scans.tables import CELL_KEY, failure_table, to_bytes
+
+__all__ = ["Dataset"]
+
+_MARKER = "ilo-fast-scan.json"
+_WORK, _LOCKS = ".work", ".locks"
+_LEAST_SPACE = 1 << 20
+
+
+class Dataset:
+    """A results folder; a ``with`` block gives it a workspace, for writing.
+
+    Opening one removes what scans that died left behind.
+    """
+
+    def __init__(self, folder: str | Path, *, create: bool = False) -> None:
+        self.folder = Path(folder).absolute()
+        self._workspace: Path | None = None
+        self._held: Any = None
+        self._check(create)
+
+    # ------------------------------------------------------------------ reading
+
+    def files(self, table: str) -> list[Path]:
+        """The files of a table, in a fixed order."""
+        return sorted((self.folder / table).glob("*/*/*.parquet"))
+
+    def path(self, table: str, job: Job, slot: str) -> Path:
+        """Where a file of a table stands: of a cell, or of a job that failed."""
+        return (
+            self.folder / table / safe_name(job.model) / safe_name(job.corpus) / f"{slot}.parquet"
+        )
+
+    def stored(self, job: Job, cell: Cell) -> dict[str, Any] | None:
+        """Key and key parts of a cell's result, or None when there is none that can be read."""
+        try:
+            metadata = pq.read_schema(self.path("scores", job, cell.slot)).metadata or {}
+            found: dict[str, Any] = json.loads(metadata[CELL_KEY])
+        except (FileNotFoundError, pa.ArrowInvalid, KeyError, ValueError):
+            return None
+        return found
+
+    def failure_key(self, job: Job) -> str | None:
+        """The key a job failed with, or None when it did not."""
+        try:
+            metadata = pq.read_schema(self.path("failures", job, job.slot)).metadata or {}
+            return str(json.loads(metadata[CELL_KEY])["key"])
+        except (FileNotFoundError, pa.ArrowInvalid, KeyError, ValueError):
+            return None
+
+    # ------------------------------------------------------------------ writing
+
+    def __enter__(self) -> Self:
+        work = self.folder / _WORK
+        self._remove_abandoned(work)
+        name = safe_name(f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+        # The lock comes first and goes last: a folder without one is of a scan that died.
+        self._held = try_lock(work / f"{name}.lock")
+        self._workspace = work / name
+        self._workspace.mkdir()
+        if not (self.folder / _MARKER).exists():
+            text = json.dumps({"format": "ilo_fast scan", "schema": SCHEMA_VERSION})
+            self._put(self.folder / _MARKER, text.encode())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._workspace is not None
+        shutil.rmtree(self._workspace, ignore_errors=True)
+        self._workspace.with_name(f"{self._workspace.name}.lock").unlink(missing_ok=True)
+        self._held.close()
+        self._workspace = None
+        for name in (_WORK, _LOCKS):
+            with contextlib.suppress(OSError):  # another scan is at work there
+                (self.folder / name).rmdir()
+
+    def _remove_abandoned(self, work: Path) -> None:
+        """Remove the workspaces and locks of scans that died."""
+        for lock in [*work.glob("*.lock"), *(self.folder / _LOCKS).glob("*.lock")]:
+            with locked(lock) as mine:
+                if mine and lock.parent == work:
+                    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+
+    @contextlib.contextmanager
+    def claim(self, job: Job, *, wait: bool = False) -> Iterator[bool]:
+        """Whether this scan may do the job now: no other scan is at it."""
+        with locked(self.folder / _LOCKS / f"{job.id}.lock", wait=wait) as mine:
+            yield mine
+
+    def write(self, job: Job, cell: Cell, tables: Mapping[str, bytes]) -> None:
+        """Store a cell's tables, ``scores`` last."""
+        for table in sorted(tables, key=lambda name: name == "scores"):
+            self._put(self.path(table, job, cell.slot), tables[table])
+
+    def forget_failure(self, job: Job) -> None:
+        """The job went well: what was said of an earlier failure no longer holds."""
+        self.path("failures", job, job.slot).unlink(missing_ok=True)
+
+    def write_failure(self, job: Job, kind: str, reason: str, seconds: float) -> None:
+        """Store one row that says why a job's cells are not there."""
+        rows = failure_table(job, kind, reason, seconds)
+        self._put(self.path("failures", job, job.slot), to_bytes("failures", rows, job, {}))
+
+    def _put(self, path: Path, content: bytes) -> None:
+        assert self._workspace is not None, "a Dataset writes inside its with block"
+        require_space(self.folder, len(content) + _LEAST_SPACE)
+        temporary = self._workspace / f"{uuid.uuid4().hex}.part"
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(temporary, path)
+
+    # ------------------------------------------------------------------ the folder itself
+
+    def _check(self, create: bool) -> None:
+        marker = self.folder / _MARKER
+        if not marker.exists():
+            if not create:
+                raise InputError(f"{str(self.folder)!r} holds no results of a scan")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            there = {path.name for path in self.folder.iterdir()} - {_WORK, _LOCKS, _MARKER}
+            if there and not marker.exists():
+                raise InputError(
+                    f"{str(self.folder)!r} holds other files ({', '.join(sorted(there)[:3])}); "
+                    "results go into a new or empty folder, or one of an earlier scan"
+                )
+            return
+        try:
+            schema = json.loads(marker.read_text(encoding="utf-8"))["schema"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{str(marker)!r} is not what a scan wrote there") from error
+        if schema != SCHEMA_VERSION:
+            raise InputError(
+                f"{str(self.folder)!r} has schema {schema}, this version of ilo_fast writes and "
+                f"reads {SCHEMA_VERSION}: use a new folder"
+            )

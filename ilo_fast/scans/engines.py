@@ -1,0 +1,170 @@
+"""Where jobs run: in this process, or on a Ray cluster."""
+
+import os
+from dataclasses import replace
+from typing import Any, Protocol
+
+from ilo_fast.errors import InputError
+from ilo_fast.scans.estimate import Estimate
+from ilo_fast.scans.jobs import Job
+from ilo_fast.scans.work import Failure, ModelCache, Outcome, run_job
+
+__all__ = ["Engine", "LocalEngine", "RayEngine"]
+
+_RETRIES = 3
+
+
+class Engine(Protocol):
+    """Takes jobs and gives outcomes, in any order."""
+
+    @property
+    def room(self) -> int:
+        """How many more jobs it would start now."""
+
+    def submit(self, job: Job, estimate: Estimate | None, progress: Any) -> None:
+        """Take a job."""
+
+    def collect(self) -> list[tuple[Job, Outcome]]:
+        """Outcomes that are there, after waiting a moment for one."""
+
+    def describe(self) -> str:
+        """What it runs on, and how busy that is; one line."""
+
+    def close(self, *, cancel: bool) -> None:
+        """No more jobs will come; ``cancel`` stops those under way."""
+
+
+class LocalEngine:
+    """One job after the other, in this process; a model stays loaded for its next corpus."""
+
+    def __init__(self) -> None:
+        self._cache = ModelCache()
+        self._waiting: tuple[Job, Any] | None = None
+
+    @property
+    def room(self) -> int:
+        return 0 if self._waiting else 1
+
+    def submit(self, job: Job, estimate: Estimate | None, progress: Any) -> None:
+        if estimate is not None and estimate.cards > 1 and job.options["device"] == "auto":
+            job = spread(job)
+        self._waiting = (job, progress)
+
+    def collect(self) -> list[tuple[Job, Outcome]]:
+        if self._waiting is None:
+            return []
+        (job, progress), self._waiting = self._waiting, None
+        return [(job, run_job(job, self._cache, progress))]
+
+    def describe(self) -> str:
+        import torch
+
+        if not torch.cuda.is_available():
+            return f"CPU, {torch.get_num_threads()} threads"
+        cards = []
+        for number in range(torch.cuda.device_count()):
+            free, total = torch.cuda.mem_get_info(number)
+            name = torch.cuda.get_device_name(number)
+            cards.append(f"{name}: {(total - free) / 2**30:.1f} of {total / 2**30:.0f} GiB")
+        return "; ".join(cards)
+
+    def close(self, *, cancel: bool) -> None:
+        self._cache.drop()
+
+
+class RayEngine:
+    """One Ray task a job, with the resources of its estimate; Ray retries when a worker dies."""
+
+    def __init__(self, address: str | None = None, *, workers: int | None = None) -> None:
+        """``address``: of a running cluster, ``"auto"`` to find it; None starts one here, of
+        ``workers`` processors (all of them by default)."""
+        # Ray reports usage to its makers unless told not to; a scan sends nothing anywhere.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        try:
+            import ray
+        except ImportError as error:
+            raise InputError(
+                "engine: ray is not installed; install it with: pip install 'ilo-fast[ray]'"
+            ) from error
+        self._ray = ray
+        self._owns = not ray.is_initialized()
+        if self._owns:
+            local = {} if address else {"num_cpus": workers, "include_dashboard": False}
+            try:
+                ray.init(address=address, log_to_driver=False, logging_level="error", **local)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                raise InputError(f"engine: no Ray cluster at {address!r}: {error}") from error
+        self._task = ray.remote(max_retries=_RETRIES)(ray_job)
+        self._running: dict[Any, Job] = {}
+
+    @property
+    def room(self) -> int:
+        total = self._ray.cluster_resources()
+        places = int(total.get("GPU", 0)) or int(total.get("CPU", 1))
+        return max(0, places - len(self._running))
+
+    def submit(self, job: Job, estimate: Estimate | None, progress: Any) -> None:
+        total = self._ray.cluster_resources()
+        asked: dict[str, Any] = {"num_cpus": 1}
+        if total.get("GPU", 0) and job.options["device"] != "cpu":
+            asked["num_gpus"] = min(estimate.cards if estimate else 1, int(total["GPU"]))
+            if asked["num_gpus"] > 1 and job.options["device"] == "auto":
+                job = spread(job)
+        elif estimate is not None and estimate.memory is not None:
+            # More than a node has would wait for ever: let the job try, and fail with a reason.
+            nodes = [node["Resources"].get("memory", 0) for node in self._ray.nodes()]
+            asked["memory"] = int(min(estimate.memory, 0.9 * max(nodes)))
+        self._running[self._task.options(**asked).remote(job.to_json())] = job
+
+    def collect(self) -> list[tuple[Job, Outcome]]:
+        if not self._running:
+            return []
+        ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=0.5)
+        return [(self._running.pop(reference), self._outcome(reference)) for reference in ready]
+
+    def _outcome(self, reference: Any) -> Outcome:
+        errors = self._ray.exceptions
+        try:
+            files, failure, seconds, tokens = self._ray.get(reference)
+        except errors.OutOfMemoryError as error:
+            return Outcome(failure=Failure("out of memory", _short(error)))
+        except (errors.WorkerCrashedError, errors.RaySystemError, errors.ObjectLostError) as error:
+            return Outcome(failure=Failure("died", f"after {_RETRIES} retries: {_short(error)}"))
+        except errors.RayTaskError as error:
+            return Outcome(failure=Failure("error", _short(error), str(error)))
+        return Outcome(files, Failure(*failure) if failure else None, seconds, tokens)
+
+    def describe(self) -> str:
+        total, free = self._ray.cluster_resources(), self._ray.available_resources()
+        parts = [
+            f"{int(total[name] - free.get(name, 0))} of {int(total[name])} {name}s busy"
+            for name in ("GPU", "CPU")
+            if total.get(name)
+        ]
+        return f"Ray, {len(self._ray.nodes())} nodes: {', '.join(parts)}"
+
+    def close(self, *, cancel: bool) -> None:
+        if cancel:
+            for reference in self._running:
+                self._ray.cancel(reference, force=True)
+        self._running.clear()
+        if self._owns:
+            self._ray.shutdown()
+
+
+def ray_job(text: str) -> tuple[dict[str, dict[str, bytes]], Any, float, int]:
+    """Do one job on a worker: plain values in and out."""
+    outcome = run_job(Job.from_json(text))
+    failure = outcome.failure
+    said = (failure.kind, failure.reason, failure.trace) if failure else None
+    return outcome.files, said, outcome.seconds, outcome.tokens
+
+
+def spread(job: Job) -> Job:
+    """The job with its model's layers over all cards it sees."""
+    return replace(job, options={**job.options, "device": "balanced"})
+
+
+def _short(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:500] or type(error).__name__

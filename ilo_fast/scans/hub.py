@@ -1,0 +1,140 @@
+"""What the hub, or its cache on this machine, says of a model before it is loaded."""
+
+import json
+import logging
+import os
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from ilo_fast.errors import InputError
+
+__all__ = ["HubModel", "config_of", "look_up", "matching_revisions"]
+
+_TIMEOUT = 20.0
+_SMALL_FILES = (".json", ".txt", ".model", ".py", ".jinja")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A repository at a revision.
+
+    commit: None where neither hub nor cache knows it. size: bytes still to download, None where
+    unknown. problem: why nothing is known, as a message.
+    """
+
+    commit: str | None
+    size: int | None
+    problem: str | None = None
+
+
+def offline() -> bool:
+    """Whether the user told Hugging Face's libraries to stay off the network."""
+    values = (os.environ.get(name, "") for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+    return any(value.upper() in ("1", "ON", "YES", "TRUE") for value in values)
+
+
+def matching_revisions(repository: str, pattern: str) -> list[str]:
+    """The branches and tags of a repository that match a glob; asks the hub.
+
+    Raises InputError when the hub cannot be asked or nothing matches.
+    """
+    if offline():
+        raise InputError(
+            f"the revisions of {repository} that match {pattern!r} are known to the hub only, and "
+            "HF_HUB_OFFLINE is set; name the revisions one by one"
+        )
+    try:
+        refs = _api().list_repo_refs(repository)
+    except Exception as error:  # the hub library raises requests', httpx's and its own kinds
+        raise InputError(
+            f"the hub cannot say which revisions of {repository} match {pattern!r}: "
+            f"{_one_line(error)}"
+        ) from error
+    names = {ref.name for ref in [*refs.branches, *refs.tags]}
+    found = [name for name in names if fnmatchcase(name, pattern)]
+    if not found:
+        raise InputError(f"no branch or tag of {repository} matches {pattern!r}")
+    return found
+
+
+def look_up(repository: str, revision: str | None) -> HubModel:
+    """Commit and download size, from the hub, or from the cache when offline."""
+    cached = _cached_commit(repository, revision)
+    if offline():
+        problem = None if cached else "not in this machine's cache, and HF_HUB_OFFLINE is set"
+        return HubModel(cached, 0 if cached else None, problem)
+    try:
+        info = _api().model_info(
+            repository, revision=revision, files_metadata=True, timeout=_TIMEOUT
+        )
+    except Exception as error:
+        _log.info("%s: the hub does not answer: %s", repository, error)
+        return HubModel(cached, 0 if cached else None, None if cached else _one_line(error))
+    here = cached == info.sha and _weights_cached(repository, info)
+    return HubModel(info.sha, 0 if here else _download_size(info))
+
+
+def config_of(repository: str, revision: str | None) -> dict[str, Any] | None:
+    """config.json of a repository, from the cache or the hub; None where it cannot be had."""
+    import huggingface_hub
+
+    path = huggingface_hub.try_to_load_from_cache(repository, "config.json", revision=revision)
+    if not isinstance(path, str):
+        if offline():
+            return None
+        try:
+            path = huggingface_hub.hf_hub_download(repository, "config.json", revision=revision)
+        except Exception as error:
+            _log.info("%s: no config.json: %s", repository, error)
+            return None
+    loaded: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    return loaded
+
+
+def _api() -> Any:
+    import huggingface_hub
+
+    return huggingface_hub.HfApi()
+
+
+def _cached_commit(repository: str, revision: str | None) -> str | None:
+    import huggingface_hub
+
+    found = huggingface_hub.try_to_load_from_cache(repository, "config.json", revision=revision)
+    return Path(found).parent.name if isinstance(found, str) else None
+
+
+def _weights(info: Any) -> list[Any]:
+    """The files transformers would load: safetensors, or where there are none, .bin."""
+    files = [file for file in info.siblings or [] if "/" not in file.rfilename]
+    for ending in (".safetensors", ".bin"):
+        weights = [file for file in files if file.rfilename.endswith(ending)]
+        if weights:
+            return weights
+    return []
+
+
+def _weights_cached(repository: str, info: Any) -> bool:
+    import huggingface_hub
+
+    weights = _weights(info)
+    return bool(weights) and all(
+        isinstance(
+            huggingface_hub.try_to_load_from_cache(repository, file.rfilename, revision=info.sha),
+            str,
+        )
+        for file in weights
+    )
+
+
+def _download_size(info: Any) -> int:
+    small = [f for f in info.siblings or [] if f.rfilename.endswith(_SMALL_FILES)]
+    return sum(file.size or 0 for file in [*_weights(info), *small])
+
+
+def _one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' '.join(lines[:2])}"

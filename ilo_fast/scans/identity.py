@@ -1,0 +1,53 @@
+"""What tells the files of one model from those of another under the same name."""
+
+import hashlib
+import re
+from pathlib import Path
+
+__all__ = ["model_digest", "tokenizer_digest"]
+
+_READ = {".safetensors", ".bin", ".gguf", ".json", ".txt", ".model", ".py", ".tiktoken", ".spm"}
+_TOKENIZER = re.compile(
+    r"tokenizer.*|.*\.(model|tiktoken|spm)|vocab.*|merges\.txt|(special|added)_tokens.*\.json"
+)
+_WHOLE = 64 << 20  # files up to this size, and the beginnings of others, are read whole
+_SAMPLES, _SAMPLE = 64, 1 << 16
+
+
+def model_digest(path: Path) -> str:
+    """SHA-256 (hex) over names, sizes and contents of a model's files: a folder's, or a GGUF file.
+
+    Of a file above 64 MiB the first 64 MiB, the end and 64 pieces spread between are read, so that
+    a model of any size takes a moment: training moves every weight. It is no protection against a
+    forger. Only the kinds of files that models are loaded from count.
+    """
+    digest = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(path.iterdir())
+    for file in files:
+        if file.is_file() and file.suffix in _READ and not file.name.startswith("."):
+            _add(digest, file, _WHOLE)
+    return digest.hexdigest()
+
+
+def tokenizer_digest(path: Path) -> str:
+    """The same of the tokenizer alone; in a GGUF file it stands within the first 64 MiB."""
+    digest = hashlib.sha256()
+    if path.is_file():
+        with path.open("rb") as stream:
+            digest.update(stream.read(_WHOLE))
+        return digest.hexdigest()
+    for file in sorted(path.iterdir()):
+        if file.is_file() and _TOKENIZER.fullmatch(file.name):
+            _add(digest, file, file.stat().st_size)
+    return digest.hexdigest()
+
+
+def _add(digest: "hashlib._Hash", file: Path, whole: int) -> None:
+    size = file.stat().st_size
+    digest.update(f"{file.name}\0{size}\0".encode("utf-8", "surrogateescape"))
+    with file.open("rb") as stream:
+        digest.update(stream.read(whole))
+        if size > whole:
+            for number in range(1, _SAMPLES + 1):
+                stream.seek(whole + (size - whole - _SAMPLE) * number // _SAMPLES)
+                digest.update(stream.read(_SAMPLE))

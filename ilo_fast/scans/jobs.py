@@ -1,0 +1,309 @@
+"""From a plan to jobs: which models and revisions there are, and what a result depends on."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ilo_fast import __version__
+from ilo_fast.corpora import Corpus, load_corpus
+from ilo_fast.errors import InputError
+from ilo_fast.scans import hub
+from ilo_fast.scans.identity import model_digest, tokenizer_digest
+from ilo_fast.scans.plan import CorpusSpec, ModelSpec, Options, Plan, PlanError
+
+__all__ = ["SCHEMA_VERSION", "Cell", "Job", "plan_jobs"]
+
+SCHEMA_VERSION = 1
+"""Of the results folder; raised when a column or the meaning of one changes."""
+
+# Options that tell results apart that may stand side by side, beside the metric.
+_SLOT = ("k", "threshold", "pool", "dtype", "truncate")
+# Options that say where and how fast, not what.
+_NOT_IN_KEY = {"device", "batch_tokens", "metrics"}
+_GLOB = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One result of a job: a metric. ``slot`` names its place, ``key`` what it depends on."""
+
+    metric: str
+    slot: str
+    key: str
+    parts: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model, at one revision, on one corpus: plain values, ready for JSON.
+
+    model, revision, corpus: names in the tables (revision "" where there is none). target: hub id
+    or absolute path. source: what the target is; a folder that is gone is "missing". commit: of a
+    hub model, None where unknown. corpus_arguments: of `load_corpus`. options: of `Options`. slot
+    and key: as a cell's, of all metrics (a failure is the whole job's).
+    """
+
+    model: str
+    revision: str
+    corpus: str
+    target: str
+    source: Literal["hub", "folder", "gguf", "missing"]
+    commit: str | None
+    trust_remote_code: bool
+    corpus_arguments: dict[str, Any]
+    corpus_sha256: str
+    options: dict[str, Any]
+    cells: tuple[Cell, ...]
+    slot: str
+    key: str
+    download: int | None
+
+    @property
+    def name(self) -> str:
+        """For people: ``model@revision on corpus``."""
+        at = f"@{self.revision}" if self.revision else ""
+        return f"{self.model}{at} on {self.corpus}"
+
+    @property
+    def id(self) -> str:
+        """Of model, revision and corpus: two jobs with one id never run at once."""
+        return _digest([self.model, self.revision, self.corpus])
+
+    def only(self, cells: Iterable[Cell]) -> "Job":
+        """The same with some of its cells."""
+        return replace(self, cells=tuple(cells))
+
+    def to_json(self) -> str:
+        """As text, for another process."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Job":
+        """What `to_json` wrote."""
+        values = json.loads(text)
+        values["cells"] = tuple(Cell(**cell) for cell in values["cells"])
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class _Target:
+    label: str
+    revision: str
+    where: str
+    source: Literal["hub", "folder", "gguf", "missing"]
+
+
+def plan_jobs(plan: Plan) -> tuple[list[Job], dict[str, Corpus]]:
+    """Every job of a plan, model by model, and the corpora by name.
+
+    Reads the corpora, fingerprints local models and asks the hub for commits.
+
+    Raises:
+        PlanError: every mistake that shows only here, one a line: a corpus that cannot be read, a
+            glob without a match, a job that is there twice.
+    """
+    mistakes: list[str] = []
+    corpora = dict(_corpora(plan, mistakes))
+    jobs: list[Job] = []
+    seen: dict[str, str] = {}
+    for number, spec in enumerate(plan.models):
+        path = ("models", number)
+        try:
+            targets = list(_targets(plan, spec))
+        except InputError as error:
+            key = "revisions" if spec.revisions else "model"
+            mistakes.append(plan.mistake((*path, key), str(error)))
+            continue
+        options = plan.options_of(spec)
+        for target in targets:
+            identity, commit, download = _identity(target, spec)
+            for arguments, text in corpora.values():
+                job = _job(target, spec, options, arguments, text, identity, commit, download)
+                twice = [cell.slot for cell in job.cells if cell.slot in seen]
+                if twice:
+                    first = seen[twice[0]]
+                    mistakes.append(
+                        plan.mistake(path, f"{job.name} is the same job as that of {first}")
+                    )
+                seen.update(dict.fromkeys((cell.slot for cell in job.cells), f"models[{number}]"))
+                jobs.append(job)
+    if mistakes:
+        raise PlanError("\n".join(mistakes))
+    return jobs, {name: text for name, (_, text) in corpora.items()}
+
+
+def _corpora(
+    plan: Plan, mistakes: list[str]
+) -> Iterator[tuple[str, tuple[dict[str, Any], Corpus]]]:
+    names: set[str] = set()
+    for number, spec in enumerate(plan.corpora):
+        arguments = _corpus_arguments(plan, spec)
+        try:
+            text = load_corpus(**arguments)
+        except (InputError, TypeError) as error:
+            mistakes.append(plan.mistake(("corpora", number), str(error)))
+            continue
+        name = spec.name or text.name
+        if name in names:
+            mistakes.append(
+                plan.mistake(("corpora", number), f"a second corpus {name!r}: give it a name")
+            )
+        names.add(name)
+        yield name, ({**arguments, "name": name}, text)
+
+
+def _corpus_arguments(plan: Plan, spec: CorpusSpec) -> dict[str, Any]:
+    where = spec.corpus if spec.corpus in ("demo", "flores") else str(plan.resolve(spec.corpus))
+    return {
+        "spec": where,
+        "languages": spec.languages,
+        "limit": spec.limit,
+        "split": spec.split,
+        "revision": spec.revision,
+    }
+
+
+def _targets(plan: Plan, spec: ModelSpec) -> Iterator[_Target]:
+    """The models and revisions an entry stands for."""
+    if _GLOB.search(spec.model):
+        if spec.revisions:
+            raise InputError("a model that is a glob has no revisions: its matches are models")
+        root = plan.resolve(spec.model)
+        base = Path(root.anchor)
+        found = [path for path in base.glob(str(root.relative_to(base))) if _loadable(path)]
+        if not found:
+            raise InputError(f"no folder with a config.json and no .gguf file matches {spec.model}")
+        for path in sorted(found, key=lambda path: _natural(str(path))):
+            label, revision = (spec.name, path.name) if spec.name else (_label(plan, path), "")
+            yield _Target(label, revision, str(path), _kind(path))
+        return
+    path = plan.resolve(spec.model)
+    if path.exists() or _looks_local(spec.model):
+        label = spec.name or spec.model.rstrip("/")
+        if spec.revisions:
+            for folder in _subfolders(path, spec.revisions):
+                yield _Target(label, folder.name, str(folder), _kind(folder))
+        else:
+            yield _Target(label, "", str(path), _kind(path))
+        return
+    label = spec.name or spec.model
+    if not spec.revisions:
+        yield _Target(label, "", spec.model, "hub")
+        return
+    revisions: list[str] = []
+    for pattern in spec.revisions:
+        if _GLOB.search(pattern):
+            revisions += sorted(hub.matching_revisions(spec.model, pattern), key=_natural)
+        else:
+            revisions.append(pattern)
+    for revision in dict.fromkeys(revisions):
+        yield _Target(label, revision, spec.model, "hub")
+
+
+def _subfolders(path: Path, patterns: list[str]) -> list[Path]:
+    """The revisions of a local folder are folders in it."""
+    found: list[Path] = []
+    for pattern in patterns:
+        if "/" in pattern or pattern in (".", ".."):
+            raise InputError(f"the revisions of a folder are names of folders in it, got {pattern}")
+        if _GLOB.search(pattern):
+            matches = [folder for folder in path.glob(pattern) if _loadable(folder)]
+            if not matches:
+                raise InputError(f"no folder with a config.json in {path} matches {pattern!r}")
+            found += sorted(matches, key=lambda folder: _natural(folder.name))
+        else:
+            found.append(path / pattern)
+    return list(dict.fromkeys(found))
+
+
+def _loadable(path: Path) -> bool:
+    return (path / "config.json").is_file() or (path.suffix == ".gguf" and path.is_file())
+
+
+def _looks_local(model: str) -> bool:
+    return model.endswith(".gguf") or model.startswith((".", "/", "~")) or model.count("/") > 1
+
+
+def _kind(path: Path) -> Literal["folder", "gguf", "missing"]:
+    if path.is_file():
+        return "gguf"
+    return "folder" if path.is_dir() else "missing"
+
+
+def _label(plan: Plan, path: Path) -> str:
+    inside = path.is_relative_to(plan.folder)
+    return path.relative_to(plan.folder).as_posix() if inside else path.as_posix()
+
+
+def _natural(name: str) -> list[tuple[int, int | str]]:
+    """step9 before step10."""
+    parts = re.split(r"(\d+)", name)
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]
+
+
+def _identity(target: _Target, spec: ModelSpec) -> tuple[dict[str, str], str | None, int | None]:
+    """What tells the model's weights and tokenizer from others of its name; commit; download."""
+    trusted = {"trust_remote_code": str(spec.trust_remote_code)}
+    if target.source == "hub":
+        found = hub.look_up(target.where, target.revision or None)
+        return {"model": found.commit or "unknown", **trusted}, found.commit, found.size
+    path = Path(target.where)
+    if target.source == "missing":
+        return {"model": "missing", **trusted}, None, 0
+    files = {"model": model_digest(path), "tokenizer": tokenizer_digest(path)}
+    return {**files, **trusted}, None, 0
+
+
+def _job(
+    target: _Target,
+    spec: ModelSpec,
+    options: Options,
+    arguments: dict[str, Any],
+    text: Corpus,
+    identity: dict[str, str],
+    commit: str | None,
+    download: int | None,
+) -> Job:
+    values = options.model_dump()
+    corpus = arguments["name"]
+    parts = {
+        **identity,
+        "corpus": text.sha256,
+        "package": __version__,
+        "schema": str(SCHEMA_VERSION),
+        **{
+            f"option {name}": json.dumps(value)
+            for name, value in values.items()
+            if name not in _NOT_IN_KEY
+        },
+    }
+    place = [target.label, target.revision, corpus, *(values[name] for name in _SLOT)]
+    cells = tuple(
+        Cell(metric, _digest([*place, metric]), _digest([parts, metric]), parts)
+        for metric in options.metrics
+    )
+    return Job(
+        model=target.label,
+        revision=target.revision,
+        corpus=corpus,
+        target=target.where,
+        source=target.source,
+        commit=commit,
+        trust_remote_code=spec.trust_remote_code,
+        corpus_arguments={k: v for k, v in arguments.items() if k != "name"},
+        corpus_sha256=text.sha256,
+        options={k: v for k, v in values.items() if k != "metrics"},
+        cells=cells,
+        slot=_digest(place),
+        key=_digest([parts, "job"]),
+        download=download,
+    )
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

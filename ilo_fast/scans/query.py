@@ -1,0 +1,106 @@
+"""Reading a results folder: pandas tables, and SQL by DuckDB."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from ilo_fast.errors import InputError
+from ilo_fast.scans.dataset import Dataset
+from ilo_fast.scans.tables import CELL_KEY, RECORD_KEY, SCHEMAS
+
+__all__ = ["VIEWS", "connect", "query", "read_table", "records"]
+
+VIEWS = ("scores", "layers", "languages", "pairs", "neighbors", "failures", "runs")
+"""What queries may read."""
+
+_CELL = "model, revision, corpus, pool, dtype, metric, k, threshold"
+_LANGUAGES = f"""
+    select {_CELL}, language, any_value(n_points) as n_points, avg(ilo) as ilo_mean,
+           max(ilo) as ilo_peak, arg_max(layer, ilo) as layer_peak, avg(bridge) as bridge,
+           avg(reach) as reach, avg(translation_hit) as translation_hit,
+           avg(same_language) as same_language, any_value(key) as key
+    from scores group by {_CELL}, language order by {_CELL}, language
+"""
+
+
+def connect(folder: str | Path) -> Any:
+    """A DuckDB connection, in memory, with `VIEWS` over a results folder.
+
+    SQL run on it reads these tables and nothing else: no files, no network, no extensions.
+    """
+    dataset = Dataset(folder)
+    try:
+        import duckdb
+    except ImportError as error:
+        raise InputError(
+            "query: DuckDB is not installed; install it with: pip install 'ilo-fast[scan]'"
+        ) from error
+    connection = duckdb.connect(":memory:", config={"python_enable_replacements": False})
+    for table in SCHEMAS:
+        connection.register(f"{table}_files", _files(dataset, table))
+        # A cell's other tables count once its scores are there, which are written last.
+        where = "" if table in ("scores", "failures") else " where key in (select key from scores)"
+        connection.execute(f"create view {table} as select * from {table}_files{where}")
+    connection.execute(f"create view languages as {_LANGUAGES}")
+    connection.register("runs", _runs(dataset))
+    connection.execute("set enable_external_access = false")
+    connection.execute("set lock_configuration = true")
+    return connection
+
+
+def query(folder: str | Path, sql: str) -> pd.DataFrame:
+    """Run one SQL statement over a results folder.
+
+    Raises InputError with DuckDB's words on SQL that cannot be run.
+    """
+    connection = connect(folder)
+    import duckdb
+
+    try:
+        found: pd.DataFrame = connection.execute(sql).df()
+    except duckdb.Error as error:
+        raise InputError(f"query: {error}") from error
+    finally:
+        connection.close()
+    return found
+
+
+def read_table(folder: str | Path, table: str = "scores") -> pd.DataFrame:
+    """One of `VIEWS` as a pandas table."""
+    if table not in VIEWS:
+        raise InputError(f"table must be one of {', '.join(VIEWS)}, got {table!r}")
+    return query(folder, f"select * from {table}")
+
+
+def records(folder: str | Path) -> list[dict[str, Any]]:
+    """The run record of every result, as `Result.record` has it."""
+    dataset = Dataset(folder)
+    return [json.loads(_metadata(path)[RECORD_KEY]) for path in dataset.files("scores")]
+
+
+def _files(dataset: Dataset, table: str) -> Any:
+    paths = [str(path) for path in dataset.files(table)]
+    return ds.dataset(paths, schema=SCHEMAS[table], format="parquet") if paths else _empty(table)
+
+
+def _empty(table: str) -> pa.Table:
+    return SCHEMAS[table].empty_table()
+
+
+def _runs(dataset: Dataset) -> pa.Table:
+    """One row a result: its key and its run record as JSON."""
+    rows = []
+    for path in dataset.files("scores"):
+        metadata = _metadata(path)
+        rows.append((json.loads(metadata[CELL_KEY])["key"], metadata[RECORD_KEY].decode()))
+    keys, texts = zip(*rows, strict=True) if rows else ((), ())
+    return pa.table({"key": pa.array(keys, pa.string()), "record": pa.array(texts, pa.string())})
+
+
+def _metadata(path: Path) -> dict[bytes, bytes]:
+    return dict(pq.read_schema(path).metadata)

@@ -1,0 +1,248 @@
+"""The tables of a results folder: their columns, and rows from neighbours."""
+
+import io
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ilo_fast import __version__
+from ilo_fast.alignment import bootstrap_intervals, ilo_null, neighbor_counts
+from ilo_fast.corpora import Corpus
+from ilo_fast.results import SCORES, Result
+from ilo_fast.scans.jobs import Cell, Job
+
+__all__ = ["CELL_KEY", "RECORD_KEY", "SCHEMAS", "cell_tables", "failure_table", "to_bytes"]
+
+RECORD_KEY = b"ilo_fast"  # as in `Result.write_parquet`, which reads `scores` files too
+CELL_KEY = b"ilo_fast_scan"
+
+_TEXT, _WHOLE, _REAL = pa.string(), pa.int64(), pa.float64()
+_PLACE = {"model": _TEXT, "revision": _TEXT, "corpus": _TEXT}
+_HOW = {
+    "pool": _TEXT,
+    "dtype": _TEXT,
+    "metric": _TEXT,
+    "k": _WHOLE,
+    "threshold": _WHOLE,
+}
+_KEY = {"key": _TEXT}
+_RANGES = {f"{score}_{end}": _REAL for score in SCORES for end in ("low", "high")}
+_CHANCE = {"ilo_null": _REAL, "ilo_null_sd": _REAL, "ilo_p": _REAL, "ilo_p_lower": _REAL}
+
+SCHEMAS: dict[str, pa.Schema] = {
+    "scores": pa.schema(
+        {
+            "model": _TEXT,
+            "layer": _WHOLE,
+            "language": _TEXT,
+            "n_points": _WHOLE,
+            "k": _WHOLE,
+            "threshold": _WHOLE,
+            "metric": _TEXT,
+            "bridge": _REAL,
+            "reach": _REAL,
+            "reach_count": _WHOLE,
+            "ilo": _REAL,
+            "translation_hit": _REAL,
+            "same_language": _REAL,
+            "certified": _REAL,
+            "revision": _TEXT,
+            "corpus": _TEXT,
+            "pool": _TEXT,
+            "dtype": _TEXT,
+            **_RANGES,
+            **_CHANCE,
+            **_KEY,
+        }
+    ),
+    "layers": pa.schema(
+        {
+            **_PLACE,
+            **_HOW,
+            "layer": _WHOLE,
+            "layers": _WHOLE,
+            "languages": _WHOLE,
+            "n_points": _WHOLE,
+            **dict.fromkeys(SCORES, _REAL),
+            "certified": _REAL,
+            **_RANGES,
+            **_CHANCE,
+            **_KEY,
+        }
+    ),
+    "pairs": pa.schema(
+        {
+            **_PLACE,
+            **_HOW,
+            "layer": _WHOLE,
+            "language": _TEXT,
+            "other": _TEXT,
+            "neighbors": _WHOLE,
+            "share": _REAL,
+            **_KEY,
+        }
+    ),
+    "neighbors": pa.schema(
+        {
+            **_PLACE,
+            **_HOW,
+            "layer": _WHOLE,
+            "point": _WHOLE,
+            "neighbors": pa.list_(pa.int32()),
+            **_KEY,
+        }
+    ),
+    "failures": pa.schema(
+        {
+            **_PLACE,
+            **_HOW,
+            "kind": _TEXT,
+            "reason": _TEXT,
+            "target": _TEXT,
+            "seconds": _REAL,
+            "when": _TEXT,
+            "package": _TEXT,
+            **_KEY,
+        }
+    ),
+}
+
+
+def cell_tables(
+    job: Job, cell: Cell, result: Result, lists: npt.NDArray[np.int64], text: Corpus
+) -> dict[str, pd.DataFrame]:
+    """The rows of one cell, by table, from its scores and neighbour lists ``[layers, n, k]``."""
+    options = job.options
+    languages, sentences = text.language_ids, text.sentence_ids
+    scores = result.table.copy()
+    scores["model"] = job.model
+    layers = result.layers()
+    layer_numbers = layers["layer"].to_numpy()
+    place = {"model": job.model, "revision": job.revision, "corpus": job.corpus}
+    how = {
+        "pool": options["pool"],
+        "dtype": result.record["model"]["dtype"],
+        "metric": cell.metric,
+        "k": options["k"],
+        "threshold": options["threshold"],
+    }
+    for column in ("revision", "corpus", "pool", "dtype"):
+        scores[column] = {**place, **how}[column]
+    layers = layers.drop(columns="model")
+    layers["layers"] = result.record["model"]["n_layers"]
+    layers["n_points"] = text.n_points
+    if options["intervals"]:
+        ranges = bootstrap_intervals(
+            lists,
+            languages,
+            sentences,
+            threshold=options["threshold"],
+            samples=options["intervals"],
+            seed=options["seed"],
+        )
+        for name in SCORES:
+            for end in ("low", "high"):
+                scores[f"{name}_{end}"] = getattr(getattr(ranges, name), end).ravel()
+                layers[f"{name}_{end}"] = getattr(ranges.mean[name], end)
+    if options["permutations"]:
+        chance = ilo_null(
+            lists,
+            languages,
+            threshold=options["threshold"],
+            permutations=options["permutations"],
+            seed=options["seed"],
+        )
+        for table, found in ((scores, chance.ilo), (layers, chance.mean_ilo)):
+            table["ilo_null"] = found.null_mean.ravel()
+            table["ilo_null_sd"] = found.null_std.ravel()
+            table["ilo_p"] = found.p_value.ravel()
+            table["ilo_p_lower"] = found.p_lower.ravel()
+    for name, value in {**place, **how}.items():
+        layers[name] = value
+    tables = {"scores": scores, "layers": layers}
+    tables["pairs"] = _pairs(lists, layer_numbers, text, {**place, **how})
+    if options["keep_neighbors"]:
+        _, n, _ = lists.shape
+        tables["neighbors"] = pd.DataFrame(
+            {
+                **place,
+                **how,
+                "layer": np.repeat(layer_numbers, n),
+                "point": np.tile(np.arange(n), len(layer_numbers)),
+                "neighbors": list(lists.reshape(-1, lists.shape[2]).astype(np.int32)),
+            }
+        )
+    for table in tables.values():
+        table["key"] = cell.key
+    return tables
+
+
+def _pairs(
+    lists: npt.NDArray[np.int64], layers: Any, text: Corpus, described: Mapping[str, Any]
+) -> pd.DataFrame:
+    """Per layer: how many neighbours the points of one language have in another, and what share."""
+    counts = neighbor_counts(lists, text.language_ids)
+    names, size = np.array(text.languages, dtype=object), text.n_languages
+    return pd.DataFrame(
+        {
+            **described,
+            "layer": np.repeat(layers, size * size),
+            "language": np.tile(np.repeat(names, size), len(layers)),
+            "other": np.tile(names, len(layers) * size),
+            "neighbors": counts.ravel(),
+            "share": (counts / counts.sum(axis=2, keepdims=True)).ravel(),
+        }
+    )
+
+
+def failure_table(job: Job, kind: str, reason: str, seconds: float) -> pd.DataFrame:
+    """One row: which job failed, why, when."""
+    row = {
+        "model": job.model,
+        "revision": job.revision,
+        "corpus": job.corpus,
+        "pool": job.options["pool"],
+        "dtype": job.options["dtype"],
+        "metric": ", ".join(cell.metric for cell in job.cells),
+        "k": job.options["k"],
+        "threshold": job.options["threshold"],
+        "kind": kind,
+        "reason": reason,
+        "target": job.target,
+        "seconds": seconds,
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "package": __version__,
+        "key": job.key,
+    }
+    return pd.DataFrame([row])
+
+
+def to_bytes(table: str, rows: pd.DataFrame, of: Cell | Job, record: Mapping[str, Any]) -> bytes:
+    """A whole Parquet file: the table's columns in order (null where the rows have none), the run
+    record and the cell's (of a failure, the job's) key in its metadata."""
+    schema = SCHEMAS[table]
+    arrays = [
+        pa.array(rows[field.name], field.type, from_pandas=True)
+        if field.name in rows
+        else pa.nulls(len(rows), field.type)
+        for field in schema
+    ]
+    parts = of.parts if isinstance(of, Cell) else of.cells[0].parts
+    metadata = {
+        RECORD_KEY: json.dumps(record, ensure_ascii=False, allow_nan=False).encode(),
+        CELL_KEY: json.dumps({"slot": of.slot, "key": of.key, "parts": parts}).encode(),
+    }
+    sink = io.BytesIO()
+    pq.write_table(
+        pa.Table.from_arrays(arrays, schema=schema.with_metadata(metadata)),
+        sink,
+        compression="zstd",
+    )
+    return sink.getvalue()

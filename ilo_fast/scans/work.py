@@ -1,0 +1,174 @@
+"""One job: load the model, run the corpus through it, score each metric. Runs in any process."""
+
+import gc
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from ilo_fast.activations import ActivationStore, extract
+from ilo_fast.corpora import load_corpus
+from ilo_fast.errors import CorpusError, HiddenStateError, InputError, ModelError
+from ilo_fast.models import LoadedModel, load_model
+from ilo_fast.neighbors import Neighbors
+from ilo_fast.pipeline import score
+from ilo_fast.scans.jobs import Job
+from ilo_fast.scans.tables import cell_tables, to_bytes
+
+__all__ = ["Failure", "ModelCache", "Outcome", "explain_failure", "run_job"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a job has no result. kind: gated, missing, out of memory, not finite, tokenizer,
+    corpus, options, model, died or error. trace: where, for kind error."""
+
+    kind: str
+    reason: str
+    trace: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job gave: Parquet files by slot and table, or a failure; seconds and tokens."""
+
+    files: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    failure: Failure | None = None
+    seconds: float = 0.0
+    tokens: int = 0
+
+
+class ModelCache:
+    """Keeps the model of the last job: the next one often is of the same."""
+
+    def __init__(self) -> None:
+        self._key: Any = None
+        self._loaded: LoadedModel | None = None
+
+    def get(self, job: Job) -> LoadedModel:
+        """The job's model, loaded unless it was the last one's."""
+        dtype, device = job.options["dtype"], job.options["device"]
+        key = (job.target, job.commit, job.cells[0].parts.get("model"), dtype, device)
+        if self._loaded is None or key != self._key:
+            self.drop()
+            with torch.random.fork_rng():
+                torch.manual_seed(job.options["seed"])
+                self._loaded = load_model(
+                    job.target,
+                    revision=(job.commit or job.revision or None) if job.source == "hub" else None,
+                    dtype=dtype,
+                    device=device,
+                    trust_remote_code=job.trust_remote_code,
+                )
+            self._key = key
+        return self._loaded
+
+    def drop(self) -> None:
+        """Let go of the model and its memory."""
+        if self._loaded is not None:
+            self._loaded = None
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+
+def run_job(job: Job, cache: ModelCache | None = None, progress: Any = None) -> Outcome:
+    """Do a job's cells; whatever goes wrong with the model or its states becomes a `Failure`."""
+    began = time.perf_counter()
+    cache = cache or ModelCache()
+    try:
+        files, tokens = _run(job, cache, progress)
+    except Exception as error:
+        cache.drop()
+        return Outcome(failure=explain_failure(error), seconds=time.perf_counter() - began)
+    return Outcome(files, None, time.perf_counter() - began, tokens)
+
+
+def _run(job: Job, cache: ModelCache, progress: Any) -> tuple[dict[str, dict[str, bytes]], int]:
+    options = job.options
+    text = load_corpus(**job.corpus_arguments)
+    if text.sha256 != job.corpus_sha256:
+        raise CorpusError(f"corpus: {job.corpus} changed since the scan began")
+    loaded = cache.get(job)
+    states: ActivationStore = extract(
+        loaded.model,
+        loaded.tokenizer,
+        text,
+        layers=options["layers"],
+        pool=options["pool"],
+        batch_tokens=options["batch_tokens"],
+        truncate=options["truncate"],
+        progress=progress,
+    )
+    files: dict[str, dict[str, bytes]] = {}
+    for cell in job.cells:
+        lists: list[Any] = []
+        result = score(
+            loaded,
+            text,
+            k=options["k"],
+            threshold=options["threshold"],
+            layers=options["layers"],
+            metric=cell.metric,
+            pool=options["pool"],
+            backend=options["backend"],
+            seed=options["seed"],
+            truncate=options["truncate"],
+            states=states,
+            each_layer=_collector(lists),
+        )
+        record = {
+            **result.record,
+            "scan": {
+                "model": job.model,
+                "revision": job.revision,
+                "corpus": job.corpus,
+                "target": job.target,
+                "commit": job.commit,
+                "options": {**options, "metric": cell.metric},
+            },
+        }
+        tables = cell_tables(job, cell, result, np.stack(lists), text)
+        files[cell.slot] = {
+            name: to_bytes(name, rows, cell, record if name == "scores" else {})
+            for name, rows in tables.items()
+        }
+    return files, int(states.record["tokens"])
+
+
+def _collector(lists: list[Any]) -> Callable[[int, Neighbors], None]:
+    return lambda layer, found: lists.append(torch.as_tensor(found.indices).cpu().numpy())
+
+
+def explain_failure(error: BaseException) -> Failure:
+    """The kind of a failure and one line of reason, from an error and what caused it."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    names = {name.__name__ for link in chain for name in type(link).__mro__}
+    said = " ".join(str(link) for link in chain).lower()
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, HiddenStateError):
+        return Failure("not finite", reason)
+    if names & {"OutOfMemoryError", "MemoryError"} or "can't allocate memory" in said:
+        return Failure("out of memory", reason)
+    if "GatedRepoError" in names or "gated repo" in said:
+        return Failure("gated", reason)
+    if isinstance(error, CorpusError):
+        return Failure("tokenizer" if "token" in said else "corpus", reason)
+    missing = {"RepositoryNotFoundError", "RevisionNotFoundError", "LocalEntryNotFoundError"}
+    missing |= {"EntryNotFoundError", "FileNotFoundError", "OfflineModeIsEnabled"}
+    if names & missing or "there is no file or folder" in said or "holds no config.json" in said:
+        return Failure("missing", reason)
+    if isinstance(error, ModelError):
+        return Failure("tokenizer" if "tokenizer" in said else "model", reason)
+    if isinstance(error, InputError):
+        return Failure("options", reason)
+    trace = "".join(traceback.format_exception(error))
+    return Failure("error", f"{type(error).__name__}: {reason}", trace)
