@@ -78,7 +78,8 @@ def score(
         backend: of the neighbour search; one that cannot serve raises.
         reference: reproduce the paper's public code: float32 similarities, and "self" dropped as
             the first of k + 1 rather than by index.
-        seed: governs weights a checkpoint lacks, the only random thing here.
+        seed: of what is random, and recorded; no score depends on anything random today (a
+            checkpoint may lack the weights of a pooler, which comes after the hidden states).
         truncate: cut sentences longer than the model's limit instead of raising.
         languages: only these languages of the corpus.
         limit: only the first sentences of each language.
@@ -259,8 +260,8 @@ def _loaded(
                 f"{model.name} is loaded already"
             )
         return model
-    with torch.random.fork_rng():  # the caller's random state stays as it was
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it was
+        torch.default_generator.manual_seed(seed)
         return load_model(
             model,
             revision=revision,

