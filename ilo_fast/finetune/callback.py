@@ -71,18 +71,21 @@ class ILOCallback(TrainerCallback):  # type: ignore[misc]
         out = Path(args.output_dir) / "alignment.parquet"
         self.watch.begin(kwargs["model"], tokenizer, state.global_step, out)
         if state.global_step == 0:
-            self._score(kwargs["model"], state)
+            self._score(kwargs["model"], state, control)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero and self.watch.due(state.global_step):
-            self._score(kwargs["model"], state)
+            self._score(kwargs["model"], state, control)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero and not self.watch.scored(state.global_step):
-            self._score(kwargs["model"], state)
+            self._score(kwargs["model"], state, control)
 
-    def _score(self, model: Any, state: Any) -> None:
-        self._trainer.log(self.watch.measure(model, state.global_step))
+    def _score(self, model: Any, state: Any, control: Any) -> None:
+        logs = self.watch.measure(model, state.global_step)
+        wanted = control.should_log  # logging clears it, and with it the Trainer's own turn to log
+        self._trainer.log(logs)
+        control.should_log = wanted
 
 
 def _refuse_sharded(args: Any) -> None:

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ilo_fast.alignment.fragments import other_languages
-from ilo_fast.alignment.translation import first_translation
 from ilo_fast.errors import InputError
 from ilo_fast.lists import Label, index_lists, label_codes
 
@@ -149,20 +147,19 @@ def _scores(
     threshold: int,
 ) -> dict[str, np.ndarray]:
     """Each score under each draw, float64 ``[draws, layers, languages]``."""
-    layers, n, k = indices.shape
+    layers, n, _ = indices.shape
     lang, sent = language.numpy(), sentence.numpy()
-    shape = (len(weights), layers, count)
-    scores = {name: np.zeros(shape) for name in SCORES}
-    for layer in range(layers):
-        lists = indices[layer]
+    scores = {name: np.zeros((len(weights), layers, count)) for name in SCORES}
+    for layer, lists in enumerate(indices.numpy()):
+        own = lang[lists] == lang[:, None]
         seen = np.zeros((n, count), dtype=bool)
-        np.put_along_axis(seen, lang[lists.numpy()], True, axis=1)
+        np.put_along_axis(seen, lang[lists], True, axis=1)
         seen[np.arange(n), lang] = False
         values = np.stack(
             [
-                other_languages(lists.numpy(), lang) >= threshold,
-                (first_translation(lists, language, sentence) < k).numpy(),
-                (lang[lists.numpy()] == lang[:, None]).mean(axis=1),
+                seen.sum(axis=1) >= threshold,
+                ((sent[lists] == sent[:, None]) & ~own).any(axis=1),
+                own.mean(axis=1),
             ],
             axis=1,
         )

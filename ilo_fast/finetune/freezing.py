@@ -36,7 +36,7 @@ def freeze(
     Parameters
     ----------
     model
-        A transformers model, or one inside PEFT, DistributedDataParallel or ``torch.compile``.
+        A transformers model, or one inside PEFT, data parallelism or ``torch.compile``.
         PEFT's adapters are frozen with the layer they sit in; the base weights that PEFT froze are
         counted as frozen already and stay so after `FreezeReport.undo`.
     first

@@ -36,14 +36,14 @@ class Parts:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The transformers model inside PEFT, DistributedDataParallel and torch.compile wrappers."""
+    """The transformers model inside wrappers of PEFT, data parallelism and torch.compile."""
     inner: Any = model
     while True:
         if hasattr(inner, "_orig_mod"):  # torch.compile
             inner = inner._orig_mod
         elif hasattr(inner, "get_base_model"):  # peft; adapter layers stay in the tree
             inner = inner.get_base_model()
-        elif isinstance(inner, nn.parallel.DistributedDataParallel):
+        elif isinstance(inner, nn.parallel.DistributedDataParallel | nn.DataParallel):
             inner = inner.module
         else:
             assert isinstance(inner, nn.Module)

@@ -398,16 +398,16 @@ def test_adapters_are_frozen_with_their_layer():
     assert not any(p.requires_grad for p in model.get_base_model().lm_head.parameters())
 
 
-def test_a_compiled_model_is_looked_through():
+def test_wrappers_are_looked_through():
     class Compiled(nn.Module):  # torch.compile's shape, without its import of many seconds
         def __init__(self, model):
             super().__init__()
             self._orig_mod = model
 
-    wrapped = Compiled(tiny_llama())
+    wrapped = Compiled(nn.DataParallel(tiny_llama()))
     report = freeze(wrapped, first=1)
-    assert "_orig_mod.model.embed_tokens.weight" in report.names
-    assert {n.split(".")[3] for n in frozen_names(wrapped) if ".layers." in n} == {"0"}
+    assert "_orig_mod.module.model.embed_tokens.weight" in report.names
+    assert {n.split(".")[4] for n in frozen_names(wrapped) if ".layers." in n} == {"0"}
 
 
 def test_everything_frozen_is_said():

@@ -1,0 +1,272 @@
+"""The Trainer's callback on a real Trainer and a tiny model."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from ilo_fast import Corpus, Result, score
+from ilo_fast.errors import HiddenStateError, InputError
+from ilo_fast.finetune import ILOCallback, freeze
+from ilo_fast.finetune.scoring import untouched
+from ilo_fast.finetune.watch import LOGGED, Watch
+
+STEPS = 6
+
+
+def random_states():
+    """Torch's, NumPy's and Python's."""
+    _, words, *rest = np.random.get_state()  # noqa: NPY002 (the global one is meant)
+    return torch.get_rng_state().tolist(), words.tolist(), rest, random.getstate()
+
+
+class Seen(transformers.TrainerCallback):
+    """What a logger would be handed, and every step's random state and modes."""
+
+    def __init__(self):
+        self.logs, self.states, self.modes = [], [], []
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self.logs.append((state.global_step, dict(logs)))
+
+    def on_step_begin(self, args, state, control, model=None, **kwargs):
+        self.states.append(random_states())
+        self.modes.append([module.training for module in model.modules()])
+
+
+class Rows(torch.utils.data.Dataset):
+    def __len__(self):
+        return 2 * STEPS
+
+    def __getitem__(self, at):
+        ids = torch.arange(3, 11) + at
+        return {"input_ids": ids, "labels": ids}
+
+
+@pytest.fixture
+def corpus(parallel_text):
+    return Corpus.from_mapping(parallel_text, name="tiny")
+
+
+@pytest.fixture
+def make(tiny_model, tmp_path, corpus):
+    """make(callback) -> (trainer, what its loggers saw)."""
+
+    def trainer(callback, steps=STEPS, **options):
+        torch.manual_seed(3)
+        # dropout, so that an advanced random state would show in the losses
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            tiny_model, attention_dropout=0.3, dtype=torch.float32
+        )
+        args = transformers.TrainingArguments(
+            output_dir=str(tmp_path / "out"),
+            per_device_train_batch_size=2,
+            max_steps=steps,
+            logging_steps=1,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            learning_rate=1e-2,
+            use_cpu=True,
+            **options,
+        )
+        seen = Seen()
+        made = transformers.Trainer(
+            model=model,
+            args=args,
+            train_dataset=Rows(),
+            data_collator=transformers.default_data_collator,
+            processing_class=transformers.AutoTokenizer.from_pretrained(tiny_model),
+            callbacks=[seen],
+        )
+        if callback is not None:
+            callback.attach(made)
+        return made, seen
+
+    return trainer
+
+
+def losses(seen):
+    return [logs["loss"] for _, logs in seen.logs if "loss" in logs]
+
+
+def test_training_is_what_it_would_be_without_it(make, corpus):
+    plain, plain_seen = make(None)
+    plain.train()
+    watched, watched_seen = make(ILOCallback(corpus, every=1))
+    watched.train()
+    assert losses(watched_seen) == losses(plain_seen)
+    for (name, ours), theirs in zip(
+        watched.model.named_parameters(), plain.model.parameters(), strict=True
+    ):
+        assert torch.equal(ours, theirs), name
+    assert watched_seen.states == plain_seen.states
+    assert watched_seen.modes == plain_seen.modes
+    assert not any(module._forward_pre_hooks for module in watched.model.modules())
+
+
+def test_logs_and_table(make, corpus, tmp_path):
+    callback = ILOCallback(corpus, every=2, threshold=2)
+    trainer, seen = make(callback)
+    trainer.train()
+    steps = [step for step, logs in seen.logs if "ilo/early" in logs]
+    assert steps == [0, 2, 4, 6]
+    assert any("ilo/late" in entry for entry in trainer.state.log_history)
+    read = Result.read_parquet(tmp_path / "out" / "alignment.parquet")
+    table = read.table
+    assert list(table.columns)[-1] == "step"
+    assert table.groupby("step").size().to_dict() == dict.fromkeys([0, 2, 4, 6], 4 * 4)
+    assert read.record["groups"] == {"early": [1], "middle": [2], "late": [3]}
+    for step in (2, 4):
+        logs = next(entry for at, entry in seen.logs if at == step and "ilo/early" in entry)
+        for name in LOGGED:
+            rows = table[(table["step"] == step) & (table["layer"] == 2)]
+            assert logs[f"{name}/middle"] == pytest.approx(rows[name].mean())
+
+
+def test_the_table_holds_what_score_says_of_the_saved_model(make, corpus, tmp_path):
+    callback = ILOCallback(corpus, every=3)
+    trainer, _ = make(callback)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    expected = score(str(tmp_path / "saved"), corpus, dtype="float32").table
+    got = callback.result.table
+    got = got[got["step"] == STEPS].drop(columns="step").reset_index(drop=True)
+    for column in expected.columns.drop("model"):
+        assert got[column].tolist() == expected[column].tolist(), column
+    moved = callback.result.table.groupby("step")["translation_hit"].mean()
+    assert moved.nunique() > 1 or callback.result.table.groupby("step")["ilo"].mean().nunique() > 1
+
+
+def test_chosen_steps_and_own_groups(make, corpus):
+    groups = {"first": "0:2", "last": -1}
+    callback = ILOCallback(corpus, every=(1, 5), groups=groups, layers="0,1,3", limit=8)
+    trainer, seen = make(callback)
+    trainer.train()
+    assert [step for step, logs in seen.logs if "ilo/first" in logs] == [0, 1, 5, 6]
+    assert callback.result.table["layer"].unique().tolist() == [0, 1, 3]
+    assert callback.result.table["n_points"].unique().tolist() == [8]
+
+
+def test_with_frozen_layers_and_accumulated_gradients(make, corpus):
+    callback = ILOCallback(corpus, every=1)
+    trainer, seen = make(callback, steps=3, gradient_accumulation_steps=2)
+    with freeze(trainer.model, first=2):
+        before = [p.clone() for p in trainer.model.parameters() if not p.requires_grad]
+        trainer.train()
+        after = [p for p in trainer.model.parameters() if not p.requires_grad]
+    assert all(map(torch.equal, before, after))
+    assert [step for step, logs in seen.logs if "ilo/early" in logs] == [0, 1, 2, 3]
+    assert [step for step, logs in seen.logs if "loss" in logs] == [1, 2, 3]
+
+
+def test_a_resumed_training_goes_on_with_the_table(make, corpus, tmp_path):
+    trainer, _ = make(None)
+    trainer.args.save_strategy = transformers.trainer_utils.SaveStrategy.STEPS
+    trainer.args.save_steps = 4
+    trainer.args.save_only_model = False
+    ILOCallback(corpus, every=2).attach(trainer)
+    trainer.train()
+    path = tmp_path / "out" / "alignment.parquet"
+    first = Result.read_parquet(path).table
+    again, _ = make(ILOCallback(corpus, every=2))
+    again.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-4"))
+    second = Result.read_parquet(path).table
+    assert second["step"].unique().tolist() == [0, 2, 4, 6]
+    same = first["step"] <= 4
+    assert (
+        second[second["step"] <= 4]
+        .reset_index(drop=True)
+        .equals(first[same].reset_index(drop=True))
+    )
+
+
+def test_nan_states_name_the_layer(make, corpus):
+    callback = ILOCallback(corpus, every=2)
+    trainer, _ = make(callback)
+    with torch.no_grad():
+        trainer.model.model.layers[1].mlp.down_proj.weight[0, 0] = float("nan")
+    with pytest.raises(HiddenStateError, match="layer 2"):
+        trainer.train()
+
+
+def test_what_cannot_work_is_said(make, corpus):
+    trainer, _ = make(None)
+    callback = ILOCallback(corpus)
+    trainer.add_callback(callback)
+    with pytest.raises(InputError, match="attach"):
+        trainer.train()
+    callback.attach(trainer)
+    assert trainer.callback_handler.callbacks.count(callback) == 1
+    trainer.args.fsdp = "full_shard"
+    with pytest.raises(InputError, match="sharded"):
+        callback.on_train_begin(trainer.args, trainer.state, trainer.control, model=trainer.model)
+    trainer, _ = make(ILOCallback(corpus))
+    trainer.callback_handler.processing_class = None
+    with pytest.raises(InputError, match="tokenizer"):
+        trainer.train()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"every": 0}, InputError, "every must be"),
+        ({"every": "epoch"}, InputError, "every must be"),
+        ({"every": ()}, InputError, "every must be"),
+        ({"every": 2.5}, InputError, "every must be"),
+        ({"overhead": 0}, InputError, "overhead must lie"),
+        ({"k": 48}, InputError, "more than k=48 points"),
+        ({"languages": ["eng_Latn"]}, InputError, "at least 2"),
+        ({"groups": {"x": "1:a"}}, InputError, "layers must be"),
+        ({"poolz": "mean"}, TypeError, "unknown argument 'poolz'"),
+    ],
+)
+def test_hostile_options(corpus, options, error, says):
+    with pytest.raises(error, match=says):
+        ILOCallback(corpus, **options)
+
+
+def test_groups_must_be_scored(make, corpus):
+    trainer, _ = make(ILOCallback(corpus, layers=[1, 2], groups={"last": 3}))
+    with pytest.raises(InputError, match=r"holds layers \[3\]"):
+        trainer.train()
+
+
+def test_the_default_cadence_keeps_to_its_share(monkeypatch, corpus):
+    """A clock by hand: steps of 1 s, scorings of 2 s, at most 2 %."""
+    clock = [0.0]
+    watch = Watch(corpus)
+    monkeypatch.setattr("ilo_fast.finetune.watch.time.perf_counter", lambda: clock[0])
+    watch._mark, watch._last_scoring, watch.scoring_seconds = 0.0, 2.0, 2.0  # step 0 is scored
+    scored = []
+    for step in range(1, 1001):
+        clock[0] += 1.0
+        if watch.due(step):
+            scored.append(step)
+            clock[0] += 2.0
+            watch.scoring_seconds += 2.0
+            watch._mark = clock[0]
+        assert watch.scoring_seconds <= max(2.0, 0.02 * watch.training_seconds + 1e-9)
+    assert scored == list(range(200, 1001, 100))
+    assert watch.cost()["share"] == pytest.approx(0.02)
+
+
+def test_untouched_restores_on_errors():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout())
+    model[1].eval()
+    before = random_states()
+
+    def meddle():
+        with untouched(model):
+            model.train()
+            torch.rand(3)
+            np.random.rand(3)  # noqa: NPY002
+            random.random()
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        meddle()
+    assert [module.training for module in model.modules()] == [True, True, False]
+    assert random_states() == before
