@@ -54,6 +54,7 @@ RANK = {
     "corpora": 4,
     "activations": 4,
     "plots": 4,
+    "sharded": 4,
     "results": 4,
     "record": 5,
     "streaming_ilo": 5,

@@ -14,8 +14,18 @@ import torch
 
 from ilo_fast.ops.points import Points, block_rows, fold_sum, power_of_two
 from ilo_fast.ops.precision import UNIT_ROUNDOFF_64
+from ilo_fast.ops.workers import for_spans
 
-__all__ = ["Lists", "empty_lists", "expand", "pair_values", "rank", "tie_error", "tie_slack"]
+__all__ = [
+    "Lists",
+    "empty_lists",
+    "expand",
+    "pair_values",
+    "rank",
+    "rank_values",
+    "tie_error",
+    "tie_slack",
+]
 
 _TINY = 2.0**-1000  # below every scaled value that is not an underflow itself
 _PADDED_ELEMENTS = 1 << 22
@@ -28,9 +38,8 @@ def pair_values(points: Points, rows: torch.Tensor, cols: torch.Tensor) -> torch
     euclidean, ``-<z_i, z_j>`` for inner_product, all in units of the scaled ``z``.
     """
     values = torch.empty(rows.shape[0], dtype=torch.float64, device=rows.device)
-    step = block_rows(rows.device, points.z.shape[1])
-    for start in range(0, rows.shape[0], step):
-        part = slice(start, start + step)
+
+    def compare(part: slice) -> None:
         terms = points.z.index_select(0, rows[part])
         other = points.z.index_select(0, cols[part])
         if points.metric == "inner_product":
@@ -38,6 +47,8 @@ def pair_values(points: Points, rows: torch.Tensor, cols: torch.Tensor) -> torch
         else:
             terms.sub_(other)
             values[part] = fold_sum(terms.mul_(terms)).mul_(0.5)
+
+    for_spans(compare, rows.shape[0], block_rows(rows.device, points.z.shape[1]))
     if points.metric == "cosine":
         values[points.zero[rows] | points.zero[cols]] = 1.0
     return values
@@ -125,9 +136,24 @@ def rank(points: Points, rows: torch.Tensor, cols: torch.Tensor, lists: Lists) -
     rows, cols = torch.cat([rows, own]), torch.cat([cols, own])
     order = torch.argsort(rows, stable=True)
     rows, cols = rows[order], cols[order]
-    present, counts = torch.unique_consecutive(rows, return_counts=True)
     values = _values_once(points, rows, cols)
-    flat = (cols, values, tie_error(points, values, rows, cols))
+    rank_values(points, rows, cols, values, tie_error(points, values, rows, cols), lists)
+
+
+def rank_values(
+    points: Points,
+    rows: torch.Tensor,
+    cols: torch.Tensor,
+    values: torch.Tensor,
+    errors: torch.Tensor,
+    lists: Lists,
+) -> None:
+    """`rank` of candidates whose values and error bounds are known, ``rows`` ascending.
+
+    Of ``points`` only ``n`` and ``duplicates`` are read: columns may be of other processes.
+    """
+    present, counts = torch.unique_consecutive(rows, return_counts=True)
+    flat = (cols, values, errors)
     starts = torch.cumsum(counts, dim=0) - counts
     # Rows of like length share one padded table; most rows have a handful of candidates.
     size = torch.ceil(torch.log2(counts.clamp(min=4).to(torch.float64))).to(torch.int64)

@@ -1,0 +1,374 @@
+"""Neighbours of a point set too large for one device: rows spread over processes.
+
+Every process holds its own rows and gives their lists. Blocks of points travel round the ring of
+processes, so that none ever holds more than two of them, and each is filtered in float32 and
+compared in float64 as on one device. The exact stage's values depend on the two points alone
+(``ops/exact.py``), so the lists are the same, bit for bit, however the rows are spread.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+import torch.distributed as dist
+
+from ilo_fast.errors import HiddenStateError, InputError
+from ilo_fast.neighbors import Neighbors, NeighborStats
+from ilo_fast.ops.centred import MASKED, Centred, Operands, centre, filter_operands
+from ilo_fast.ops.exact import empty_lists, expand, pair_values, rank_values, tie_error
+from ilo_fast.ops.points import Points, prepare_points
+from ilo_fast.ops.precision import ieee_products
+from ilo_fast.ops.request import METRICS
+
+__all__ = ["gather_neighbors", "knn_sharded"]
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_STRIP_BYTES = 64 << 20
+_PAIRS = 1 << 20
+_TILE = 1 << 15  # columns of one product
+_FRESH = 1 << 22  # candidates added before copies are dropped again
+_LARGEST_EXPONENT = 400  # as in ops/centred.py: the scale's square must stay finite
+
+
+def knn_sharded(
+    x: torch.Tensor,
+    k: int = 5,
+    *,
+    metric: str = "cosine",
+    exclude_self: bool = True,
+    group: dist.ProcessGroup | None = None,
+) -> Neighbors:
+    """The k nearest neighbours, among the rows of all processes, of this process's rows.
+
+    Called by every process of the group at once, under ``torchrun`` or after
+    ``torch.distributed.init_process_group``. Points are numbered process by process: row i of
+    process r is point ``(rows of the processes before r) + i``.
+
+    Args:
+        x: this process's rows, ``[n_local, d]`` or ``[layers, n_local, d]``; float16, bfloat16,
+            float32 or float64; of equal layers, d and dtype everywhere; n_local may differ and
+            must be at least 1. On a device that the group's backend serves (gloo: CPU, nccl: CUDA).
+        k: neighbours a point, less than the number of all points (self excluded).
+        metric: ``"cosine"``, ``"euclidean"`` or ``"inner_product"``; see `ilo_fast.knn`.
+        exclude_self: leave a point out of its own list, by index.
+        group: None is all processes.
+
+    Returns:
+        `Neighbors` of the local rows, indices among all points; equal to those rows of
+        `ilo_fast.knn` on all points, bit for bit.
+
+    Raises:
+        ValueError: (in every process) on arguments that are out of range or differ between
+            processes. HiddenStateError: on NaN or infinity, naming layer and point.
+        TypeError: on something other than a dense floating-point tensor.
+
+    >>> import torch, torch.distributed as dist
+    >>> from ilo_fast.sharded import knn_sharded
+    >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    >>> knn_sharded(torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]]), k=1).indices.tolist()
+    [[1], [0], [1]]
+    >>> dist.destroy_process_group()
+    """
+    if not isinstance(x, torch.Tensor) or x.dtype not in _FLOATS or x.layout != torch.strided:
+        raise TypeError("x must be a dense floating-point torch tensor")
+    if isinstance(k, bool) or not isinstance(k, int):
+        raise TypeError(f"k must be an integer; got {k!r}")
+    if x.ndim not in (2, 3):
+        raise InputError(f"x must be [n, d] or [layers, n, d]; got shape {list(x.shape)}")
+    if not dist.is_initialized():
+        raise InputError("knn_sharded needs torch.distributed.init_process_group first")
+    states = (x[None] if x.ndim == 2 else x).detach()
+    ring = _Ring.join(states, k, metric, exclude_self, group)
+    layers, n, _ = states.shape
+    indices = torch.empty(layers, n, k, dtype=torch.int64, device=x.device)
+    distances = torch.empty(layers, n, k, dtype=torch.float32, device=x.device)
+    compared = []
+    with ieee_products(x.device):
+        for layer in range(layers):
+            search = _Search(ring, states[layer], layer, k, metric, exclude_self)
+            indices[layer], distances[layer] = search.run()
+            compared.append(search.compared / n)
+    stats = NeighborStats(("filter",) * layers, (0.0,) * layers, tuple(compared), (0,) * layers)
+    certified = torch.ones(layers, n, dtype=torch.bool, device=x.device)
+    if x.ndim == 2:
+        indices, distances, certified = indices[0], distances[0], certified[0]
+    return Neighbors(indices, distances, certified, metric, "torch", True, stats)
+
+
+def gather_neighbors(found: Neighbors, group: dist.ProcessGroup | None = None) -> Neighbors:
+    """The lists of all processes together, in every process: what `ilo_scores` takes.
+
+    The lists are small beside the points: 40 bytes of indices a point and layer at k = 5.
+    """
+    arrays = [_gather_rows(a, group) for a in (found.indices, found.distances)]
+    certified = _gather_rows(found.certified[..., None], group)[..., 0]
+    return replace(found, indices=arrays[0], distances=arrays[1], certified=certified)
+
+
+def _gather_rows(local: torch.Tensor, group: dist.ProcessGroup | None) -> torch.Tensor:
+    """Concatenate ``[..., n_local, m]`` over processes along the rows."""
+    rows = torch.tensor([local.shape[-2]], device=local.device)
+    sizes = [torch.empty_like(rows) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(sizes, rows, group=group)
+    counts = [int(size) for size in sizes]
+    padded = local.new_zeros(*local.shape[:-2], max(counts), local.shape[-1])
+    padded[..., : local.shape[-2], :] = local
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded, group=group)
+    kept = [part[..., :count, :] for part, count in zip(parts, counts, strict=True)]
+    return torch.cat(kept, dim=-2)
+
+
+@dataclass(frozen=True)
+class _Ring:
+    """The processes, and how many rows each has."""
+
+    group: dist.ProcessGroup | None
+    rank: int
+    counts: tuple[int, ...]
+
+    @property
+    def n(self) -> int:
+        return sum(self.counts)
+
+    def start(self, rank: int) -> int:
+        """The number of a process's first point."""
+        return sum(self.counts[:rank])
+
+    @classmethod
+    def join(
+        cls,
+        states: torch.Tensor,
+        k: int,
+        metric: str,
+        exclude_self: bool,
+        group: dist.ProcessGroup | None,
+    ) -> "_Ring":
+        """Exchange what everyone was called with; every process raises where one would."""
+        layers, n, d = states.shape
+        known = METRICS.index(metric) if metric in METRICS else -1
+        said = [layers, d, _FLOATS.index(states.dtype), k, known, int(exclude_self), n]
+        mine = torch.tensor(said, dtype=torch.int64, device=states.device)
+        all_said = [torch.empty_like(mine) for _ in range(dist.get_world_size(group))]
+        dist.all_gather(all_said, mine, group=group)
+        values = [part.tolist() for part in all_said]
+        if known < 0:
+            raise InputError(f"metric must be one of {', '.join(METRICS)}; got {metric!r}")
+        names = ("layers", "d", "dtype", "k", "metric", "exclude_self")
+        for place, name in enumerate(names):
+            column = [value[place] for value in values]
+            if len(set(column)) > 1:
+                raise InputError(f"{name} must be the same in every process; got {column}")
+        counts = tuple(value[-1] for value in values)
+        most = sum(counts) - 1 if exclude_self else sum(counts)
+        if min(counts) < 1 or layers < 1 or d < 1:
+            raise InputError(
+                f"x must hold at least 1 layer, row and dimension in every process; got {layers} "
+                f"layers, {d} dimensions and rows {list(counts)}"
+            )
+        if not 1 <= k <= most:
+            raise InputError(f"k must be between 1 and {most} for {sum(counts)} points; got {k}")
+        return cls(group, dist.get_rank(group), counts)
+
+    def blocks(self, x: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+        """``(process, its rows)`` of every process, this one's first."""
+        world = len(self.counts)
+        # Rows travel as bytes: backends differ in the number types they know.
+        held = x.contiguous()
+        for step in range(world):
+            owner = (self.rank - step) % world
+            yield owner, held
+            if step == world - 1:
+                return
+            coming = x.new_empty(self.counts[(owner - 1) % world], x.shape[1])
+            peers = [(self.rank + 1) % world, (self.rank - 1) % world]
+            if self.group is not None:
+                peers = [dist.get_global_rank(self.group, peer) for peer in peers]
+            requests = dist.batch_isend_irecv(
+                [
+                    dist.P2POp(dist.isend, held.view(torch.uint8), peers[0], self.group),
+                    dist.P2POp(dist.irecv, coming.view(torch.uint8), peers[1], self.group),
+                ]
+            )
+            for request in requests:
+                request.wait()
+            held = coming
+
+    def largest(self, value: torch.Tensor) -> torch.Tensor:
+        """The largest of a number over all processes."""
+        value = value.clone()
+        dist.all_reduce(value, dist.ReduceOp.MAX, group=self.group)
+        return value
+
+    def from_first(self, value: torch.Tensor) -> torch.Tensor:
+        """The first process's tensor."""
+        value = value.clone()
+        source = dist.get_global_rank(self.group, 0) if self.group is not None else 0
+        dist.broadcast(value, source, group=self.group)
+        return value
+
+
+class _Search:
+    """One layer: this process's rows against every block."""
+
+    def __init__(
+        self, ring: _Ring, x: torch.Tensor, layer: int, k: int, metric: str, exclude_self: bool
+    ) -> None:
+        self.ring, self.x, self.k, self.metric = ring, x, k, metric
+        self.exclude_self = exclude_self
+        row_max = _row_max(x)
+        self._check_finite(row_max, layer)
+        # One scale for all but cosine, whose rows have their own: the largest row decides it.
+        self.unit = ring.largest(torch.where(row_max.isfinite(), row_max, 0.0).amax())
+        self.own = self._prepare(x, row_max)
+        self.form = self._common_form(self.own)
+        self.operands = self._operands(self.own, self.form)
+        u = self.own.u
+        self.best = torch.full((u, k), -torch.inf, dtype=torch.float32, device=x.device)
+        self.kept: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        self.fresh = 0
+        self.compared = 0
+
+    def run(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Indices and distances ``[n_local, k]``."""
+        for owner, rows in self.ring.blocks(self.x):
+            if owner == self.ring.rank:
+                self._search(self.own, self.operands, self.own, owner)
+                continue
+            block = self._prepare(rows, _row_max(rows))
+            operands = self._operands(block, centre(block, self.form))
+            self._search(_joined(self.own, block), operands, block, owner)
+        if not self.exclude_self:
+            every = torch.arange(self.own.u, device=self.x.device)
+            self._keep(self.own, every, every, every + self.ring.start(self.ring.rank))
+        everyone = replace(self.own, n=self.ring.n)
+        lists = empty_lists(everyone, self.k, self.exclude_self)
+        rank_values(everyone, *self._settle(), lists)
+        return expand(everyone, lists, self.k)
+
+    def _search(self, pairs: Points, right: Operands, block: Points, owner: int) -> None:
+        """Compare with one block: what the float32 bounds leave open is kept with its value.
+
+        ``pairs`` holds this process's points, then (unless they are the block) the block's.
+        """
+        own = owner == self.ring.rank
+        shift, offset = (0 if own else self.own.u), self.ring.start(owner)
+        rows = torch.arange(self.own.u, device=self.x.device)
+        for first in range(0, block.u, _TILE):
+            tile = slice(first, min(first + _TILE, block.u))
+            columns, slack = right.right[:, tile], right.slack[tile]
+            for some in torch.split(rows, max(1, _STRIP_BYTES // (4 * slack.shape[0]))):
+                upper = self.operands.left[some] @ columns
+                within = (some >= tile.start) & (some < tile.stop) if own else some < 0
+                selves = within.nonzero().squeeze(1), some[within] - first
+                upper[selves] = MASKED
+                is_open = upper >= self._threshold(some, upper, slack)[:, None]
+                is_open[selves] = False
+                for part in _portions(is_open.sum(dim=1)):
+                    row, col = is_open[part].nonzero().unbind(1)
+                    col = col + first
+                    self._keep(pairs, some[part][row], col + shift, col + offset)
+
+    def _threshold(
+        self, rows: torch.Tensor, upper: torch.Tensor, slack: torch.Tensor
+    ) -> torch.Tensor:
+        """What a similarity's upper bound must reach, by the lower bounds seen so far."""
+        sure = torch.topk(upper - slack, min(self.k, upper.shape[1]), dim=1).values
+        best = torch.topk(torch.cat([self.best[rows], sure], dim=1), self.k, dim=1).values
+        self.best[rows] = best
+        return _below(_below(best[:, -1]) - self.operands.slack[rows])
+
+    def _keep(
+        self, pairs: Points, rows: torch.Tensor, cols: torch.Tensor, numbers: torch.Tensor
+    ) -> None:
+        """Add candidates: columns of ``pairs`` whose numbers among all points are ``numbers``."""
+        values = pair_values(pairs, rows, cols)
+        errors = tie_error(pairs, values, rows, cols)
+        self.compared += rows.shape[0]
+        self.fresh += rows.shape[0]
+        self.kept.append((rows, numbers, values, errors))
+        if self.fresh > _FRESH:
+            self._settle()
+
+    def _settle(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Candidates by row, value and number; copies of a point beyond the k lowest are dropped.
+
+        Copies tie at one value, and among equals the lower number wins.
+        """
+        row, number, value, error = (torch.cat(parts) for parts in zip(*self.kept, strict=True))
+        order = torch.argsort(number, stable=True)
+        for key in (error, value, row):
+            order = order[torch.argsort(key[order], stable=True)]
+        row, number, value, error = (part[order] for part in (row, number, value, error))
+        same = torch.zeros_like(row, dtype=torch.bool)
+        same[1:] = (row[1:] == row[:-1]) & (value[1:] == value[:-1]) & (error[1:] == error[:-1])
+        at = torch.arange(row.shape[0], device=row.device)
+        few = at - torch.cummax(torch.where(same, 0, at), dim=0).values < self.k
+        self.kept, self.fresh = [(row[few], number[few], value[few], error[few])], 0
+        return self.kept[0]
+
+    def _prepare(self, x: torch.Tensor, row_max: torch.Tensor) -> Points:
+        """Float64 points, copies apart: those of other processes are not seen either."""
+        if self.metric != "cosine":
+            row_max = row_max.clone()
+            row_max[0] = torch.maximum(row_max[0], self.unit)
+        points = prepare_points(x, row_max, self.metric)
+        if points.duplicates is None:
+            return points
+        group = points.duplicates.group
+        return replace(
+            points,
+            z=points.z[group],
+            zero=points.zero[group],
+            size=points.size[group],
+            duplicates=None,
+        )
+
+    def _common_form(self, points: Points) -> Centred:
+        """The centred form with the first process's centre and a scale that suits everyone."""
+        frame = centre(points)
+        frame = replace(frame, middle=self.ring.from_first(frame.middle), scale=1.0)
+        farthest = self.ring.largest(centre(points, frame).norm.amax())
+        exponent = min(-int(torch.frexp(farthest).exponent), _LARGEST_EXPONENT)
+        return centre(points, replace(frame, scale=2.0**exponent))
+
+    def _operands(self, points: Points, form: Centred) -> Operands:
+        order = torch.arange(points.u, device=self.x.device)
+        return filter_operands(points, form, order, points.u)
+
+    def _check_finite(self, row_max: torch.Tensor, layer: int) -> None:
+        bad = ~row_max.isfinite()
+        none = self.ring.n
+        number = self.ring.start(self.ring.rank) + bad.to(torch.uint8).argmax()
+        first = torch.where(bad.any(), number, none)
+        lowest = -self.ring.largest(-first)
+        if int(lowest) < none:
+            raise HiddenStateError(
+                f"x must be finite; found NaN or infinity in layer {layer}, point {int(lowest)}"
+            )
+
+
+def _joined(own: Points, block: Points) -> Points:
+    return replace(
+        own,
+        z=torch.cat([own.z, block.z]),
+        zero=torch.cat([own.zero, block.zero]),
+        size=torch.cat([own.size, block.size]),
+    )
+
+
+def _row_max(x: torch.Tensor) -> torch.Tensor:
+    low, high = torch.aminmax(x, dim=1)
+    return torch.maximum(high, -low).to(torch.float64)
+
+
+def _below(values: torch.Tensor) -> torch.Tensor:
+    """The next smaller float: what rounding may have added comes off."""
+    return torch.nextafter(values, torch.full_like(values, -torch.inf))
+
+
+def _portions(counts: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Runs of rows with about ``_PAIRS`` open pairs (or one row)."""
+    run = torch.cumsum(counts, dim=0) // _PAIRS
+    _, lengths = torch.unique_consecutive(run, return_counts=True)
+    yield from torch.split(torch.arange(counts.shape[0], device=counts.device), lengths.tolist())

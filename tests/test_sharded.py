@@ -1,0 +1,181 @@
+"""Rows spread over processes give, bit for bit, what one process gives."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+from ilo_fast import ilo_scores, knn
+from ilo_fast.errors import HiddenStateError, InputError
+from ilo_fast.sharded import gather_neighbors, knn_sharded
+
+METRICS = ("cosine", "euclidean", "inner_product")
+
+
+def hard_points(seed, n, d, dtype=torch.float32):
+    """A massive dimension, exact copies across the shards, near copies, a zero vector."""
+    random = np.random.default_rng(seed)
+    points = random.standard_normal((n, d)) * 0.05
+    points[:, 0] += 40
+    points[n // 2 : n // 2 + n // 5] = points[: n // 5]
+    points[-7:] = points[3] * (1 + 1e-7 * random.random((7, 1)))
+    points[n // 3] = 0
+    return torch.tensor(points).to(dtype)
+
+
+CASES = [
+    # name, layers, n, d, dtype, k, exclude_self, share of the first process
+    ("plain", 2, 300, 24, torch.float32, 5, True, 0.5),
+    ("uneven", 1, 257, 16, torch.float32, 5, True, 0.01),
+    ("bfloat16", 1, 200, 8, torch.bfloat16, 3, True, 0.6),
+    ("float64", 1, 120, 5, torch.float64, 7, True, 0.5),
+    ("self", 1, 90, 6, torch.float32, 4, False, 0.4),
+    ("everyone", 1, 24, 4, torch.float32, 23, True, 0.5),
+]
+
+WORKER = """
+import sys, torch, torch.distributed as dist
+sys.path.insert(0, {here!r})
+from test_sharded import CASES, METRICS, case_points
+from ilo_fast.errors import HiddenStateError, InputError
+from ilo_fast.sharded import gather_neighbors, knn_sharded
+import ilo_fast.sharded as sharded
+sharded._TILE = 64  # several tiles in small problems
+rank, folder = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method="file://" + folder + "/meet", rank=rank, world_size=2)
+found = {{}}
+for case in CASES:
+    name, _, n, _, _, k, exclude_self, share = case
+    cut = max(1, int(n * share))
+    mine = slice(0, cut) if rank == 0 else slice(cut, n)
+    for metric in METRICS:
+        local = knn_sharded(
+            case_points(case)[:, mine], k, metric=metric, exclude_self=exclude_self
+        )
+        whole = gather_neighbors(local)
+        found[name, metric] = (whole.indices, whole.distances, whole.certified)
+said = []
+bad = torch.ones(4, 3)
+if rank == 1:
+    bad[2, 1] = float("nan")
+for call in (
+    lambda: knn_sharded(bad, 2),
+    lambda: knn_sharded(torch.ones(4, 3 + rank), 2),
+    lambda: knn_sharded(torch.ones(4, 3), 8),
+    lambda: knn_sharded(torch.ones(4, 3), 2 + rank),
+    lambda: knn_sharded(torch.ones(4, 3), 2, metric="x"),
+):
+    try:
+        call()
+        said.append("nothing")
+    except (HiddenStateError, InputError) as error:
+        said.append(type(error).__name__ + ": " + str(error))
+torch.save({{"said": said, "found": found}}, f"{{folder}}/{{rank}}.pt")
+dist.destroy_process_group()
+"""
+
+
+def case_points(case):
+    _, layers, n, d, dtype, *_ = case
+    return torch.stack([hard_points(seed, n, d, dtype) for seed in range(layers)])
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """What each of two gloo processes found."""
+    folder = tmp_path_factory.mktemp("ring")
+    code = WORKER.format(here=str(Path(__file__).parent))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(rank), str(folder)],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for rank in range(2)
+    ]
+    try:
+        for process in processes:
+            _, said = process.communicate(timeout=120)
+            assert process.returncode == 0, said
+    finally:
+        for process in processes:
+            process.kill()
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
+@pytest.mark.parametrize("metric", METRICS)
+def test_two_processes_agree_with_one(two_processes, case, metric):
+    name, _, _, _, _, k, exclude_self, _ = case
+    expected = knn(case_points(case), k, metric=metric, exclude_self=exclude_self)
+    for process in two_processes:
+        indices, distances, certified = process["found"][name, metric]
+        assert torch.equal(indices, expected.indices)
+        assert torch.equal(distances.view(torch.int32), expected.distances.view(torch.int32))
+        assert bool(certified.all())
+
+
+def test_every_process_says_what_is_wrong(two_processes):
+    for process in two_processes:
+        nan, dimensions, many, different, metric = process["said"]
+        assert (
+            nan == "HiddenStateError: x must be finite; found NaN or infinity in layer 0, point 6"
+        )
+        assert dimensions == "InputError: d must be the same in every process; got [3, 4]"
+        assert "k must be between 1 and 7 for 8 points; got 8" in many
+        assert "k must be the same in every process; got [2, 3]" in different
+        assert "metric must be one of" in metric
+
+
+@pytest.fixture
+def alone():
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def test_one_process_is_a_ring_too(alone):
+    points = hard_points(3, 150, 12)
+    expected = knn(points, 5)
+    found = gather_neighbors(knn_sharded(points, 5))
+    assert torch.equal(found.indices, expected.indices)
+    assert torch.equal(found.distances, expected.distances)
+    languages = np.repeat(["a", "b", "c"], 50)
+    assert (ilo_scores(found, languages).ilo == ilo_scores(expected, languages).ilo).all()
+
+
+def test_all_points_equal(alone):
+    points = torch.ones(60, 4)
+    assert torch.equal(knn_sharded(points, 5).indices, knn(points, 5).indices)
+
+
+def test_many_candidates_are_settled_in_between(alone, monkeypatch):
+    monkeypatch.setattr("ilo_fast.sharded._FRESH", 50)
+    monkeypatch.setattr("ilo_fast.sharded._TILE", 16)
+    points = hard_points(5, 120, 6)
+    assert torch.equal(knn_sharded(points, 4).indices, knn(points, 4).indices)
+
+
+def test_what_cannot_be_searched(alone):
+    with pytest.raises(TypeError, match="dense floating-point"):
+        knn_sharded(torch.ones(3, 2, dtype=torch.int64))
+    with pytest.raises(TypeError, match="k must be an integer"):
+        knn_sharded(torch.ones(3, 2), 1.0)
+    with pytest.raises(InputError, match="shape"):
+        knn_sharded(torch.ones(3))
+    with pytest.raises(InputError, match="at least 1 layer"):
+        knn_sharded(torch.ones(0, 2))
+    with pytest.raises(HiddenStateError, match="point 1"):
+        knn_sharded(torch.tensor([[1.0], [torch.inf], [2.0]]), 1)
+
+
+def test_outside_a_group():
+    with pytest.raises(InputError, match="init_process_group"):
+        knn_sharded(torch.ones(3, 2))
