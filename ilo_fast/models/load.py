@@ -122,14 +122,21 @@ def _locate(model: str, revision: str | None) -> tuple[Source, Path | None]:
 
 
 def _pretrained(where: str, options: dict[str, Any], load: dict[str, Any]) -> tuple[Any, Any]:
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     try:
+        if "gguf_file" not in options:  # small, and fails first on what is wrong with a model
+            AutoConfig.from_pretrained(where, **options)
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
         model, report = AutoModel.from_pretrained(
             where, output_loading_info=True, **options, **load
         )
     except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                f"model: {where} needs code from its own repository to run; "
+                "trust_remote_code=True allows it"
+            ) from error
         # one line for the user; the cause is chained for --debug
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise ModelError(

@@ -1,0 +1,207 @@
+"""load_model: folders of many families, GGUF files read fast and alike, and clear refusals."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from ilo_fast.errors import ModelError
+from ilo_fast.models import find_backbone, load_model, wrap_model
+from ilo_fast.models.fingerprint import weights_sha256
+from ilo_fast.models.gguf import fast_gguf
+
+_SIZE = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+_DECODER = {**_SIZE, "num_attention_heads": 2, "max_position_embeddings": 32}
+_T5 = {"vocab_size": 40, "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2}
+
+
+def save(folder, model_class, config, dtype=torch.float32, **tokenizer_options):
+    torch.manual_seed(0)
+    model = model_class(config).to(dtype)
+    model.save_pretrained(folder)
+    vocabulary = {"<s>": 0, "<unk>": 1, **{chr(97 + i): 2 + i for i in range(26)}}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 0)]
+    )
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", unk_token="<unk>", **tokenizer_options
+    )
+    tokenizer.save_pretrained(folder)
+    return model
+
+
+def llama(**more):
+    return transformers.LlamaConfig(**{**_DECODER, **more})
+
+
+def test_a_folder_keeps_its_dtype_and_loses_its_head(tmp_path):
+    saved = save(tmp_path, transformers.LlamaForCausalLM, llama(), torch.bfloat16)
+    (tmp_path / "README.md").write_text("---\nlanguage: en\nlicense: apache-2.0\n---\n# A model\n")
+    loaded = load_model(str(tmp_path))
+    assert loaded.dtype == torch.bfloat16
+    assert not hasattr(loaded.model, "lm_head")
+    assert not loaded.model.training
+    assert (loaded.n_layers, loaded.dim, loaded.max_length) == (2, 16, 32)
+    assert (loaded.source, loaded.name, loaded.revision) == ("folder", tmp_path.name, None)
+    assert loaded.licence == "apache-2.0"
+    assert loaded.tokenizer("a b")["input_ids"] == [0, 2, 3]  # its special token included
+    ours, theirs = (
+        loaded.model.layers[1].mlp.up_proj.weight,
+        saved.model.layers[1].mlp.up_proj.weight,
+    )
+    assert torch.equal(ours, theirs)
+    for name, dtype in (("float32", torch.float32), (torch.float16, torch.float16)):
+        assert load_model(tmp_path, dtype=name).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("model_class", "config", "length"),
+    [
+        ("GPT2LMHeadModel", transformers.GPT2Config(
+            vocab_size=40, n_embd=16, n_layer=2, n_head=2, n_positions=20), 20),
+        ("BertForMaskedLM", transformers.BertConfig(
+            **_DECODER, pad_token_id=0), 32),
+        ("XLMRobertaModel", transformers.XLMRobertaConfig(
+            **_DECODER, pad_token_id=1), 30),  # positions start after the padding id
+        ("T5ForConditionalGeneration", transformers.T5Config(**_T5), None),
+        ("BloomForCausalLM", transformers.BloomConfig(
+            vocab_size=40, hidden_size=16, n_layer=2, n_head=2), None),
+    ],
+)  # fmt: skip
+def test_families(tmp_path, model_class, config, length):
+    save(tmp_path, getattr(transformers, model_class), config)
+    loaded = load_model(tmp_path, device="cpu")
+    assert (loaded.n_layers, loaded.dim, loaded.max_length) == (2, 16, length)
+    inner = loaded.model(input_ids=torch.tensor([[2, 3]]), output_hidden_states=True)
+    assert len(inner.hidden_states) == 3
+    if model_class.startswith("T5"):
+        assert type(loaded.model).__name__ == "T5Stack"
+        assert not loaded.model.is_decoder
+
+
+def test_a_tokenizers_own_limit_counts(tmp_path):
+    save(tmp_path, transformers.LlamaForCausalLM, llama(), model_max_length=9)
+    assert load_model(tmp_path).max_length == 9
+
+
+def test_wrap_model_describes_what_is_in_memory():
+    model = transformers.LlamaForCausalLM(llama()).train()
+    loaded = wrap_model(model, lambda texts: texts, name="mine")
+    assert (loaded.name, loaded.source, loaded.n_layers, loaded.dim) == ("mine", "memory", 2, 16)
+    assert loaded.model is model.model
+    assert model.training
+    with pytest.raises(ModelError, match="tokenizer: expected"):
+        wrap_model(model, None)
+    with pytest.raises(ModelError, match="model: expected a transformers PreTrainedModel"):
+        wrap_model(torch.nn.Linear(2, 2), lambda texts: texts)
+
+
+def test_the_blocks_are_the_layers_not_the_experts():
+    config = transformers.MixtralConfig(
+        **_DECODER, num_key_value_heads=2, num_local_experts=2, num_experts_per_tok=1
+    )
+    backbone = find_backbone(transformers.MixtralForCausalLM(config))
+    assert type(backbone.blocks[0]).__name__ == "MixtralDecoderLayer"
+    assert backbone.n_entries == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"model": "./nowhere"}, "there is no file or folder"),
+        ({"model": "nowhere.gguf"}, "there is no file or folder"),
+        ({"model": "{empty}"}, "holds no config.json"),
+        ({"model": "{file}"}, "neither a folder nor a .gguf file"),
+        ({"model": "{fake}"}, "is not a readable GGUF file"),
+        ({"model": "{good}", "dtype": "int8"}, "dtype: expected 'auto' or one of"),
+        ({"model": "{good}", "device": "tpu9"}, "device: expected"),
+        ({"model": "{good}", "revision": "main"}, "revision: only a hub id"),
+        ({"model": "{broken}"}, "cannot load"),
+        ({"model": "{remote}"}, "trust_remote_code"),
+    ],
+)
+def test_refuses(tmp_path, options, named):
+    places = {name: tmp_path / name for name in ("empty", "good", "broken", "remote")}
+    for place in places.values():
+        place.mkdir()
+    places |= {"file": tmp_path / "a.txt", "fake": tmp_path / "a.gguf"}
+    places["file"].write_text("text")
+    places["fake"].write_bytes(b"no such thing" * 10)
+    save(places["good"], transformers.LlamaModel, llama())
+    (places["broken"] / "config.json").write_text('{"model_type": "llama"}')
+    remote = {"model_type": "own", "auto_map": {"AutoConfig": "own.C", "AutoModel": "own.M"}}
+    (places["remote"] / "config.json").write_text(json.dumps(remote))
+    (places["remote"] / "own.py").write_text("raise SystemExit('ran')")
+    options = {**options, "model": options["model"].format(**places)}
+    with pytest.raises(ModelError, match=named) as error:
+        load_model(**options)
+    assert "\n" not in str(error.value)
+
+
+def test_cuda_where_there_is_none(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    save(tmp_path, transformers.LlamaModel, llama())
+    with pytest.raises(ModelError, match="device: cuda asked for, this machine has 0"):
+        load_model(tmp_path, device="cuda")
+
+
+def write_gguf(path):
+    """A small file with every kind of header value."""
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_license("apache-2.0")
+    writer.add_context_length(32)
+    writer.add_float32("llama.own", 0.25)
+    writer.add_bool("llama.flag", True)
+    writer.add_token_list(["<s>", "größer", "日本", ""])
+    writer.add_token_scores([0.0, -1.5, 2.0, 3.0])
+    writer.add_token_types([1, 2, 3, 1])
+    writer.add_tensor("token_embd.weight", np.arange(8, dtype=np.float32).reshape(4, 2))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return gguf
+
+
+def test_the_fast_gguf_reader_reads_what_the_plain_one_does(tmp_path):
+    path = tmp_path / "a.gguf"
+    gguf = write_gguf(path)
+    plain, reader_class = gguf.GGUFReader(path), gguf.GGUFReader
+    with fast_gguf(Path(path)) as licence:
+        assert licence == "apache-2.0"
+        fast = gguf.GGUFReader(str(path))
+        assert fast is gguf.GGUFReader(path)
+    assert gguf.GGUFReader is reader_class
+    assert list(fast.fields) == list(plain.fields)
+    for name, field in plain.fields.items():
+        ours = fast.fields[name]
+        assert ours.types == field.types
+        values = [[list(f.parts[i]) for i in f.data] for f in (ours, field)]
+        assert values[0] == values[1], name
+    assert np.array_equal(fast.tensors[0].data, plain.tensors[0].data)
+
+
+def test_weights_sha256_sees_every_change():
+    def fresh():
+        torch.manual_seed(0)
+        return transformers.LlamaModel(llama())
+
+    model = fresh()
+    before = weights_sha256(model)
+    assert weights_sha256(fresh()) == before
+    weight = model.layers[1].mlp.up_proj.weight
+    with torch.no_grad():
+        weight[[0, 1]] = weight[[1, 0]]  # the same values in another order
+    assert weights_sha256(model) != before
+    assert weights_sha256(fresh().double()) != before
+    other = fresh()
+    other.config.rms_norm_eps = 1e-3
+    assert weights_sha256(other) != before
