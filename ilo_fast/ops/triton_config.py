@@ -151,13 +151,13 @@ _INTERPRETER = FilterConfig(
 def filter_config(major: int, n: int, d: int, k: int) -> FilterConfig:
     """Choose the filter's launch for a card and a shape.
 
-    Bins shrink when a row would have fewer than about four bins per wanted neighbour: then two
+    Bins shrink when a row would have fewer than eight bins per wanted neighbour: then two
     neighbours often share one and rows go to the repair.
 
     >>> filter_config(9, 30907, 4096, 5).block_n, filter_config(9, 30907, 576, 5).block_n
     (256, 128)
     >>> filter_config(9, 1024, 4096, 10).bin_width
-    16
+    8
     """
     if major == 0:
         chosen = _INTERPRETER
@@ -212,13 +212,13 @@ def row_config(major: int, d: int, k: int) -> RowConfig:
     capacity = max(32, _power_of_two(2 * k + k // 2))
     if major == 0:
         return RowConfig(
-            prepare_rows=32,
+            prepare_rows=128,
             prepare_dims=256,
             prepare_warps=4,
-            select_rows=64,
+            select_rows=128,
             select_groups=groups,
             select_warps=4,
-            score_rows=32,
+            score_rows=128,
             score_dims=256,
             score_warps=4,
             capacity=capacity,

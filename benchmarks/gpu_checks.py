@@ -1,0 +1,112 @@
+"""What must hold before anything is timed on a card: neighbours equal to float64's, the bound's
+assumption about the matrix units."""
+
+import math
+from typing import Any
+
+import torch
+
+from ilo_fast import knn
+from ilo_fast.ops.triton_config import accumulation
+
+__all__ = ["check_accumulation", "compare_float64"]
+
+_BLOCK_BYTES = 2 << 30
+
+
+def compare_float64(name: str, x: torch.Tensor, failures: list[str], k: int = 5) -> dict[str, Any]:
+    """All rows of all layers against float64 cosines of centred points, written apart from ops.
+
+    A row is right when its list is float64's: same set and order, where cosines that differ by
+    less than 1e-13 are equal and the lower index comes first.
+    """
+    found = knn(x, k)
+    layers, n, _ = x.shape
+    wrong = 0
+    worst = 0.0
+    for layer in range(layers):
+        z = x[layer].to(torch.float64)
+        z = z / torch.linalg.vector_norm(z, dim=1, keepdim=True).clamp(min=1e-300)
+        z -= z.mean(dim=0)  # |z_i - z_j| is what orders; centring keeps its digits
+        square = z.square().sum(dim=1)
+        step = max(1, _BLOCK_BYTES // (8 * n))
+        for start in range(0, n, step):
+            rows = torch.arange(start, min(start + step, n), device=x.device)
+            half = (square[rows, None] + square) / 2 - z[rows] @ z.T
+            half[torch.arange(len(rows)), rows] = torch.inf
+            ours = found.indices[layer, rows]
+            nearest = torch.topk(half, k, dim=1, largest=False).values
+            own = half.gather(1, ours)
+            gap = (own - nearest).abs().amax(dim=1)
+            worst = max(worst, float(gap.max()))
+            equal = (own[:, 1:] - own[:, :-1]).abs() <= 1e-13
+            ordered = (~equal | (ours[:, 1:] > ours[:, :-1])).all(dim=1)
+            # Nothing outside the list may tie with its last entry at a lower index.
+            tied = (half <= own[:, -1:] + 1e-13) & (half >= own[:, -1:] - 1e-13)
+            lower = tied & (torch.arange(n, device=x.device) < ours.amax(dim=1, keepdim=True))
+            lower.scatter_(1, ours, False)
+            last_tied = (own - own[:, -1:]).abs() <= 1e-13
+            highest = torch.where(last_tied, ours, -1).amax(dim=1, keepdim=True)
+            lower &= torch.arange(n, device=x.device) < highest
+            wrong += int((~((gap <= 1e-13) & ordered & ~lower.any(dim=1))).sum())
+    right = 1 - wrong / (layers * n)
+    if wrong or not bool(found.certified.all()):
+        failures.append(f"{name}: {wrong} rows differ from float64, worst gap {worst:g}")
+    stats = found.stats
+    return {
+        "name": name,
+        "shape": list(x.shape),
+        "backend": found.backend,
+        "rows_right": right,
+        "worst_gap": worst,
+        "certified": float(found.certified.double().mean()),
+        "stats": {
+            "rows_repaired_mean": sum(stats.rows_repaired) / layers,
+            "rows_repaired_max": max(stats.rows_repaired),
+            "open_candidates_mean": sum(stats.open_candidates) / layers,
+            "open_candidates_max": max(stats.open_candidates),
+        },
+        "rows_repaired": list(stats.rows_repaired),
+        "open_candidates": list(stats.open_candidates),
+    }
+
+
+def check_accumulation(device: torch.device, failures: list[str]) -> dict[str, Any]:
+    """Largest error of the card's float16 products, as a share of what the bound allows.
+
+    Products are built to lose the most when aligned and cut: one large term, then many whose
+    bits lie around the cut, of one sign. The error over the largest partial sum must stay below
+    ``Accumulation.gamma`` (docs/exactness-gpu.md).
+    """
+    from benchmarks.gpu_probe import product
+
+    major = torch.cuda.get_device_capability(device)[0]
+    model = accumulation(major)
+    generator = torch.Generator(device).manual_seed(0)
+    worst, at = 0.0, {}
+    for dims in (64, 640, 4160):
+        for drop in range(18, 30):  # small terms at 2^-drop of the first
+            a = torch.ones(128, dims, device=device)
+            b = torch.full((128, dims), 2.0 ** -(drop / 2), device=device)
+            a[:, 1:] = 2.0 ** -(drop - math.floor(drop / 2)) * (
+                1 + torch.rand(128, dims - 1, device=device, generator=generator)
+            )
+            b[:, 1:] = 2.0 ** -math.floor(drop / 2)
+            b[:, 0] = 1
+            if drop % 2:
+                b[:64, 1::2] *= -1
+            a, b = a.half(), b.half()
+            exact = a.double() @ b.double().T
+            partial = (a.double().abs()) @ (b.double().abs()).T
+            share = ((product(a, b).double() - exact).abs() / partial / model.gamma(dims)).max()
+            if float(share) > worst:
+                worst, at = float(share), {"dims": dims, "drop": drop}
+    if worst > 1:
+        failures.append(f"matrix units lose {worst:.2f} times what the bound allows ({at})")
+    return {
+        "terms": model.terms,
+        "fraction_bits": model.fraction_bits,
+        "reason": model.reason,
+        "worst_share_of_bound": worst,
+        "at": at,
+    }

@@ -1,0 +1,54 @@
+"""The neighbour search as a torch operator: traceable, one schema for every device."""
+
+import torch
+
+from ilo_fast.ops import dispatch
+from ilo_fast.ops.request import Request
+
+__all__ = ["knn_op"]
+
+
+def knn_op(
+    x: torch.Tensor, k: int, metric: str = "cosine", exclude_self: bool = True
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Neighbours as ``torch.ops.ilo_fast.knn``, for code under ``torch.compile``.
+
+    Args:
+        x: floating-point, finite, ``[layers, n, d]``.
+        k: neighbours a point, at most ``n - 1`` (``n`` with ``exclude_self=False``).
+        metric: ``cosine``, ``euclidean`` or ``inner_product``.
+        exclude_self: leave a point out of its own list.
+
+    Returns:
+        indices int64 and distances float32 ``[layers, n, k]``, certified bool ``[layers, n]``.
+
+    ``ilo_fast.knn`` validates its input and takes other arrays; this does not.
+
+    >>> lists, _, proved = knn_op(torch.tensor([[[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]]), 1)
+    >>> lists.flatten().tolist(), bool(proved.all())
+    ([1, 0, 1], True)
+    """
+    return torch.ops.ilo_fast.knn(x, k, metric, exclude_self)  # type: ignore[no-any-return]
+
+
+@torch.library.custom_op("ilo_fast::knn", mutates_args=())
+def _knn(
+    x: torch.Tensor, k: int, metric: str, exclude_self: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    x = x.detach()
+    row_max = torch.linalg.vector_norm(x, ord=torch.inf, dim=2).to(torch.float64)
+    request = Request(x=x, row_max=row_max, k=k, metric=metric, exclude_self=exclude_self)
+    found = dispatch.choose("auto", request).load()(request)
+    return found.indices, found.distances, found.certified
+
+
+@_knn.register_fake
+def _(
+    x: torch.Tensor, k: int, metric: str, exclude_self: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    layers, n, _ = x.shape
+    return (
+        x.new_empty((layers, n, k), dtype=torch.int64),
+        x.new_empty((layers, n, k), dtype=torch.float32),
+        x.new_empty((layers, n), dtype=torch.bool),
+    )

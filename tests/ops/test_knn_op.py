@@ -1,0 +1,50 @@
+"""The neighbour search as a torch operator."""
+
+import pytest
+import torch
+
+from ilo_fast import knn
+from ilo_fast.ops.knn_op import knn_op
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean", "inner_product"])
+def test_equals_knn(metric: str) -> None:
+    x = torch.randn(2, 50, 9, generator=torch.Generator().manual_seed(0))
+    lists, distances, proved = knn_op(x, 4, metric)
+    expected = knn(x, 4, metric=metric)
+    assert torch.equal(lists, expected.indices)
+    assert torch.equal(distances, expected.distances)
+    assert bool(proved.all())
+
+
+def test_operator_contract() -> None:
+    x = torch.randn(2, 20, 5, generator=torch.Generator().manual_seed(1))
+    torch.library.opcheck(torch.ops.ilo_fast.knn, (x, 3, "cosine", True))
+
+
+def test_under_compile() -> None:
+    x = torch.randn(1, 20, 5, generator=torch.Generator().manual_seed(2))
+    compiled = torch.compile(lambda y: knn_op(y * 2, 3)[0] + 1, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(x), knn_op(x, 3)[0] + 1)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("n", "d", "k"), [(3001, 576, 5), (257, 1030, 40), (5000, 4096, 128)])
+@pytest.mark.parametrize("metric", ["cosine", "euclidean", "inner_product"])
+def test_card_equals_cpu(n: int, d: int, k: int, metric: str) -> None:
+    """Lists of the card and the CPU are the same, on a side stream and on every run."""
+    x = torch.randn(1, n, d, generator=torch.Generator().manual_seed(n))
+    x[..., 3] += 50
+    x[0, 100:110] = x[0, 5]
+    expected = knn(x, k, metric=metric, backend="torch")
+    card = x.cuda()
+    torch.cuda.synchronize()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        found = [knn(card, k, metric=metric, backend="triton") for _ in range(2)]
+    torch.cuda.synchronize()
+    assert torch.equal(found[0].indices.cpu(), expected.indices)
+    assert torch.equal(found[0].indices, found[1].indices)
+    assert torch.equal(found[0].distances, found[1].distances)
+    torch.testing.assert_close(found[0].distances.cpu(), expected.distances, rtol=1e-6, atol=1e-12)
+    assert bool(found[0].certified.all())

@@ -1,0 +1,93 @@
+"""Compile the engine's kernels for a card that need not be there; print what each one takes.
+
+``python compile_kernels.py 90 4096 5 [kernel ...]``: compute capability, dimensions, k, and which
+kernels (all when none is named). Every launch of the engine is made as on the card, with the same
+specialisation, and compiled instead of run. One JSON object a kernel.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+from ilo_fast.ops import knn_triton
+from ilo_fast.ops.request import Request
+
+
+class AbsentCard:
+    """As much of a driver as compiling asks for."""
+
+    def __init__(self, capability: int) -> None:
+        self.target = GPUTarget("cuda", capability, 32)
+
+    def get_current_target(self) -> GPUTarget:
+        return self.target
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int | None = None) -> int:
+        return 0
+
+    def get_active_torch_device(self) -> torch.device:
+        return torch.device("cpu")
+
+
+def compile_engine(capability: int, d: int, k: int, wanted: list[str]) -> list[dict[str, Any]]:
+    driver.set_active(AbsentCard(capability))
+    made: dict[str, Any] = {}
+
+    def compile_only(kernel: Any, grid: Any) -> Any:
+        def launch(*arguments: Any, **options: Any) -> None:
+            if not wanted or kernel.__name__ in wanted:
+                built = kernel.warmup(*arguments, grid=grid, **options)
+                made[kernel.__name__] = built.result() if hasattr(built, "result") else built
+
+        return launch
+
+    JITFunction.__getitem__ = compile_only
+    knn_triton._on = lambda device: nullcontext()
+    n = 9000 if d >= 2048 else 1500
+    x = torch.zeros(1, n, d)
+    request = Request(x=x, row_max=torch.ones(1, n, dtype=torch.float64), k=k, metric="cosine")
+    plan = knn_triton.plan(capability // 10, 1, n, d, k)
+    knn_triton._search_layers(request, plan, 0, 1, knn_triton._Results(request))
+    return [_facts(name, built) for name, built in made.items()]
+
+
+def _facts(name: str, built: Any) -> dict[str, Any]:
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(built.asm["cubin"])
+        file.flush()
+        shown = subprocess.run(
+            [str(tool), "--dump-resource-usage", file.name], capture_output=True, text=True
+        ).stdout
+    usage = dict(re.findall(r"(REG|STACK):(\d+)", shown))
+    ptx = built.asm["ptx"]
+    return {
+        "kernel": name,
+        "registers": int(usage["REG"]),
+        "stack_bytes": int(usage["STACK"]),
+        "shared_bytes": built.metadata.shared,
+        "warps": built.metadata.num_warps,
+        "flushes_subnormals": ".ftz" in ptx,
+        "fuses_float64": "fma.rn.f64" in ptx,
+        "tensor_copies": "cp.async.bulk.tensor" in ptx,
+        "matrix_unit": next((w for w in ("tcgen05.mma", "wgmma", "mma.sync") if w in ptx), None),
+    }
+
+
+if __name__ == "__main__":
+    for facts in compile_engine(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]):
+        sys.stdout.write(json.dumps(facts) + "\n")

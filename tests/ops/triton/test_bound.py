@@ -1,0 +1,150 @@
+"""No pair's similarity exceeds what its bin shows: prepare and filter against float64."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from clouds import CLOUDS, cloud
+
+from ilo_fast.ops.knn_triton import _scaled
+from ilo_fast.ops.request import Request
+from ilo_fast.ops.triton_config import FilterConfig, accumulation, filter_config, row_config
+from ilo_fast.ops.triton_filter import Bins, allocate, filter_bins
+from ilo_fast.ops.triton_prepare import Operands, prepare
+
+
+def _run(
+    x: torch.Tensor, metric: str, config: FilterConfig, major: int, *, strip: int = 0
+) -> tuple[Operands, list[tuple[int, Bins]]]:
+    layers, n, d = x.shape
+    request = Request(x=x, row_max=x.double().abs().amax(2), k=3, metric=metric)
+    scaled, unit, _ = _scaled(request, 0, layers)
+    made = prepare(
+        scaled, unit, metric,
+        row_multiple=config.row_multiple,
+        gamma=accumulation(major).gamma(-(-d // 64) * 64 + 64),
+        config=row_config(major, d, 3),
+    )  # fmt: skip
+    n_pad = made.rows.shape[1]
+    rows = strip or n_pad
+    strips = []
+    for first in range(0, n, rows):
+        bins = allocate(layers, n_pad, min(rows, n_pad - first), config, x.device)
+        filter_bins(made, bins, config, first_row=first, exclude_self=True)
+        strips.append((first, bins))
+    return made, strips
+
+
+def _scores(x: np.ndarray, made: Operands, layer: int) -> np.ndarray:
+    """Exact scores [n, n] by position: similarity * scale^2 - row constant, in float64+.
+
+    The row constants are recomputed here from z and the operands' centre-free definition:
+    score_ij = d_i.d_j + b_j = s_ij scale^2 - c_i, with s from the points alone.
+    """
+    order = made.order.cpu().numpy()
+    factor = made.factor[layer].cpu().numpy().astype(np.longdouble)
+    z = (x.astype(np.longdouble) * factor[:, None])[order]
+    if made.metric == "euclidean":
+        gram = z @ z.T
+        square = np.diag(gram)
+        similarity = gram - square[:, None] / 2 - square[None] / 2
+    else:
+        similarity = z @ z.T
+    shift = made.shift[layer].cpu().numpy()[: len(x)].astype(np.longdouble)
+    return similarity * made.scale**2 - shift[:, None]  # shift holds a little slack: lower
+
+
+def _check(x: np.ndarray, made: Operands, strips: list[tuple[int, Bins]], layer: int = 0) -> float:
+    """Every score is at most its bin's best, every other one at most the second; -> looseness."""
+    scores = _scores(x, made, layer).astype(np.float64)
+    n = len(x)
+    loosest = 0.0
+    for first, bins in strips:
+        width = bins.width
+        bits = width.bit_length() - 1
+        best = bins.best[layer].cpu().numpy()
+        second = bins.second[layer].cpu().numpy()
+        assert np.isfinite(best).all()
+        assert np.isfinite(second).all()
+        assert (second <= best).all()
+        here = min(best.shape[1], n - first)
+        for row in range(here):
+            i = first + row
+            own = np.full(best.shape[0] * width, -1e38)
+            own[:n] = scores[i]
+            own[i] = -1e38
+            table = own.reshape(-1, width)
+            places = best[:, row].view(np.int32) & (width - 1)
+            shown = table[np.arange(len(table)), places]
+            rest = table.copy()
+            rest[np.arange(len(table)), places] = -np.inf
+            upper = [v.astype(np.float64) for v in (best[:, row], second[:, row])]
+            upper = [v + np.abs(v) * 2.0 ** (bits - 22) + 2.0**-100 for v in upper]
+            assert (shown <= upper[0]).all()
+            assert (rest.max(axis=1) <= upper[1]).all()
+            real = shown > -1e37
+            loosest = max(loosest, float((upper[0] - shown)[real].max(initial=0)))
+    return loosest
+
+
+def _config(major: int, **changes: object) -> FilterConfig:
+    return replace(filter_config(major, 150, 70, 3), bin_width=16, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [(name, "cosine") for name in CLOUDS]
+    + [(name, ("euclidean", "inner_product")[at % 2]) for at, name in enumerate(CLOUDS)],
+)
+def test_bound_holds(name: str, metric: str, device: torch.device, major: int) -> None:
+    x = cloud(name, 90, 70)
+    tensor = torch.tensor(x, dtype=torch.float32, device=device)[None]
+    made, strips = _run(tensor, metric, _config(major), major)
+    loosest = _check(x, made, strips)
+    norm = float(made.rows[0, :, made.main + 62].float().max())
+    assert loosest <= 0.02 * norm**2 + 1  # a bound that says nothing would pass the check above
+
+
+@pytest.mark.parametrize(("n", "d"), [(2, 1), (63, 64), (64, 29), (65, 65), (129, 2)])
+def test_odd_shapes(n: int, d: int, device: torch.device, major: int) -> None:
+    x = cloud("gauss", n, d, seed=n * d)
+    tensor = torch.tensor(x, dtype=torch.float32, device=device)[None]
+    made, strips = _run(tensor, "cosine", _config(major), major)
+    _check(x, made, strips)
+
+
+@pytest.mark.parametrize(
+    ("width", "one_pass", "tma", "strip"),
+    [
+        (8, False, True, 0),
+        (16, True, False, 128),
+        (32, False, False, 0),
+        (32, True, True, 0),
+        (32, False, True, 128),
+    ],
+)
+def test_every_mode(
+    width: int, one_pass: bool, tma: bool, strip: int, device: torch.device, major: int
+) -> None:
+    if tma and major not in (0, *range(9, 20)):
+        pytest.skip("tensor descriptors need compute capability 9")
+    x = np.stack([cloud("massive", 140, 40), cloud("gauss", 140, 40)])
+    tensor = torch.tensor(x, dtype=torch.float32, device=device)
+    config = replace(
+        _config(major), bin_width=width, one_pass=one_pass, tma=tma, block_m=64, block_n=128
+    )
+    made, strips = _run(tensor, "cosine", config, major, strip=strip)
+    for layer in range(2):
+        _check(x[layer], made, strips, layer)
+    if strip:  # one direction or both: the same sums, the same bits
+        _, (whole,) = _run(tensor, "cosine", config, major)
+        joined = torch.cat([bins.best for _, bins in strips], dim=2)
+        assert torch.equal(joined[:, :, :140], whole[1].best[:, :, :140])
+
+
+def test_same_bits_on_every_run(device: torch.device, major: int) -> None:
+    tensor = torch.tensor(cloud("massive", 90, 70), dtype=torch.float32, device=device)[None]
+    first, second = (_run(tensor, "cosine", _config(major), major)[1][0][1] for _ in range(2))
+    assert torch.equal(first.best.view(torch.int32), second.best.view(torch.int32))
+    assert torch.equal(first.second.view(torch.int32), second.second.view(torch.int32))

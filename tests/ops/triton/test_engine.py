@@ -1,0 +1,132 @@
+"""The whole engine against float64 neighbours, over its branches."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from clouds import cloud, neighbours
+
+from ilo_fast.errors import InputError
+from ilo_fast.ops import knn_triton, triton_filter
+from ilo_fast.ops.request import EngineResult, Request
+
+
+def _search(x: Any, k: int, metric: str, device: torch.device, **options: bool) -> EngineResult:
+    tensor = torch.as_tensor(x).to(device)
+    row_max = tensor.double().abs().amax(2)
+    return knn_triton.search(Request(x=tensor, row_max=row_max, k=k, metric=metric, **options))
+
+
+def _check(x: torch.Tensor, k: int, metric: str, device: torch.device, **options: bool) -> Any:
+    found = _search(x, k, metric, device, **options)
+    assert bool(found.certified.all())
+    for layer, points in enumerate(x.double().numpy()):
+        truth = neighbours(points, k, metric, options.get("exclude_self", True))
+        np.testing.assert_array_equal(found.indices[layer].cpu().numpy(), truth)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "shape", "k", "dtype"),
+    [
+        ("massive", "cosine", (2, 150, 40), 3, torch.float32),
+        ("mixed_norms", "euclidean", (1, 67, 1), 2, torch.float64),
+        ("gauss", "inner_product", (1, 130, 33), 3, torch.float16),
+        ("gauss", "cosine", (1, 2, 5), 1, torch.bfloat16),
+    ],
+)
+def test_equals_float64(
+    name: str, metric: str, shape: tuple[int, int, int], k: int, dtype: torch.dtype,
+    device: torch.device,
+) -> None:  # fmt: skip
+    layers, n, d = shape
+    x = torch.tensor(np.stack([cloud(name, n, d, seed) for seed in range(layers)])).to(dtype)
+    found = _check(x, k, metric, device)
+    assert found.distances.dtype == torch.float32
+    assert len(found.stats.rows_repaired) == layers
+    assert all(candidates >= k for candidates in found.stats.open_candidates)
+
+
+def test_self_counts_when_asked(device: torch.device) -> None:
+    x = torch.tensor(cloud("gauss", 40, 20), dtype=torch.float32)[None]
+    found = _check(x, 2, "cosine", device, exclude_self=False)
+    assert torch.equal(found.indices[0, :, 0].cpu(), torch.arange(40))
+    assert bool((found.distances[0, :, 0] == 0).all())
+
+
+@pytest.mark.parametrize("name", ["equal", "zeros"])
+def test_ties_go_to_the_lower_index(name: str, device: torch.device) -> None:
+    x = torch.tensor(cloud(name, 36, 12), dtype=torch.float32)[None]
+    found = _check(x, 3, "cosine", device)
+    if name == "equal":
+        assert found.indices[0, 20].tolist() == [0, 1, 2]
+        assert found.stats.rows_repaired == (1.0,)
+
+
+def test_scaled_copies_tie(device: torch.device) -> None:
+    rng = np.random.default_rng(0)
+    base = rng.standard_normal((8, 30))
+    x = np.concatenate([base, base * 3, base * 0.1, base * 7e5]).astype(np.float32)
+    x[8:] = x[:8].repeat(3, axis=0) * np.float32([2, 4, 0.5] * 8)[:, None]
+    _check(torch.tensor(x)[None], 4, "cosine", device)
+
+
+def test_extreme_float64(device: torch.device) -> None:
+    x = torch.tensor(cloud("gauss", 40, 8))[None]
+    plain = _search(x, 2, "cosine", device)
+    for factor in (2.0**1000, 2.0**-1040):
+        found = _search(x * factor, 2, "cosine", device)
+        assert torch.equal(found.indices, plain.indices)
+    tall = _search(x * 2.0**500, 2, "euclidean", device)
+    assert bool(torch.isinf(tall.distances).all())
+
+
+def test_strips_parts_and_memory(
+    device: torch.device, major: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of memory: strips shrink, the call goes on; rows in several strips and parts."""
+    x = torch.tensor(cloud("gauss", 150, 6), dtype=torch.float32)[None]
+    plan, allocate = knn_triton.plan, triton_filter.allocate
+    rows: list[int] = []
+    fail_first = False
+
+    def small(*args: Any, **kwargs: Any) -> knn_triton.Plan:
+        made = plan(*args, **kwargs)
+        return replace(made, row=replace(made.row, repair_parts=2, repair_points=64))
+
+    def scarce(layers: int, n_pad: int, strip: int, *rest: Any) -> Any:
+        rows.append(strip)
+        if fail_first and len(rows) == 1:
+            raise torch.OutOfMemoryError("not enough memory")
+        return allocate(layers, n_pad, strip, *rest)
+
+    monkeypatch.setattr(knn_triton, "plan", small)
+    monkeypatch.setattr(triton_filter, "allocate", scarce)
+    fail_first = True
+    _check(x, 2, "euclidean", device)
+    assert rows[0] > rows[1]
+    if major == 0:
+        assert rows == [192, 64]
+        fail_first, rows = False, []
+        monkeypatch.setattr(knn_triton, "_BUDGET", 60_000)
+        _check(x, 2, "euclidean", device)
+        assert rows == [128, 64]  # the last strip is shorter
+
+    def none_left(*args: Any) -> Any:
+        raise torch.OutOfMemoryError("not enough memory")
+
+    monkeypatch.setattr(triton_filter, "allocate", none_left)
+    with pytest.raises(InputError, match="MiB for the smallest strip"):
+        _search(x, 2, "euclidean", device)
+
+
+def test_inexact_says_which_rows_are_proved(device: torch.device) -> None:
+    x = torch.tensor(cloud("near_ties", 90, 6), dtype=torch.float32)[None]
+    found = _search(x, 2, "cosine", device, exact=False)
+    assert not bool(found.certified.all())
+    assert found.stats.rows_repaired == (0.0,)
+    truth = neighbours(x[0].double().numpy(), 2, "cosine")
+    proved = found.certified[0].cpu().numpy()
+    np.testing.assert_array_equal(found.indices[0].cpu().numpy()[proved], truth[proved])
