@@ -11,6 +11,7 @@ import click
 from ilo_fast import __version__
 from ilo_fast.cli.demo import demo
 from ilo_fast.cli.env import env
+from ilo_fast.cli.freeze import freeze
 from ilo_fast.cli.query import query
 from ilo_fast.cli.report import report
 from ilo_fast.cli.scan import scan
@@ -35,6 +36,7 @@ def cli() -> None:
 cli.add_command(score)
 cli.add_command(demo)
 cli.add_command(env)
+cli.add_command(freeze)
 cli.add_command(scan)
 cli.add_command(query)
 cli.add_command(report)
