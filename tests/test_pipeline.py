@@ -151,6 +151,25 @@ def test_progress_hears_every_token_and_layer(tiny_model, corpus):
     assert any("3 layers × 32, float32 on cpu" in text for text in heard.stages)
 
 
+def test_progress_may_be_any_object_with_the_three_calls(tiny_model, corpus):
+    class Three:
+        calls = ()
+
+        def start(self, total_tokens):
+            self.calls += ("start",)
+
+        def advance(self, tokens, sentences):
+            self.calls += ("advance",)
+
+        def finish(self):
+            self.calls += ("finish",)
+
+    three = Three()
+    score(tiny_model, corpus, progress=three)
+    assert (three.calls[0], three.calls[-1]) == ("start", "finish")
+    assert set(three.calls[1:-1]) == {"advance"}
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
