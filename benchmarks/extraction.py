@@ -1,22 +1,25 @@
 """Extraction on this CPU: packed rows against one sentence at a time and a padded loop.
 
 Every way runs the same model in the same dtype over the same sentences, and every way keeps the
-mean over tokens of all hidden states. The means are compared before anything is timed; rounds are
-interleaved, so a disturbance of the machine meets all ways alike, and each way's best round counts.
+mean over tokens of all hidden states; the means are compared before anything is timed.
+
+Promised on two threads: at least twice the speed of one at a time and 1.5 times that of the padded
+loop, means equal to 1e-5 relative in float32.
+
+    python -m benchmarks.extraction MODEL FLORES_FOLDER
 """
 
-import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import torch
 
+from benchmarks.registry import Contender, Workload, compare
 from ilo_fast import Corpus, extract, load_corpus
 from ilo_fast.models import LoadedModel, load_model
 
-__all__ = ["extraction_cpu"]
+__all__ = ["extraction"]
 
 AGREE = 1e-5  # largest error of a mean vector, relative to its length, in float32
 PADDED_SENTENCES = 16  # sentences in a batch of the padded loop, in corpus order
@@ -59,80 +62,62 @@ def packed(loaded: LoadedModel, corpus: Corpus) -> torch.Tensor:
     return extract(loaded.model, loaded.tokenizer, corpus, store="memory").states
 
 
-WAYS: dict[str, Callable[[LoadedModel, Corpus], torch.Tensor]] = {
-    "ilo_fast": packed,
-    "padded loop": padded_loop,
-    "one at a time": one_at_a_time,
-}
-
-
-def extraction_cpu(
-    model: str | Path | LoadedModel,
-    folder: str | Path,
-    *,
-    sentences: int = 4,
-    threads: int = 2,
-    rounds: int = 3,
-    dtype: str = "auto",
-) -> dict[str, Any]:
-    """Time extraction over the first ``sentences`` of every language in a FLORES folder.
-
-    Returns a record: tokens/s and seconds (best round, all rounds) of each way, the largest
-    difference of means from one at a time, and the ratios the project promises: at least 2 × one at
-    a time, at least 1.5 × the padded loop.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.inference_mode():
-            return _measure(model, Path(folder), sentences, rounds, dtype)
-    finally:
-        torch.set_num_threads(before)
-
-
-def _measure(model: Any, folder: Path, sentences: int, rounds: int, dtype: str) -> dict[str, Any]:
+def extraction(model: str | Path | LoadedModel, folder: str | Path, sentences: int = 4) -> Workload:
+    """The workload over the first ``sentences`` of every language in a FLORES folder."""
     corpus = load_corpus(folder, limit=sentences)
-    loaded = model if isinstance(model, LoadedModel) else load_model(model, dtype=dtype)
+    loaded = model if isinstance(model, LoadedModel) else load_model(model, device="cpu")
     lengths = [len(row) for row in loaded.tokenizer(list(corpus.texts))["input_ids"]]
-    seconds: dict[str, list[float]] = {name: [] for name in WAYS}
-    states: dict[str, torch.Tensor] = {}
-    for _ in range(rounds):
-        for name, way in WAYS.items():
-            began = time.perf_counter()
-            states[name] = way(loaded, corpus)
-            seconds[name].append(time.perf_counter() - began)
-    truth = states["one at a time"].double()
-    errors = {
-        name: float(((ours.double() - truth).norm(dim=2) / truth.norm(dim=2)).max())
-        for name, ours in states.items()
-    }
-    if loaded.dtype == torch.float32 and errors["ilo_fast"] > AGREE:
-        raise SystemExit(f"extraction: means differ by {errors['ilo_fast']:.1e}, nothing timed")
-    best = {name: min(times) for name, times in seconds.items()}
-    return {
-        "model": loaded.name,
-        "dtype": str(loaded.dtype).removeprefix("torch."),
-        "languages": len(corpus.languages),
-        "sentences": corpus.n_points,
-        "tokens": sum(lengths),
-        "longest": max(lengths),
-        "threads": torch.get_num_threads(),
-        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "rounds_s": {name: [round(t, 3) for t in times] for name, times in seconds.items()},
-        "tokens_per_s": {name: round(sum(lengths) / t, 1) for name, t in best.items()},
-        "largest_error": errors,
-        "speedup": {
-            "over one at a time": round(best["one at a time"] / best["ilo_fast"], 2),
-            "over the padded loop": round(best["padded loop"] / best["ilo_fast"], 2),
+    with torch.inference_mode():
+        truth = one_at_a_time(loaded, corpus).double()
+
+    def contender(name: str, way: Any, *, ours: bool = False) -> Contender:
+        def run() -> torch.Tensor:
+            with torch.inference_mode():
+                states: torch.Tensor = way(loaded, corpus)
+                return states
+
+        return Contender(name, run, ours=ours)
+
+    def check(who: Contender, states: torch.Tensor) -> dict[str, Any]:
+        error = float(((states.double() - truth).norm(dim=2) / truth.norm(dim=2)).max())
+        if who.ours and loaded.dtype == torch.float32 and error > AGREE:
+            raise SystemExit(f"extraction: means differ from one at a time by {error:.1e}")
+        return {"largest_relative_error": error}
+
+    return Workload(
+        name=f"extraction {loaded.name}",
+        describe="mean over tokens of every hidden state, FLORES lengths",
+        contenders=(
+            contender("ilo_fast", packed, ours=True),
+            contender("padded loop", padded_loop),
+            contender("one at a time", one_at_a_time),
+        ),
+        check=check,
+        facts={
+            "model": loaded.name,
+            "dtype": str(loaded.dtype).removeprefix("torch."),
+            "languages": len(corpus.languages),
+            "sentences": corpus.n_points,
+            "tokens": sum(lengths),
+            "longest": max(lengths),
         },
-    }
+    )
+
+
+@click.command()
+@click.argument("model", type=click.Path(exists=True))
+@click.argument("folder", type=click.Path(exists=True, file_okay=False))
+@click.option("--sentences", type=int, default=4, show_default=True, help="Of each language.")
+@click.option("--threads", type=int, default=2, show_default=True)
+@click.option("--rounds", type=int, default=3, show_default=True)
+def command(model: str, folder: str, sentences: int, threads: int, rounds: int) -> None:
+    """Time extraction on this CPU beside its peers; prints JSON."""
+    import json
+
+    torch.set_num_threads(threads)
+    workload = extraction(model, folder, sentences)
+    click.echo(json.dumps(compare(workload, rounds), indent=1))
 
 
 if __name__ == "__main__":
-    import json
-    import sys
-
-    if len(sys.argv) < 3:
-        raise SystemExit("usage: python -m benchmarks.extraction MODEL FLORES_FOLDER [sentences]")
-    count = int(sys.argv[3]) if len(sys.argv) > 3 else 4
-    print(json.dumps(extraction_cpu(sys.argv[1], sys.argv[2], sentences=count), indent=1))
+    command()

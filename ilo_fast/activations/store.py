@@ -86,7 +86,9 @@ class TensorSink:
     """States in one tensor, in host memory (pinned for a CUDA model) or on a CUDA device."""
 
     def __init__(self, shape: tuple[int, int, int], device: torch.device, *, pin: bool) -> None:
-        self.states = torch.empty(shape, dtype=torch.float32, device=device, pin_memory=pin)
+        # an ordinary tensor even inside the caller's inference mode: another thread fills it
+        with torch.inference_mode(False):
+            self.states = torch.empty(shape, dtype=torch.float32, device=device, pin_memory=pin)
 
     def write(self, start: int, stop: int, rows: npt.NDArray[np.int64], block: Tensor) -> None:
         index = torch.from_numpy(rows).to(self.states.device)

@@ -74,6 +74,16 @@ def test_the_model_is_left_as_it_was():
     assert hooks == [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
 
 
+def test_works_inside_inference_mode():
+    model, tokenizer = make("llama"), Characters()
+    plain = extract(model, tokenizer, CORPUS).states
+    for mode in (torch.inference_mode, torch.no_grad):
+        with mode():
+            inside = extract(model, tokenizer, CORPUS).states
+        assert torch.equal(inside, plain)
+        inside += 1  # the caller's to change
+
+
 def test_dropout_is_off():
     model = make("gpt2", resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5).train()
     first, second = (extract(model, Characters(), CORPUS).states for _ in range(2))
