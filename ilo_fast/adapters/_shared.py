@@ -1,0 +1,61 @@
+"""What several adapters need: lists that begin with the point itself, and patching that ends."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from ilo_fast.neighbors import knn
+
+__all__ = ["float_tensor", "replaced", "self_first"]
+
+
+def float_tensor(x: Any, name: str) -> torch.Tensor:
+    """Dense points as a torch tensor; integers become float64, as most tools take them."""
+    if isinstance(x, torch.Tensor):
+        return x if x.is_floating_point() else x.double()
+    array = np.asarray(x)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{name} must be a dense array of numbers; got {type(x).__name__}")
+    array = array if array.dtype.kind == "f" else array.astype(np.float64)
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+
+
+def self_first(x: Any, count: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Lists of `count` entries with the point itself in front, also among copies of it.
+
+    Returns:
+        indices int64 and distances float32, NumPy ``[n, count]``, fresh memory.
+    """
+    points = float_tensor(x, "X")
+    n = points.shape[0]
+    if not 1 <= count <= n:
+        raise ValueError(f"neighbours a point, itself included, must be 1 to {n}; got {count}")
+    own = np.arange(n)[:, None]
+    if count == 1:
+        return own, np.zeros((n, 1), dtype=np.float32)
+    found = knn(points, count - 1, metric=metric)
+    distances = np.pad(found.distances.cpu().numpy(), ((0, 0), (1, 0)))
+    return np.concatenate([own, found.indices.cpu().numpy()], axis=1), distances
+
+
+@contextmanager
+def replaced(owner: Any, **values: Any) -> Iterator[None]:
+    """Set attributes of a module or class and put the old ones back, whatever happens.
+
+    Raises:
+        AttributeError: the owner lacks one of them: not the version this was written for.
+    """
+    missing = [name for name in values if not hasattr(owner, name)]
+    if missing:
+        raise AttributeError(f"{owner.__name__} has no {', '.join(missing)}")
+    before = {name: vars(owner)[name] for name in values}
+    try:
+        for name, value in values.items():
+            setattr(owner, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(owner, name, value)
