@@ -1,5 +1,6 @@
 """What this machine runs: versions, devices, free disk space; read when asked, never at import."""
 
+import functools
 import platform
 import shutil
 import sys
@@ -49,13 +50,15 @@ def versions() -> dict[str, str | None]:
     >>> versions()["torch"] is not None
     True
     """
-    found: dict[str, str | None] = {}
-    for name in _RECORDED:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+    return {name: _version(name) for name in _RECORDED}
+
+
+@functools.cache
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def devices() -> list[Device]:

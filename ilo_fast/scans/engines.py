@@ -75,9 +75,11 @@ class LocalEngine:
 class RayEngine:
     """One Ray task a job, with the resources of its estimate; Ray retries when a worker dies."""
 
-    def __init__(self, address: str | None = None, *, workers: int | None = None) -> None:
+    def __init__(
+        self, address: str | None = None, *, workers: int | None = None, retries: int = _RETRIES
+    ) -> None:
         """``address``: of a running cluster, ``"auto"`` to find it; None starts one here, of
-        ``workers`` processors (all of them by default)."""
+        ``workers`` processors (all of them by default). ``retries``: of a job whose worker died."""
         # Ray reports usage to its makers unless told not to; a scan sends nothing anywhere.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
@@ -94,7 +96,8 @@ class RayEngine:
                 ray.init(address=address, log_to_driver=False, logging_level="error", **local)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise InputError(f"engine: no Ray cluster at {address!r}: {error}") from error
-        self._task = ray.remote(max_retries=_RETRIES)(ray_job)
+        self._task = ray.remote(max_retries=retries)(ray_job)
+        self._retries = retries
         self._running: dict[Any, Job] = {}
 
     @property
@@ -129,7 +132,7 @@ class RayEngine:
         except errors.OutOfMemoryError as error:
             return Outcome(failure=Failure("out of memory", _short(error)))
         except (errors.WorkerCrashedError, errors.RaySystemError, errors.ObjectLostError) as error:
-            return Outcome(failure=Failure("died", f"after {_RETRIES} retries: {_short(error)}"))
+            return Outcome(failure=Failure("died", f"after {self._retries} retries: {_short(error)}"))
         except errors.RayTaskError as error:
             return Outcome(failure=Failure("error", _short(error), str(error)))
         return Outcome(files, Failure(*failure) if failure else None, seconds, tokens)

@@ -22,6 +22,9 @@ from ilo_fast.scans.tables import cell_tables, to_bytes
 __all__ = ["Failure", "ModelCache", "Outcome", "explain_failure", "run_job"]
 
 
+_LARGE = 1 << 28
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why a job has no result. kind: gated, missing, out of memory, not finite, tokenizer,
@@ -69,11 +72,14 @@ class ModelCache:
 
     def drop(self) -> None:
         """Let go of the model and its memory."""
-        if self._loaded is not None:
-            self._loaded = None
+        if self._loaded is None:
+            return
+        held = sum(p.numel() * p.element_size() for p in self._loaded.model.parameters())
+        self._loaded = None
+        if held > _LARGE:  # a model in a cycle would stay; looking for cycles takes a while
             gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def run_job(job: Job, cache: ModelCache | None = None, progress: Any = None) -> Outcome:
