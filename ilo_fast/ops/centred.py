@@ -21,6 +21,7 @@ import torch
 from ilo_fast.ops.exact import tie_slack
 from ilo_fast.ops.points import Points, block_rows
 from ilo_fast.ops.precision import UNIT_ROUNDOFF_32, UNIT_ROUNDOFF_64, gamma
+from ilo_fast.ops.workers import for_spans
 
 __all__ = ["MASKED", "Centred", "Operands", "centre", "filter_operands"]
 
@@ -70,12 +71,14 @@ def centre(points: Points, frame: Centred | None = None) -> Centred:
     norm = torch.empty_like(points.size)
     dot = torch.empty_like(points.size)
     inner = points.metric == "inner_product"
-    step = block_rows(z.device, dim)
-    for start in range(0, z.shape[0], step):
-        rows = z[start : start + step] - middle
-        norm[start : start + step] = torch.linalg.vector_norm(rows, dim=1)
+
+    def measure(part: slice) -> None:
+        rows = z[part] - middle
+        norm[part] = torch.linalg.vector_norm(rows, dim=1)
         if inner:
-            dot[start : start + step] = rows @ middle
+            dot[part] = rows @ middle
+
+    for_spans(measure, z.shape[0], block_rows(z.device, dim))
     # A power of two puts the largest norm in [1/2, 1): nothing else is rounded.
     scale = 2.0 ** min(-math.frexp(float(norm.amax()))[1], _LARGEST_EXPONENT)
     scale = scale if frame is None else frame.scale
@@ -103,10 +106,11 @@ def _middle(points: Points) -> torch.Tensor:
     sample = z[:: max(1, z.shape[0] // 512)]
     middle = sample.median(dim=0).values
     away = torch.empty_like(points.size)
-    step = block_rows(z.device, z.shape[1])
-    for start in range(0, z.shape[0], step):
-        rows = z[start : start + step] - middle
-        away[start : start + step] = torch.linalg.vector_norm(rows, dim=1)
+
+    def measure(part: slice) -> None:
+        away[part] = torch.linalg.vector_norm(z[part] - middle, dim=1)
+
+    for_spans(measure, z.shape[0], block_rows(z.device, z.shape[1]))
     near = (away <= 8.0 * away.median()).to(torch.float64)
     return (near @ z) / near.sum()
 
@@ -120,19 +124,24 @@ def filter_operands(points: Points, form: Centred, order: torch.Tensor, padded: 
     error += form.slack + 4.0 * (dim + 4) * 2.0**-126  # products and inputs lost to underflow
     lifted = _round_up(form.b + error)
     slack = _round_up(lifted.to(torch.float64) - form.b + error)
-    left = torch.zeros(padded, dim + 2, dtype=torch.float32, device=device)
-    step = block_rows(device, dim)
-    for start in range(0, u, step):
-        chosen = order[start : start + step]
-        left[start : start + chosen.shape[0], :dim] = form.rows(points.z[chosen])
-    left[:u, dim] = lifted[order]
-    left[u:, dim] = MASKED
-    left[:, dim + 1] = 1.0
-    right = left.clone()
-    right[:, dim] = 1.0
-    right[:, dim + 1] = left[:, dim]
+    lifted, slack = lifted[order], slack[order]
+    left = torch.empty(padded, dim + 2, dtype=torch.float32, device=device)
+    right = torch.empty_like(left)
+
+    def cast(part: slice) -> None:
+        left[part, :dim] = form.rows(points.z[order[part]])
+        left[part, dim] = lifted[part]
+        left[part, dim + 1] = 1.0
+        right[part, :dim] = left[part, :dim]
+        right[part, dim] = 1.0
+        right[part, dim + 1] = left[part, dim]
+
+    for_spans(cast, u, block_rows(device, dim))
+    left[u:], right[u:] = 0.0, 0.0
+    left[u:, dim] = right[u:, dim + 1] = MASKED
+    left[u:, dim + 1] = right[u:, dim] = 1.0
     padded_slack = torch.zeros(padded, dtype=torch.float32, device=device)
-    padded_slack[:u] = slack[order]
+    padded_slack[:u] = slack
     return Operands(left, right.T, padded_slack)
 
 

@@ -8,14 +8,19 @@ the maxima of all rows keep to a budget; where bins would become too few for k, 
 taken one by one, without the symmetry.
 """
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
 from ilo_fast.ops.centred import MASKED, Operands
+from ilo_fast.ops.workers import mapped
 
 __all__ = ["Plan", "bin_maxima", "plan_filter"]
+
+Result = TypeVar("Result")
 
 MAXIMA_BYTES = {"cpu": 512 << 20, "cuda": 2 << 30}
 _WIDTHS = range(24, 41)  # points a bin and tile where nothing forces another choice
@@ -103,59 +108,87 @@ def plan_filter(n: int, d: int, k: int, device: torch.device) -> Plan | None:
     return Plan(n, bins, per_tile, 1, strip)
 
 
-def bin_maxima(operands: Operands, plan: Plan) -> Iterator[tuple[int, torch.Tensor]]:
-    """Yield ``(first row, maxima [rows, all_bins])`` for all rows in order.
+def bin_maxima(
+    operands: Operands, plan: Plan, consume: Callable[[int, torch.Tensor], Result]
+) -> Iterator[Result]:
+    """Yield ``consume(first row, maxima [rows, all_bins])`` over blocks of rows, in order.
 
-    Self pairs are masked. The tensor is reused: the caller is done with it at the next step.
+    Self pairs are masked. Blocks may be consumed by several threads at once, and the tensor is
+    reused: ``consume`` keeps no reference to it.
     """
-    return _strips(operands, plan) if plan.strip else _symmetric(operands, plan)
+    return (_strips if plan.strip else _symmetric)(operands, plan, consume)
 
 
-def _symmetric(operands: Operands, plan: Plan) -> Iterator[tuple[int, torch.Tensor]]:
+def _symmetric(
+    operands: Operands, plan: Plan, consume: Callable[[int, torch.Tensor], Result]
+) -> Iterator[Result]:
+    maxima, size = _all_maxima(operands, plan), plan.tile
+
+    def block(start: int) -> Result:
+        rows = maxima[:, start : min(start + size, plan.n)]
+        return consume(start, rows.permute(1, 0, 2).reshape(-1, plan.all_bins))
+
+    yield from mapped(block, range(0, plan.n, size))
+
+
+def _all_maxima(operands: Operands, plan: Plan) -> torch.Tensor:
+    """Maxima of all rows, ``[slabs, rows, bins]``, from the tiles of the upper triangle."""
     left, right, size, bins = operands.left, operands.right, plan.tile, plan.bins
     # Slab by slab: every reduction writes contiguous memory.
     maxima = left.new_empty(plan.slabs, plan.tiles * size, bins)
-    product = left.new_empty(size, size)
-    by_column = product.view(size, plan.per_tile, bins)
-    by_row = product.view(plan.per_tile, bins, size)
-    for i in range(plan.tiles):
-        rows, row_slab = slice(i * size, (i + 1) * size), maxima[i // plan.group]
-        for j in range(i, plan.tiles):
-            cols, col_slab = slice(j * size, (j + 1) * size), maxima[j // plan.group]
-            torch.mm(left[rows], right[:, cols], out=product)
-            # A row meets the tiles before its own as a column, first to last, then the others
-            # as a row, in order too: the first tile of a slab writes, the next ones compare.
-            if i == j:
-                product.fill_diagonal_(MASKED)
-            elif i % plan.group:
-                found = by_row.amax(dim=0).T
-                torch.maximum(row_slab[cols], found, out=row_slab[cols])
-            else:
-                row_slab[cols] = by_row.amax(dim=0).T
-            if j % plan.group:
-                found = by_column.amax(dim=1)
-                torch.maximum(col_slab[rows], found, out=col_slab[rows])
-            else:
-                torch.amax(by_column, dim=1, out=col_slab[rows])
-    del product, by_column, by_row
-    for start in range(0, plan.n, size):
-        block = maxima[:, start : min(start + size, plan.n)]
-        yield start, block.permute(1, 0, 2).reshape(-1, plan.all_bins)
+    if plan.group > 1:
+        maxima.fill_(2.0 * MASKED)
+    buffers = threading.local()  # a product a worker
+    lock = threading.Lock()
+
+    def tile(place: tuple[int, int]) -> None:
+        i, j = place
+        rows, cols = slice(i * size, (i + 1) * size), slice(j * size, (j + 1) * size)
+        if not hasattr(buffers, "product"):
+            buffers.product = left.new_empty(size, size)
+        product: torch.Tensor = buffers.product
+        torch.mm(left[rows], right[:, cols], out=product)
+        if i == j:
+            product.fill_diagonal_(MASKED)
+        by_column = product.view(size, plan.per_tile, bins)
+        by_row = product.view(plan.per_tile, bins, size)
+        if plan.group == 1:
+            torch.amax(by_column, dim=1, out=maxima[j, rows])
+            if i != j:
+                maxima[i, cols] = by_row.amax(dim=0).T
+            return
+        for_rows, for_cols = maxima[j // plan.group, rows], maxima[i // plan.group, cols]
+        row_maxima, col_maxima = by_column.amax(dim=1), by_row.amax(dim=0).T
+        with lock:  # tiles of one slab meet in the same maxima
+            torch.maximum(for_rows, row_maxima, out=for_rows)
+            if i != j:
+                torch.maximum(for_cols, col_maxima, out=for_cols)
+
+    for _ in mapped(tile, ((i, j) for i in range(plan.tiles) for j in range(i, plan.tiles))):
+        pass
+    return maxima
 
 
-def _strips(operands: Operands, plan: Plan) -> Iterator[tuple[int, torch.Tensor]]:
+def _strips(
+    operands: Operands, plan: Plan, consume: Callable[[int, torch.Tensor], Result]
+) -> Iterator[Result]:
     left, right, size, bins = operands.left, operands.right, plan.tile, plan.bins
-    maxima = left.new_empty(plan.strip, plan.all_bins)
-    products = left.new_empty(plan.strip, size)
-    for start in range(0, plan.n, plan.strip):
+    buffers = threading.local()
+
+    def strip(start: int) -> Result:
+        if not hasattr(buffers, "product"):
+            buffers.product = left.new_empty(plan.strip, size)
+            buffers.maxima = left.new_empty(plan.strip, plan.all_bins)
         stop = min(start + plan.strip, plan.n)
-        product, found = products[: stop - start], maxima[: stop - start]
+        product, found = buffers.product[: stop - start], buffers.maxima[: stop - start]
         own = torch.arange(start, stop, device=left.device)
         for j in range(plan.tiles):
             torch.mm(left[start:stop], right[:, j * size : (j + 1) * size], out=product)
             if start < (j + 1) * size and stop > j * size:
-                here = (own >= j * size) & (own < (j + 1) * size)
-                product[own[here] - start, own[here] - j * size] = MASKED
+                here = own[(own >= j * size) & (own < (j + 1) * size)]
+                product[here - start, here - j * size] = MASKED
             blocks = product.view(-1, plan.per_tile, bins)
             found[:, j * bins : (j + 1) * bins] = blocks.amax(dim=1)
-        yield start, found
+        return consume(start, found)
+
+    yield from mapped(strip, range(0, plan.n, plan.strip))

@@ -31,10 +31,10 @@ def search(request: Request) -> EngineResult:
     """k + 1 smallest float32 distances of each row, first column dropped."""
     layers, n, _ = request.shape
     k, device = request.k, request.x.device
-    indices = torch.empty(layers, n, k, dtype=torch.int64, device=device)
-    distances = torch.empty(layers, n, k, dtype=torch.float32, device=device)
     strip = max(1, _STRIP_BYTES // (8 * n))
     with ieee_products(device):
+        indices = torch.empty(layers, n, k, dtype=torch.int64, device=device)
+        distances = torch.empty(layers, n, k, dtype=torch.float32, device=device)
         for layer in range(layers):
             points = request.x[layer].to(torch.float32)
             if request.metric == "cosine":

@@ -16,10 +16,12 @@ from ilo_fast.ops.full import rank_rows
 from ilo_fast.ops.points import Points, prepare_points
 from ilo_fast.ops.precision import ieee_products
 from ilo_fast.ops.request import EngineResult, NeighborStats, Request
+from ilo_fast.ops.workers import for_spans, worker_threads
 
 __all__ = ["cannot_serve", "search"]
 
 _PAIR_BYTES = 64 << 20  # open (row, bin) pairs re-scored at once
+_GROUPS = 16  # bins a worker re-scores at a time
 _SEED = 20250311
 
 
@@ -32,11 +34,11 @@ def search(request: Request) -> EngineResult:
     """Find certified neighbours of every layer."""
     layers, n, _ = request.shape
     device = request.x.device
-    indices = torch.empty(layers, n, request.k, dtype=torch.int64, device=device)
-    distances = torch.empty(layers, n, request.k, dtype=torch.float32, device=device)
-    certified = torch.ones(layers, n, dtype=torch.bool, device=device)
     stats: list[tuple[str, float, float, int]] = []
-    with ieee_products(device):
+    with ieee_products(device), worker_threads(device):
+        indices = torch.empty(layers, n, request.k, dtype=torch.int64, device=device)
+        distances = torch.empty(layers, n, request.k, dtype=torch.float32, device=device)
+        certified = torch.ones(layers, n, dtype=torch.bool, device=device)
         for layer in range(layers):
             points = prepare_points(request.x[layer], request.row_max[layer], request.metric)
             lists = empty_lists(points, request.k, request.exclude_self)
@@ -93,11 +95,15 @@ class _FilteredSearch:
         operands = filter_operands(self.points, self.form, self.order, self.plan.padded)
         bin_slack = operands.slack.view(self.plan.slabs, self.plan.width, self.plan.bins)
         bin_slack = bin_slack.amax(dim=1).flatten()
+        slack = operands.slack
         at_once = max(1, _PAIR_BYTES // (4 * self.plan.width))
         waiting: list[torch.Tensor] = []
         held = 0
-        for start, maxima in bin_maxima(operands, self.plan):
-            pairs, per_row = self._open_bins(start, maxima, bin_slack, operands.slack)
+
+        def open_bins(start: int, maxima: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self._open_bins(start, maxima, bin_slack, slack)
+
+        for pairs, per_row in bin_maxima(operands, self.plan, open_bins):
             for portion in _whole_rows(pairs, per_row, at_once):
                 if waiting and held + portion.shape[0] > at_once:
                     self._rescore(operands, torch.cat(waiting))
@@ -150,12 +156,15 @@ class _FilteredSearch:
         rows, bins = rows[by_bin], bins[by_bin]
         scores = left.new_empty(rows.shape[0], plan.width)
         present, counts = torch.unique_consecutive(bins, return_counts=True)
-        start = 0
-        for number, count in zip(present.tolist(), counts.tolist(), strict=True):
-            stop = start + count
-            points = left.index_select(0, rows[start:stop])
-            torch.mm(points, right[plan.slice(number)].T, out=scores[start:stop])
-            start = stop
+        stops = torch.cumsum(counts, dim=0).tolist()
+        groups = list(zip(present.tolist(), [0, *stops[:-1]], stops, strict=True))
+
+        def score(some: slice) -> None:
+            for number, start, stop in groups[some]:
+                points = left.index_select(0, rows[start:stop])
+                torch.mm(points, right[plan.slice(number)].T, out=scores[start:stop])
+
+        for_spans(score, len(groups), _GROUPS)
         own_bin, own_slot = plan.locate(rows)
         own = (own_bin == bins).nonzero().squeeze(1)
         scores[own, own_slot[own]] = MASKED

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 import torch
 
+from ilo_fast.ops.workers import for_spans
+
 __all__ = ["Duplicates", "Points", "fold_sum", "power_of_two", "prepare_points"]
 
-_BLOCK_ELEMENTS = {"cpu": 1 << 17, "cuda": 1 << 25}  # float64 working set: cache, device
+_BLOCK_ELEMENTS = {"cpu": 1 << 16, "cuda": 1 << 25}  # float64 working set: cache, device
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,8 @@ def prepare_points(x: torch.Tensor, row_max: torch.Tensor, metric: str) -> Point
     zero = row_max == 0
     z = torch.empty(n, d, dtype=torch.float64, device=x.device)
     size = torch.empty(n, dtype=torch.float64, device=x.device)
-    step = block_rows(x.device, d)
-    for start in range(0, n, step):
-        part = slice(start, start + step)
+
+    def prepare(part: slice) -> None:
         rows = x[part].to(torch.float64) * scale_a[part, None]
         rows *= scale_b[part, None]
         rows += 0.0  # -0.0 and 0.0 are the same number: give them the same bits
@@ -115,6 +116,8 @@ def prepare_points(x: torch.Tensor, row_max: torch.Tensor, metric: str) -> Point
             rows /= norm[:, None]
         z[part] = rows
         size[part] = norm
+
+    for_spans(prepare, n, block_rows(x.device, d))
     if cosine:
         size = (~zero).to(torch.float64)
     else:
@@ -134,10 +137,12 @@ def _find_duplicates(z: torch.Tensor) -> Duplicates | None:
     odd = torch.randint(-(2**62), 2**62, (d,), generator=generator).to(z.device) * 2 + 1
     hashes = torch.empty(n, dtype=torch.int64, device=z.device)
     step = block_rows(z.device, d)
-    for start in range(0, n, step):
-        part = bits[start : start + step]
-        mixed = (part ^ (part >> 29)) * odd  # integer sums wrap: exact in any order
-        hashes[start : start + step] = mixed.sum(dim=1)
+
+    def mix(part: slice) -> None:
+        rows = bits[part]
+        hashes[part] = ((rows ^ (rows >> 29)) * odd).sum(dim=1)  # wraps: exact in any order
+
+    for_spans(mix, n, step)
     order = torch.argsort(hashes, stable=True)
     ordered = hashes[order]
     same = torch.zeros(n, dtype=torch.bool, device=z.device)

@@ -45,7 +45,12 @@ def ieee_products(device: torch.device) -> Iterator[None]:
     before = switch.fp32_precision
     switch.fp32_precision = "ieee"
     try:
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        # Inference tensors could not be written by worker threads.
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            torch.autocast(device.type, enabled=False),
+        ):
             yield
     finally:
         switch.fp32_precision = before
