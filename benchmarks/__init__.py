@@ -1,0 +1,1 @@
+"""Benchmarks: ``python -m benchmarks cpu``. Verify first, then time, peers in the same run."""

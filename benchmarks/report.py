@@ -1,0 +1,97 @@
+"""Where a run's figures go: a JSON file that appears whole, and a table."""
+
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["describe_run", "print_workload", "write_json"]
+
+_PACKAGES = ("ilo-fast", "torch", "numpy", "triton", "cupy-cuda13x", "faiss-cpu", "transformers")
+
+
+def describe_run(**settings: Any) -> dict[str, Any]:
+    """Machine, versions, commit and settings of this run."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _git("rev-parse", "HEAD"),
+        "changed_files": len(_git("status", "--porcelain", "--", "ilo_fast").splitlines()),
+        "machine": {
+            "cpu": _cpu_name(),
+            "cores": os.cpu_count(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        },
+        "python": platform.python_version(),
+        "versions": versions,
+        "settings": settings,
+    }
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write under a temporary name, then rename: readers never see half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".json")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1)
+            file.write("\n")
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def print_workload(result: dict[str, Any], console: Console) -> None:
+    """One row a contender."""
+    table = Table(title=f"{result['name']}: {result['describe']}")
+    for column in ("contender", "seconds (median)", "spread", "CPU s", "ours / this", "peak MiB"):
+        table.add_column(column, justify="left" if column == "contender" else "right")
+    shown = {"rows_right", "set_share"}
+    table.add_column("rows right", justify="right")
+    for name, timing in result["contenders"].items():
+        right = next((timing[key] for key in shown if timing.get(key) is not None), None)
+        peak = timing["peak_extra_mib"]
+        table.add_row(
+            name,
+            f"{timing['wall_median_s']:.2f}",
+            f"{timing['wall_min_s']:.2f}–{timing['wall_max_s']:.2f}",
+            f"{timing['cpu_median_s']:.2f}",
+            f"{timing['ours_over_this_wall']:.2f} (CPU {timing['ours_over_this_cpu']:.2f})",
+            "" if peak is None else f"{peak:.0f}",
+            "" if right is None else f"{100 * right:.2f} %",
+        )
+    console.print(table)
+
+
+def _git(*arguments: str) -> str:
+    root = Path(__file__).resolve().parent
+    shown = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True)
+    return shown.stdout.strip()
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor()
