@@ -250,10 +250,14 @@ def _soft_capped(
 
 
 def _varlen_serves(query: Tensor, value: Tensor) -> bool:
+    width = query.shape[-1]
     return (
         query.is_cuda
         and query.dtype in (torch.float16, torch.bfloat16)
-        and query.shape[-1] == value.shape[-1] <= _VARLEN_HEAD_DIM
+        and width == value.shape[-1]
+        and width % 8 == 0
+        and width <= _VARLEN_HEAD_DIM
+        and torch.cuda.get_device_capability(query.device) >= (8, 0)
     )
 
 

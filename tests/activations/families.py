@@ -38,6 +38,26 @@ FAMILIES = {
          "layer_types": ["sliding_attention", "sliding_attention", "full_attention"]},
         "packed",
     ),
+    "gemma3 both ways": (  # as embedding models use it
+        "Gemma3TextModel",
+        "Gemma3TextConfig",
+        {**_GROUPED, "head_dim": 8, "sliding_window": 6, "query_pre_attn_scalar": 8,
+         "use_bidirectional_attention": True},
+        "packed",
+    ),
+    "gpt_oss": (  # learned sinks in the softmax: not for the packed attention
+        "GptOssModel",
+        "GptOssConfig",
+        {**_GROUPED, "head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2,
+         "sliding_window": 4},
+        "equal lengths",
+    ),
+    "mamba": (  # a state that runs on along the row
+        "MambaModel",
+        "MambaConfig",
+        {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 3, "state_size": 8},
+        "equal lengths",
+    ),
     "qwen2": ("Qwen2Model", "Qwen2Config", _GROUPED, "packed"),
     "qwen2 window": (
         "Qwen2Model",
