@@ -27,6 +27,7 @@ __all__ = ["MAX_DIMS", "MAX_POINTS", "Plan", "cannot_serve", "plan", "search"]
 
 MAX_DIMS = 16_384
 MAX_POINTS = 1 << 24
+_REPAIR_BYTES = 20 * 256
 _BUDGET = 4 << 30  # bytes of bins in flight; halved whenever the device is out of memory
 
 
@@ -76,13 +77,15 @@ def plan(major: int, layers: int, n: int, d: int, k: int, budget: int = _BUDGET)
     rows_config = row_config(major, d, k)
     multiple = chosen.row_multiple
     n_pad = -(-n // multiple) * multiple
-    row_bytes = 8 * (n_pad // chosen.bin_width) + 8 * rows_config.capacity
+    # Two tables of bins, a candidate list, and the partial lists of a repair.
+    row_bytes = 8 * (n_pad // chosen.bin_width) + 8 * rows_config.capacity + _REPAIR_BYTES
     rows = min(n_pad, max(multiple, budget // row_bytes // multiple * multiple))
     together = 1
     if rows == n_pad:
         layer_bytes = row_bytes * n_pad + 2 * n_pad * (padded_dims(d) + EXTRA)
         together = min(layers, max(1, budget // layer_bytes))
-    gamma = accumulation(major).gamma(padded_dims(d) + 64)
+    # One per cent over: the high halves alone can be a little longer than the rounded vector.
+    gamma = 1.01 * accumulation(major).gamma(padded_dims(d) + 64)
     return Plan(together, rows, n_pad, chosen, rows_config, gamma)
 
 

@@ -110,7 +110,7 @@ def test_strips_parts_and_memory(
     if major == 0:
         assert rows == [192, 64]
         fail_first, rows = False, []
-        monkeypatch.setattr(knn_triton, "_BUDGET", 60_000)
+        monkeypatch.setattr(knn_triton, "_BUDGET", 800_000)
         _check(x, 2, "euclidean", device)
         assert rows == [128, 64]  # the last strip is shorter
 
@@ -129,4 +129,16 @@ def test_inexact_says_which_rows_are_proved(device: torch.device) -> None:
     assert found.stats.rows_repaired == (0.0,)
     truth = neighbours(x[0].double().numpy(), 2, "cosine")
     proved = found.certified[0].cpu().numpy()
+    np.testing.assert_array_equal(found.indices[0].cpu().numpy()[proved], truth[proved])
+
+
+def test_larger_k(device: torch.device) -> None:
+    """Lists longer than a power of two allows, from the repair and from the first pass."""
+    few = torch.tensor(cloud("gauss", 14, 9), dtype=torch.float32)[None]
+    _check(few, 9, "euclidean", device)
+    many = torch.tensor(cloud("massive", 160, 33), dtype=torch.float32)[None]
+    found = _search(many, 11, "inner_product", device, exact=False)
+    proved = found.certified[0].cpu().numpy()
+    truth = neighbours(many[0].double().numpy(), 11, "inner_product")
+    assert proved.any()
     np.testing.assert_array_equal(found.indices[0].cpu().numpy()[proved], truth[proved])
