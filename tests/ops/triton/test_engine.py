@@ -136,7 +136,7 @@ def test_larger_k(device: torch.device) -> None:
     """Lists longer than a power of two allows, from the repair and from the first pass."""
     few = torch.tensor(cloud("gauss", 14, 9), dtype=torch.float32)[None]
     _check(few, 9, "euclidean", device)
-    many = torch.tensor(cloud("massive", 160, 33), dtype=torch.float32)[None]
+    many = torch.tensor(cloud("massive", 300, 33), dtype=torch.float32)[None]
     found = _search(many, 11, "inner_product", device, exact=False)
     proved = found.certified[0].cpu().numpy()
     truth = neighbours(many[0].double().numpy(), 11, "inner_product")
