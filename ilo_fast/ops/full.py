@@ -5,11 +5,13 @@ import torch
 from ilo_fast.ops.centred import MASKED, Centred
 from ilo_fast.ops.exact import Lists, rank
 from ilo_fast.ops.points import Points
+from ilo_fast.ops.workers import mapped
 
 __all__ = ["rank_rows"]
 
-_STRIP_BYTES = 96 << 20
-_PAIRS = 1 << 21
+_STRIP_BYTES = 48 << 20  # each worker has one
+_CPU_ROWS = 256
+_PAIRS = 1 << 20
 
 
 def rank_rows(points: Points, form: Centred, rows: torch.Tensor, k: int, lists: Lists) -> int:
@@ -24,9 +26,9 @@ def rank_rows(points: Points, form: Centred, rows: torch.Tensor, k: int, lists: 
     centred = form.rows(points.z)
     lifted = form.b + form.slack
     twice = 2.0 * form.slack
-    strip = max(1, _STRIP_BYTES // (3 * 8 * u))
-    compared = 0
-    for some in torch.split(rows, strip):
+
+    def serve(some: torch.Tensor) -> int:
+        compared = 0
         upper = torch.mm(centred[some], centred.T)
         upper += lifted[some, None]
         upper += lifted
@@ -37,7 +39,12 @@ def rank_rows(points: Points, form: Centred, rows: torch.Tensor, k: int, lists: 
             row, col = is_open[low:high].nonzero().unbind(1)
             compared += row.shape[0]
             rank(points, some[low:high][row], col, lists)
-    return compared
+        return compared
+
+    strip = max(1, _STRIP_BYTES // (3 * 8 * u))
+    if rows.device.type == "cpu":
+        strip = min(strip, _CPU_ROWS)  # a share for every worker
+    return sum(mapped(serve, torch.split(rows, strip)))
 
 
 def _portions(per_row: torch.Tensor) -> list[tuple[int, int]]:

@@ -16,12 +16,13 @@ from ilo_fast.ops.full import rank_rows
 from ilo_fast.ops.points import Points, prepare_points
 from ilo_fast.ops.precision import ieee_products
 from ilo_fast.ops.request import EngineResult, NeighborStats, Request
-from ilo_fast.ops.workers import for_spans, worker_threads
+from ilo_fast.ops.workers import mapped, worker_threads
 
 __all__ = ["cannot_serve", "search"]
 
 _PAIR_BYTES = 64 << 20  # open (row, bin) pairs re-scored at once
-_GROUPS = 16  # bins a worker re-scores at a time
+_GROUPS = 16  # bins looked into at a time
+_RANKED = {"cpu": 1 << 14, "cuda": 1 << 20}  # pairs ranked at a time
 _SEED = 20250311
 
 
@@ -154,29 +155,42 @@ class _FilteredSearch:
         rows, bins = pairs.unbind(1)
         by_bin = torch.argsort(bins, stable=True)
         rows, bins = rows[by_bin], bins[by_bin]
-        scores = left.new_empty(rows.shape[0], plan.width)
         present, counts = torch.unique_consecutive(bins, return_counts=True)
         stops = torch.cumsum(counts, dim=0).tolist()
         groups = list(zip(present.tolist(), [0, *stops[:-1]], stops, strict=True))
 
-        def score(some: slice) -> None:
-            for number, start, stop in groups[some]:
-                points = left.index_select(0, rows[start:stop])
-                torch.mm(points, right[plan.slice(number)].T, out=scores[start:stop])
+        def look(some: list[tuple[int, int, int]]) -> torch.Tensor:
+            first, last = some[0][1], some[-1][2]
+            scores = left.new_empty(last - first, plan.width)
+            for number, start, stop in some:
+                asked = left.index_select(0, rows[start:stop])
+                inside = right[plan.slice(number)]
+                torch.mm(asked, inside.T, out=scores[start - first : stop - first])
+            row, tile_bin = rows[first:last], bins[first:last]
+            own_bin, own_slot = plan.locate(row)
+            own = (own_bin == tile_bin).nonzero().squeeze(1)
+            scores[own, own_slot[own]] = MASKED
+            pair, slot = (scores >= self.threshold[row, None]).nonzero().unbind(1)
+            return torch.stack([row[pair], plan.member(tile_bin[pair], slot)], dim=1)
 
-        for_spans(score, len(groups), _GROUPS)
-        own_bin, own_slot = plan.locate(rows)
-        own = (own_bin == bins).nonzero().squeeze(1)
-        scores[own, own_slot[own]] = MASKED
-        pair, slot = (scores >= self.threshold[rows, None]).nonzero().unbind(1)
-        row, col = rows[pair], plan.member(bins[pair], slot)
-        crowded = torch.bincount(row, minlength=self.points.u) > self.most_candidates
+        some = (groups[at : at + _GROUPS] for at in range(0, len(groups), _GROUPS))
+        found = torch.cat(list(mapped(look, some)))
+        per_row = torch.bincount(found[:, 0], minlength=self.points.u)
+        crowded = per_row > self.most_candidates
         if bool(crowded.any()):
             self._leave_to_repair(crowded.nonzero().squeeze(1))
-            keep = ~crowded[row]
-            row, col = row[keep], col[keep]
-        self.compared += row.shape[0]
-        rank(self.points, self.order[row], self.order[col], self.lists)
+            found = found[~crowded[found[:, 0]]]
+            per_row.masked_fill_(crowded, 0)
+        self.compared += found.shape[0]
+        found = found[torch.argsort(found[:, 0], stable=True)]
+
+        def rank_some(portion: torch.Tensor) -> None:
+            row, col = self.order[portion].unbind(1)
+            rank(self.points, row, col, self.lists)
+
+        at_once = _RANKED.get(left.device.type, _RANKED["cuda"])
+        for _ in mapped(rank_some, _whole_rows(found, per_row, at_once)):
+            pass
 
     def _leave_to_repair(self, rows: torch.Tensor) -> None:
         rows = self.order[rows]
