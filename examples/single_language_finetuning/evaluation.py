@@ -6,39 +6,52 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ilo_fast import Corpus
-from ilo_fast.finetune.scoring import ScoreOptions, score_in_place
+import ilo_fast
+from ilo_fast import ActivationStore, Corpus
+from ilo_fast.finetune.scoring import Scored, ScoreOptions, score_store
 
-TOKENS = 256  # a batch's logits for a vocabulary of 262,144 are then 268 MB
-
-
-def evaluate(model, tokenizer, corpus: Corpus, name: str, perplexity_sentences: int | None):
-    """The scores of every layer and language, the neighbours, and bits per byte."""
-    model.eval()
-    scored = score_in_place(model, tokenizer, corpus, name, ScoreOptions())
-    bits = bits_per_byte(model, tokenizer, corpus.select(limit=perplexity_sentences))
-    return scored, bits
+TOKENS = 512  # a batch's
 
 
 @torch.inference_mode()
-def bits_per_byte(model, tokenizer, corpus: Corpus) -> np.ndarray:
-    """-log2 p(sentence) and its UTF-8 bytes, float64 ``[languages, sentences, 2]``.
+def evaluate(model, tokenizer, corpus: Corpus, name: str) -> tuple[Scored, np.ndarray]:
+    """Scores of every layer and language, and bits and bytes ``[languages, sentences, 2]``.
 
-    Each sentence follows the token the tokenizer begins a text with, which is not scored; bits per
-    byte of a language are the sum of its bits over the sum of its bytes, whatever the tokenizer.
+    One pass for both: a tap pools the hidden states while the logits are made. The bits of a
+    sentence are -log2 p of its tokens after the one the tokenizer begins a text with; bits per byte
+    of a language are the sum of its bits over the sum of its UTF-8 bytes, whatever the tokenizer.
     """
+    model.eval()
     texts = corpus.texts
     tokens = tokenizer(list(texts))["input_ids"]
     bits = np.zeros(len(texts))
     device = next(model.parameters()).device
-    order = sorted(range(len(texts)), key=lambda at: len(tokens[at]))
-    while order:
-        width = len(tokens[order[0]])
-        batch = [at for at in order[: max(1, TOKENS // width)] if len(tokens[at]) == width]
-        order = order[len(batch) :]  # sentences of one length, so nothing is padded
-        ids = torch.tensor([tokens[at] for at in batch], device=device)
-        logits = model(input_ids=ids).logits[:, :-1].float()
-        loss = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-        bits[batch] = loss.view(len(batch), -1).double().sum(1).cpu().numpy() / math.log(2)
+    waiting = sorted(range(len(texts)), key=lambda at: len(tokens[at]))
+    seen = []
+    with ilo_fast.tap(model) as tap:
+        while waiting:
+            width = len(tokens[waiting[0]])
+            batch = [at for at in waiting[: max(1, TOKENS // width)] if len(tokens[at]) == width]
+            waiting = waiting[len(batch) :]  # sentences of one length, so nothing is padded
+            seen += batch
+            ids = torch.tensor([tokens[at] for at in batch], device=device)
+            logits = model(input_ids=ids).logits[:, :-1].float()
+            loss = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+            bits[batch] = loss.view(len(batch), -1).double().sum(1).cpu().numpy() / math.log(2)
+        back = torch.empty(len(seen), dtype=torch.int64)
+        back[torch.tensor(seen)] = torch.arange(len(seen))
+        states = tap.states[:, back.to(device)]
+    store = ActivationStore(
+        states=states,
+        layers=tap.layers,
+        languages=corpus.languages,
+        language_ids=corpus.language_ids,
+        sentence_ids=corpus.sentence_ids,
+        record={},
+    )
     sizes = np.array([len(text.encode()) for text in texts], dtype=np.float64)
-    return np.stack([bits, sizes], axis=1).reshape(corpus.n_languages, corpus.n_sentences, 2)
+    measured = np.stack([bits, sizes], axis=1)
+    return (
+        score_store(store, corpus, name, ScoreOptions(), device),
+        measured.reshape(corpus.n_languages, corpus.n_sentences, 2),
+    )

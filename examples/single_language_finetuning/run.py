@@ -17,7 +17,7 @@ import training
 from analysis import summarise
 from evaluation import evaluate
 from settings import ARMS, CONFIGS
-from text import read_dataset, read_folder, refuse_evaluation_text, sequences
+from text import read_dataset, read_folder, refuse_evaluation_text, sequences, take
 
 from ilo_fast import load_corpus
 from ilo_fast.environment import describe
@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--seeds", type=int, nargs="+")
     parser.add_argument("--device")
+    parser.add_argument("--no-summary", action="store_true", help="train and evaluate only")
     parser.add_argument("--work", type=Path, default=Path("single-language-work"))
     parser.add_argument("--out", type=Path, default=HERE / "results")
     given = parser.parse_args()
@@ -65,12 +66,13 @@ def main() -> None:
     }
     model, tokenizer = training.load(config)
     documents = read_folder(given.text) if given.text else read_dataset(*config.dataset)
-    blocks = sequences(
-        refuse_evaluation_text(documents, corpus),
-        tokenizer,
-        length=config.length,
-        count=POOL * config.steps * config.batch,
-    )
+    count = POOL * config.steps * config.batch
+    documents = take(refuse_evaluation_text(documents, corpus), tokenizer, count * config.length)
+    if config.trim_vocabulary:
+        used = {id_ for text in (*documents, *corpus.texts) for id_ in tokenizer(text)["input_ids"]}
+        tokenizer = training.trim(model, tokenizer, used)
+        record["vocabulary"] = len(model.get_input_embeddings().weight)
+    blocks = sequences(documents, tokenizer, length=config.length, count=count)
     start = {name: weight.clone() for name, weight in model.state_dict().items()}
     given.work.mkdir(parents=True, exist_ok=True)
     run(model, tokenizer, corpus, config, given.work / "before", None)
@@ -80,7 +82,8 @@ def main() -> None:
             if not (target / "run.json").exists():
                 model.load_state_dict(start)
                 run(model, tokenizer, corpus, config, target, (arm, seed, blocks))
-    summarise(given.work, given.out, corpus, config, given.arms, record)
+    if not given.no_summary:
+        summarise(given.work, given.out, corpus, config, given.arms, record)
 
 
 def run(model, tokenizer, corpus, config, target: Path, job) -> None:
@@ -100,7 +103,7 @@ def run(model, tokenizer, corpus, config, target: Path, job) -> None:
             }
     began = time.perf_counter()
     with torch.random.fork_rng():
-        scored, bits = evaluate(model, tokenizer, corpus, config.model, config.perplexity_sentences)
+        scored, bits = evaluate(model, tokenizer, corpus, config.model)
     said["evaluation_seconds"] = time.perf_counter() - began
     said["neighbours"] = scored.backend
     said["columns"] = {name: np.asarray(values).tolist() for name, values in scored.columns.items()}

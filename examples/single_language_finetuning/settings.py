@@ -20,7 +20,7 @@ class Config:
     learning_rate: float
     warmup: int  # steps
     seeds: tuple[int, ...]
-    perplexity_sentences: int | None  # a language; None takes all
+    trim_vocabulary: bool  # keep only the tokens that the two texts use; see training.trim
     device: str
     autocast: bool  # bfloat16 products with float32 weights
 
@@ -33,13 +33,13 @@ CONFIGS = {
         dataset=("wikimedia/wikipedia", "20231101.de"),
         language="deu_Latn",
         layers=8,
-        steps=16,
+        steps=20,
         batch=2,
         length=128,
         learning_rate=1e-4,
         warmup=4,
         seeds=(0, 1, 2),
-        perplexity_sentences=12,
+        trim_vocabulary=True,
         device="cpu",
         autocast=False,
     ),
@@ -56,7 +56,7 @@ CONFIGS = {
         learning_rate=5e-5,
         warmup=100,
         seeds=(0, 1, 2, 3, 4),
-        perplexity_sentences=None,
+        trim_vocabulary=False,
         device="cuda",
         autocast=True,
     ),

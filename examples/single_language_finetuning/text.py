@@ -37,14 +37,21 @@ def refuse_evaluation_text(documents: Iterable[str], corpus: Corpus) -> Iterator
         yield document
 
 
-def sequences(documents: Iterable[str], tokenizer, *, length: int, count: int) -> torch.Tensor:
+def take(documents: Iterable[str], tokenizer, tokens: int) -> list[str]:
+    """As many documents, from the first on, as hold so many tokens."""
+    taken, count = [], 0
+    for document in documents:
+        taken.append(document)
+        count += len(tokenizer(document)["input_ids"])
+        if count >= tokens:
+            return taken
+    raise SystemExit(f"the training text has {count:,} tokens, the experiment takes {tokens:,}")
+
+
+def sequences(documents: list[str], tokenizer, *, length: int, count: int) -> torch.Tensor:
     """The first ``count`` runs of ``length`` tokens, int64 ``[count, length]``.
 
     Documents follow each other, each begun as the tokenizer begins a text.
     """
-    needed, ids = length * count, []
-    for document in documents:
-        ids.extend(tokenizer(document)["input_ids"])
-        if len(ids) >= needed:
-            return torch.tensor(ids[:needed]).view(count, length)
-    raise SystemExit(f"the training text has {len(ids):,} tokens, the experiment takes {needed:,}")
+    ids = [id_ for document in documents for id_ in tokenizer(document)["input_ids"]]
+    return torch.tensor(ids[: length * count]).view(count, length)

@@ -1,0 +1,85 @@
+"""The experiment, whole, on a tiny model: what it writes and what it refuses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import WORDS, save_tiny_model
+
+from ilo_fast import Result
+
+RUN = Path(__file__).parents[2] / "examples" / "single_language_finetuning" / "run.py"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("example")
+    save_tiny_model(folder / "model", max_position_embeddings=128)
+    (folder / "text").mkdir()
+    rng = np.random.default_rng(0)
+    lines = [" ".join(rng.choice(WORDS, 40)) for _ in range(60)]
+    (folder / "text" / "a.txt").write_text("\n".join(lines), encoding="utf-8")
+    return folder
+
+
+def run(folder, corpus_folder, *more):
+    return subprocess.run(
+        [
+            sys.executable, RUN, "--config", "small", "--model", folder / "model",
+            "--corpus", corpus_folder, "--language", "eng_Latn", "--text", folder / "text",
+            "--layers", "1", "--steps", "1", "--work", folder / "work", "--out", folder / "out",
+            *more,
+        ],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
+def test_whole_experiment(folder, corpus_folder):
+    done = run(folder, corpus_folder, "--seeds", "0", "1")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((folder / "out" / "summary.json").read_text(encoding="utf-8"))
+    tables = {
+        (arm, seed): Result.read_parquet(folder / "out" / f"{arm}-{seed}.parquet").table
+        for arm in ("full", "freeze_first", "freeze_last")
+        for seed in (0, 1)
+    }
+    for arm in ("full", "freeze_first", "freeze_last"):
+        moved = summary["arms"][arm]["change"]["all"]["ilo"]
+        expected = []
+        for seed in (0, 1):
+            assert len(tables[arm, seed]) == 2 * 4 * 4  # steps × layers × languages
+            means = tables[arm, seed].groupby(["step", "layer"])["ilo"].mean()
+            expected.append((means[1] - means[0]).to_numpy())
+        np.testing.assert_allclose(moved["runs"], expected, atol=2e-6)
+        np.testing.assert_allclose(moved["estimate"], np.mean(expected, 0), atol=2e-6)
+    trainable = {arm: said["trainable"] for arm, said in summary["arms"].items()}
+    assert trainable["full"] > trainable["freeze_first"] == trainable["freeze_last"]
+    # frozen embeddings and first layer: their states cannot have moved
+    for seed in (0, 1):
+        low = tables["freeze_first", seed].query("layer <= 1").drop(columns="step")
+        before, after = low[: len(low) // 2], low[len(low) // 2 :]
+        assert before.reset_index(drop=True).equals(after.reset_index(drop=True))
+    assert (folder / "out" / "change.png").stat().st_size > 10_000
+    assert summary["record"]["vocabulary"] > 0
+    assert all(np.isfinite(v) for v in summary["before"]["bits_per_byte"].values())
+
+
+def test_finished_runs_are_not_done_again(folder, corpus_folder):
+    before = {path: path.stat().st_mtime_ns for path in (folder / "work").rglob("run.json")}
+    done = run(folder, corpus_folder, "--seeds", "0", "1")
+    assert done.returncode == 0, done.stderr
+    after = {path: path.stat().st_mtime_ns for path in (folder / "work").rglob("run.json")}
+    assert before == after
+    assert before
+
+
+def test_evaluation_text_is_not_trained_on(folder, corpus_folder, parallel_text):
+    leak = max(parallel_text["eng_Latn"], key=len)
+    (folder / "text" / "b.txt").write_text(f"xx {leak} yy\n", encoding="utf-8")
+    (folder / "text" / "a.txt").replace(folder / "text" / "c.txt")
+    done = run(folder, corpus_folder)
+    assert done.returncode == 1
+    assert "a sentence of the evaluation corpus" in done.stderr
