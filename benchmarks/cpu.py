@@ -161,7 +161,7 @@ def right_rows(lists: Any, rows: Any, similarity: Any) -> float:
 
 def product(x: torch.Tensor) -> None:
     """The bare float32 product of all points with all, in tiles that are thrown away."""
-    size = 1024
+    size = min(1024, x.shape[0])
     out = torch.empty(size, size)
     for i in range(0, x.shape[0] - size + 1, size):
         for j in range(0, x.shape[0] - size + 1, size):
