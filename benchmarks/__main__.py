@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 COMMANDS = {
+    "adapters": "benchmarks.adapters",
     "cpu": "benchmarks.cpu",
+    "finetune": "benchmarks.finetune",
     "gpu": "benchmarks.gpu",
 }
 
