@@ -9,9 +9,11 @@ from typing import NoReturn
 import click
 
 from ilo_fast import __version__
+from ilo_fast.cli.compare import compare
 from ilo_fast.cli.demo import demo
 from ilo_fast.cli.env import env
 from ilo_fast.cli.freeze import freeze
+from ilo_fast.cli.plot import plot
 from ilo_fast.cli.query import query
 from ilo_fast.cli.report import report
 from ilo_fast.cli.scan import scan
@@ -35,6 +37,8 @@ def cli() -> None:
 
 cli.add_command(score)
 cli.add_command(demo)
+cli.add_command(compare)
+cli.add_command(plot)
 cli.add_command(env)
 cli.add_command(freeze)
 cli.add_command(scan)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from ilo_fast.results import Result
 
-__all__ = ["bar", "show", "show_environment"]
+__all__ = ["bar", "make_console", "plain", "show", "show_environment"]
 
 _WIDTH_OF_PIPES = 100  # where there is no terminal to ask
 _BAR_CELLS = 16  # keeps the table within 80 columns
@@ -23,7 +23,7 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 def show(result: "Result", paths: Iterable[Path]) -> None:
     """The run in a line, a table of layers, the languages at the peak, the files written."""
-    console = _console()
+    console = make_console()
     means = result.layers()
     peak = int(means["layer"].iloc[int(means["ilo"].argmax())])
     console.print(_headline(result), highlight=False, markup=False, soft_wrap=True)
@@ -61,7 +61,7 @@ def show_environment() -> None:
     from ilo_fast.environment import describe, devices
     from ilo_fast.ops import dispatch
 
-    console = _console()
+    console = make_console()
     found = describe()
     table = Table("what", "version", title="Versions", title_justify="left")
     table.add_row("python", found["python"])
@@ -84,9 +84,15 @@ def show_environment() -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _console() -> Console:
+def make_console() -> Console:
+    """Of the terminal, or of a fixed width where there is none."""
     console = Console()
     return console if console.is_terminal else Console(width=_WIDTH_OF_PIPES)
+
+
+def plain(console: Console, line: str) -> None:
+    """Print a line as it is: no markup, no colours, no breaks."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _can_draw_blocks(console: Console) -> bool:

@@ -8,7 +8,7 @@ import click
 from ilo_fast.errors import InputError
 from ilo_fast.layers import parse_layers
 
-__all__ = ["debug", "device", "metric_options", "names", "run_options"]
+__all__ = ["debug", "device", "metric_options", "names", "run_options", "state_options"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -133,6 +133,29 @@ def run_options(command: _Command) -> _Command:
         click.option("--no-plots", is_flag=True, help="Write no pictures."),
         click.option("--quiet", "-q", is_flag=True, help="No progress on standard error."),
         debug,
+    )
+
+
+def state_options(command: _Command) -> _Command:
+    """How to score stored states; tables of scores carry all this."""
+    return _apply(
+        command,
+        click.option(
+            "--k",
+            "-k",
+            type=click.IntRange(min=1),
+            help="Neighbours of each sentence, for stored states; as in the tables, or 5.",
+        ),
+        click.option(
+            "--threshold",
+            type=click.IntRange(min=1),
+            help="Other languages that make a bridge, for stored states; as in the tables, or 3.",
+        ),
+        click.option(
+            "--metric",
+            type=click.Choice(["cosine", "euclidean", "inner_product"]),
+            help="What makes neighbours near, for stored states; as in the tables, or cosine.",
+        ),
     )
 
 

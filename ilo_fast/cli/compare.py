@@ -1,0 +1,164 @@
+"""``ilo-fast compare``: the differences between results, layer by layer."""
+
+import sys
+from collections.abc import Hashable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ilo_fast.cli.options import debug, state_options
+
+if TYPE_CHECKING:
+    from ilo_fast.compare import Comparison
+
+__all__ = ["compare"]
+
+_BY = ("script", "family", "branch", "language")
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="A B [C ...]")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder for the tables and pictures.",
+)
+@click.option(
+    "--by",
+    type=click.Choice(_BY),
+    default="family",
+    show_default=True,
+    help="Language groups to print and draw; the table holds all.",
+)
+@click.option(
+    "--steps",
+    metavar="FIRST,LAST",
+    help="Steps of a training to compare; its first and last when left out.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Bootstrap draws.",
+)
+@click.option(
+    "--permutations",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Draws of the overlap's null; gives its p values.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of all draws.")
+@state_options
+@click.option("--no-plots", is_flag=True, help="Write no pictures.")
+@debug
+def compare(
+    inputs: tuple[str, ...],
+    out: Path,
+    by: str,
+    steps: str | None,
+    samples: int,
+    permutations: int,
+    seed: int,
+    k: int | None,
+    threshold: int | None,
+    metric: str | None,
+    no_plots: bool,
+) -> None:
+    """Compare results with the first, A: differences per layer and language group, with intervals.
+
+    Each input is a folder of results, a .parquet table of scores, a folder of stored states, or the
+    table that a training's callback wrote, of which the change from first to last step is given
+    (one such table may stand alone). Same text, k, threshold and metric are required.
+    """
+    from ilo_fast.compare import compare as run
+    from ilo_fast.sources import read_inputs
+
+    chosen = _steps(steps)
+    sources = read_inputs(inputs, k=k, threshold=threshold, metric=metric)
+    found = run(sources, steps=chosen, samples=samples, permutations=permutations, seed=seed)
+    found = replace(found, record={"command": sys.argv[:], **found.record})
+    paths = found.save(out, plots=not no_plots, by=by)
+    _show(found, by, paths)
+
+
+def _steps(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != 2 or not all(part.isdecimal() for part in parts):
+        raise click.BadParameter(f"expected two steps as 0,400, got {text!r}", param_hint="--steps")
+    return int(parts[0]), int(parts[1])
+
+
+def _show(found: "Comparison", by: str, paths: list[Path]) -> None:
+    """Each pair's layers and groups, the best overlap, the files written."""
+    from rich.table import Table
+
+    from ilo_fast.cli.display import make_console, plain
+
+    console = make_console()
+    for a, b in found.pairs():
+        rows = found.of(a, b)
+        everything = rows[rows["kind"] == "all"]
+        over = everything["over"].iloc[0]
+        same = bool((everything["layer"] == everything["layer_b"]).all())
+        plain(console, f"{b} minus {a}")
+        title = (
+            "Means over languages"
+            if over == "none"
+            else f"Means over languages; in brackets the 95 % interval over {over}"
+        )
+        table = Table(title=title, title_justify="left")
+        table.add_column("layer", justify="right")
+        for name in ("ILO", "bridge", "reach", "translation\nhit"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for (layer, layer_b), part in everything.groupby(["layer", "layer_b"], sort=True):
+            of = {row["score"]: row for row in part.to_dict("records")}
+            table.add_row(
+                f"{layer}" if same else f"{layer} : {layer_b}",
+                _with_interval(of["ilo"]),
+                *(f"{of[s]['difference']:+.3f}" for s in ("bridge", "reach", "translation_hit")),
+            )
+        console.print(table)
+        groups = rows[(rows["kind"] == by) & (rows["score"] == "ilo")]
+        table = Table(title=f"ILO by {by}", title_justify="left")
+        table.add_column(by)
+        for name in ("languages", "mean over\nlayers", "at layer", "largest change"):
+            table.add_column(name, justify="right", no_wrap=name == "largest change")
+        for group, part in groups.groupby("group", sort=False):
+            largest = max(part.to_dict("records"), key=lambda row: abs(row["difference"]))
+            table.add_row(
+                str(group),
+                str(largest["languages"]),
+                f"{part['difference'].mean():+.3f}",
+                str(largest["layer"]),
+                _with_interval(largest),
+            )
+        console.print(table)
+    for pair in found.overlaps:
+        values = pair.overlap.values
+        row, column = divmod(int(values.argmax()), values.shape[1])
+        sure = "" if pair.overlap.best is None else f", p = {float(pair.overlap.best.p_value):.3g}"
+        plain(
+            console,
+            f"{pair.a} and {pair.b} share most neighbours at layers {pair.layers_a[row]} and "
+            f"{pair.layers_b[column]}: {values[row, column]:.3f} (unrelated lists: "
+            f"{pair.overlap.k / (pair.overlap.n - 1):.2g}{sure})",
+        )
+    for note in found.record["notes"]:
+        plain(console, f"Note: {note}")
+    plain(console, f"Written to {paths[0].parent}: {', '.join(path.name for path in paths)}")
+
+
+def _with_interval(row: Mapping[Hashable, Any]) -> str:
+    """A difference, its interval where it has one, and a star where that leaves out zero."""
+    difference, low, high = (float(row[name]) for name in ("difference", "low", "high"))
+    if low != low:  # NaN: nothing to draw from
+        return f"{difference:+.3f}"
+    star = " *" if low > 0 or high < 0 else "  "
+    return f"{difference:+.3f} [{low:+.3f}, {high:+.3f}]{star}"

@@ -1,0 +1,87 @@
+"""``ilo-fast plot``: one picture of a result."""
+
+from pathlib import Path
+
+import click
+
+from ilo_fast.cli.options import debug, state_options
+
+__all__ = ["plot"]
+
+_KINDS = ("layers", "languages", "neighbours", "overlap", "map")
+_SCORES = ("ilo", "bridge", "reach", "translation_hit", "same_language")
+
+
+@click.command()
+@click.argument("result")
+@click.option(
+    "--kind",
+    type=click.Choice(_KINDS),
+    default="layers",
+    show_default=True,
+    help="layers: curves over layers. languages: languages against layers. neighbours: who "
+    "neighbours whom in one layer. overlap: shared neighbours of all pairs of layers. map: one "
+    "layer's points in two dimensions.",
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="The picture to write; its ending chooses the format (.png, .pdf, .svg).",
+)
+@click.option(
+    "--score", type=click.Choice(_SCORES), default="ilo", show_default=True, help="Of languages."
+)
+@click.option(
+    "--layer",
+    type=int,
+    help="Of neighbours and map; where languages overlap most when left out.",
+)
+@click.option("--step", type=int, help="Of a training's table; its last when left out.")
+@click.option(
+    "--method",
+    type=click.Choice(["pca", "umap"]),
+    default="pca",
+    show_default=True,
+    help="Of map; umap needs: pip install 'ilo-fast[umap]'.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of UMAP.")
+@state_options
+@debug
+def plot(
+    result: str,
+    kind: str,
+    out: Path,
+    score: str,
+    layer: int | None,
+    step: int | None,
+    method: str,
+    seed: int,
+    k: int | None,
+    threshold: int | None,
+    metric: str | None,
+) -> None:
+    """Draw RESULT: a folder of results, a table of scores, or a folder of stored states.
+
+    The kinds neighbours and overlap need neighbour lists (`ilo-fast score --metrics neighbors`) or
+    stored states, map needs stored states.
+    """
+    from ilo_fast.errors import InputError
+    from ilo_fast.files import staged
+    from ilo_fast.pictures import picture
+    from ilo_fast.plots import check_format, save
+    from ilo_fast.sources import read_inputs
+
+    check_format(out)
+    [sources] = read_inputs([result], k=k, threshold=threshold, metric=metric)
+    chosen = sources[-1]
+    if step is not None:
+        there = {source.step: source for source in sources}
+        if step not in there:
+            known = ", ".join(str(one) for one in there if one is not None) or "none"
+            raise InputError(f"step: {result!r} holds steps {known}, got {step}")
+        chosen = there[step]
+    axes = picture(chosen, kind, score=score, layer=layer, method=method, seed=seed)
+    with staged(out.parent) as temporary:
+        save(axes, temporary / out.name)
+    click.echo(f"Written to {out}")

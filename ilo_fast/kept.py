@@ -1,0 +1,61 @@
+"""Neighbour lists kept beside a result, as one row a point and layer."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ilo_fast.errors import InputError
+from ilo_fast.tables import read_table
+
+__all__ = ["NEIGHBORS_FILE", "list_rows", "read_lists"]
+
+NEIGHBORS_FILE = "neighbors.parquet"
+"""Where a results folder keeps its neighbour lists."""
+
+
+def list_rows(lists: npt.NDArray[np.int64], layers: Sequence[int]) -> pd.DataFrame:
+    """Neighbour lists ``[layers, points, k]`` as a table: layer, point, neighbors (int32 lists).
+
+    >>> import numpy as np
+    >>> list_rows(np.array([[[1], [0]]]), [4]).values.tolist()
+    [[4, 0, array([1], dtype=int32)], [4, 1, array([0], dtype=int32)]]
+    """
+    count, n, k = lists.shape
+    return pd.DataFrame(
+        {
+            "layer": np.repeat(np.asarray(layers, dtype=np.int64), n),
+            "point": np.tile(np.arange(n, dtype=np.int64), count),
+            "neighbors": list(lists.reshape(-1, k).astype(np.int32)),
+        }
+    )
+
+
+def read_lists(
+    path: Path, layers: Sequence[int], points: int, k: int, record: Mapping[str, Any]
+) -> npt.NDArray[np.int64]:
+    """The lists of a results folder, int64 ``[layers, points, k]``.
+
+    Raises InputError when they are of another run than ``record`` says the scores are of, or are
+    not those of every point and layer.
+    """
+    table, made = read_table(path)
+    if made.get("finished") != record.get("finished"):
+        raise InputError(
+            f"{str(path)!r} is of another run than the scores beside it; score again with the "
+            "neighbours, or delete it"
+        )
+    ordered = table.sort_values(["layer", "point"], kind="stable")
+    whole = np.array_equal(ordered["layer"], np.repeat(layers, points)) and np.array_equal(
+        ordered["point"], np.tile(np.arange(points), len(layers))
+    )
+    if not whole or set(ordered["neighbors"].map(len)) != {k}:
+        raise InputError(
+            f"{str(path)!r} must hold {k} neighbours of {points} points in each layer "
+            f"{list(layers)}"
+        )
+    lists = np.stack(ordered["neighbors"].to_list()).astype(np.int64)
+    return lists.reshape(len(layers), points, k)

@@ -1,0 +1,111 @@
+"""The picture of a kind, from whatever holds what it shows."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ilo_fast.alignment import fragments, neighbor_counts
+from ilo_fast.errors import InputError
+from ilo_fast.overlap import layer_overlap
+from ilo_fast.plane import pca, umap
+from ilo_fast.sources import Source
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["KINDS", "picture"]
+
+KINDS = ("layers", "languages", "neighbours", "overlap", "map")
+"""What `picture` draws."""
+
+
+def picture(
+    source: Source,
+    kind: str,
+    *,
+    score: str = "ilo",
+    layer: int | None = None,
+    method: str = "pca",
+    seed: int = 0,
+) -> "Axes":
+    """Draw one of `KINDS`.
+
+    ``layers``: curves over layers. ``languages``: one score, languages against layers.
+    ``neighbours``: who neighbours whom in one layer. ``overlap``: shared neighbours of all pairs of
+    layers. ``map``: one layer's points in two dimensions, by part and by language.
+
+    Args:
+        source: what `ilo_fast.sources.read_sources` gives. ``neighbours`` and ``overlap`` need
+            neighbour lists, ``map`` stored states.
+        kind: one of `KINDS`.
+        score: of ``languages``.
+        layer: of ``neighbours`` and ``map``; None takes the layer of the highest mean ILO.
+        method: of ``map``: ``pca`` or ``umap``.
+        seed: of UMAP.
+
+    Returns:
+        The axes; those on the left where there are two.
+
+    Raises:
+        InputError: on an unknown kind, score, layer or method, or a source without what it needs.
+    """
+    from ilo_fast import plots
+
+    if kind not in KINDS:
+        raise InputError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    if method not in ("pca", "umap"):
+        raise InputError(f"method must be 'pca' or 'umap', got {method!r}")
+    if kind == "layers":
+        return plots.layers(source.to_result())
+    if kind == "languages":
+        return plots.languages(source.to_result(), score=score)
+    if source.lists is None:
+        raise InputError(
+            f"kind {kind!r} needs neighbour lists, which {source.name} does not hold: score with "
+            "`--metrics neighbors`, or give a folder of stored states"
+        )
+    if kind == "overlap":
+        return plots.overlap(
+            layer_overlap(source.lists).values,
+            (source.layers, source.layers),
+            names=(source.name, source.name),
+            chance=source.lists.shape[2] / (source.lists.shape[1] - 1),
+        )
+    at = _place(source, layer)
+    title = f"{source.name}, layer {source.layers[at]}"
+    if kind == "neighbours":
+        counts = neighbor_counts(source.lists[at], source.language_ids)[0]
+        return plots.neighbors(counts, source.languages, title=title)
+    return _map(source, at, title, method, seed)
+
+
+def _map(source: Source, at: int, title: str, method: str, seed: int) -> "Axes":
+    from ilo_fast import plots
+
+    if source.states is None or source.lists is None:
+        raise InputError(
+            f"kind 'map' needs hidden states, which {source.name} does not hold: give the folder "
+            "that `ilo_fast.extract` kept them in"
+        )
+    states, metric = source.states.states[at], source.settings["metric"]
+    axis_names = ("", "")
+    if method == "umap":
+        points = umap(states, metric="cosine" if metric == "cosine" else "euclidean", seed=seed)
+        title += ": UMAP"
+    else:
+        points, shares = pca(states, normalise=metric == "cosine")
+        axis_names = (f"1st component ({shares[0]:.0%})", f"2nd component ({shares[1]:.0%})")
+    parts = fragments(source.lists[at], source.language_ids, threshold=source.settings["threshold"])
+    labels = [source.languages[number] for number in source.language_ids]
+    both = plots.plane(points, labels, parts.bridges[0], title=title, axis_names=axis_names)
+    axes: Axes = both[0]
+    return axes
+
+
+def _place(source: Source, layer: int | None) -> int:
+    """The row of a layer, or of the one where languages overlap most."""
+    if layer is None:
+        return int(np.argmax(source.values["ilo"].mean(axis=1)))
+    if layer not in source.layers:
+        raise InputError(f"layer must be one of {list(source.layers)}, got {layer}")
+    return source.layers.index(layer)

@@ -1,0 +1,199 @@
+"""How two results differ: curves over layers, and groups of languages against layers."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm
+
+from ilo_fast.errors import InputError
+from ilo_fast.plots.style import (
+    CURVES,
+    MAX_MARKED,
+    SCORE_NAMES,
+    colour_bar,
+    curve_style,
+    label,
+    new_axes,
+    spread_ticks,
+    tidy,
+    whole_ticks,
+)
+
+__all__ = ["differences", "group_differences"]
+
+_LINE = 50  # characters of two names that go on one line
+
+
+def differences(rows: pd.DataFrame, *, group: str = "all", ax: Axes | None = None) -> Axes:
+    """Curves over layers of b minus a, in ILO, bridge, reach and translation hit, with bands.
+
+    Args:
+        rows: of one pair, from `ilo_fast.compare.Comparison.of`.
+        group: a language group's name.
+        ax: where to draw; a new figure when None.
+
+    Returns:
+        The axes.
+
+    Raises:
+        InputError: when there are rows of several pairs, or none of the group.
+    """
+    a, b = _pair(rows)
+    # a script that is also a branch's or family's name: the first kind serves
+    chosen = rows[rows["group"] == group]
+    if chosen.empty:
+        raise InputError(f"group must be one of {rows['group'].unique().tolist()}, got {group!r}")
+    chosen = chosen[chosen["kind"] == chosen["kind"].iloc[0]]
+    ax = new_axes((7.2, 4.4)) if ax is None else ax
+    ax.axhline(0, color="#555555", linewidth=1)
+    at = np.array(sorted(chosen["layer"].unique()))
+    curves: list[Any] = []
+    for score, (_, colour, _, _) in CURVES.items():
+        part = chosen[chosen["score"] == score].set_index("layer").loc[at]
+        ax.fill_between(
+            at,
+            part["low"].to_numpy(),
+            part["high"].to_numpy(),
+            color=colour,
+            alpha=0.28 if score == "ilo" else 0.15,
+            linewidth=0,
+        )
+        curves += ax.plot(
+            at, part["difference"].to_numpy(), **curve_style(score, len(at) <= MAX_MARKED)
+        )
+    ends = chosen[chosen["score"].isin(CURVES)][["difference", "low", "high"]].to_numpy(np.float64)
+    low, high = min(-0.01, float(np.nanmin(ends))), max(0.01, float(np.nanmax(ends)))
+    room = 0.06 * (high - low)
+    ax.set_ylim(low - room, high + room)
+    whole_ticks(ax, at)
+    ax.set_xlabel("layer (0: embeddings)" if _same_layers(chosen) else f"layer of {a}")
+    ax.set_ylabel("difference of shares")
+    over = chosen["over"].iloc[0]
+    bands = "" if over == "none" else f"; bands: bootstrap over {over}"
+    which = "mean over languages" if group == "all" else group
+    ax.set_title(f"{_minus(b, a)}\n{which}{bands}", fontsize=10, loc="left")
+    tidy(ax)
+    ax.legend(
+        handles=curves,
+        fontsize=8,
+        frameon=False,
+        ncols=4,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.13),
+    )
+    return ax
+
+
+def group_differences(
+    rows: pd.DataFrame, *, by: str = "family", score: str = "ilo", ax: Axes | None = None
+) -> Axes:
+    """A heat map of b minus a, language groups against layers.
+
+    A sign stands where the interval leaves zero out, so that the direction reads in grey too.
+
+    Args:
+        rows: of one pair, from `ilo_fast.compare.Comparison.of`.
+        by: ``script``, ``family``, ``branch`` or ``language``.
+        score: one of `ilo_fast.results.SCORES`.
+        ax: where to draw; a new figure when None.
+
+    Returns:
+        The axes.
+
+    Raises:
+        InputError: when there are rows of several pairs, or none of this kind and score.
+    """
+    a, b = _pair(rows)
+    chosen = rows[rows["kind"].isin(["all", by]) & (rows["score"] == score)]
+    if by not in rows["kind"].unique() or chosen.empty:
+        raise InputError(
+            f"by and score must be among {rows['kind'].unique().tolist()} and "
+            f"{rows['score'].unique().tolist()}, got {by!r} and {score!r}"
+        )
+    names = list(dict.fromkeys(zip(chosen["group"], chosen["languages"], strict=True)))
+    layers = sorted(chosen["layer"].unique())
+    grid = {
+        column: chosen.pivot(index="group", columns="layer", values=column)
+        .loc[[name for name, _ in names], layers]
+        .to_numpy(dtype=np.float64)
+        for column in ("difference", "low", "high")
+    }
+    if ax is None:
+        size = (max(5.6, 3.0 + 0.23 * len(layers)), max(2.4, 1.6 + 0.215 * len(names)))
+        ax = new_axes(size)
+    limit = _round_up(float(np.abs(grid["difference"]).max()))
+    colours = colormaps["PuOr_r"]  # orange and purple part for the colour-blind
+    image = ax.imshow(
+        grid["difference"],
+        aspect="auto",
+        interpolation="nearest",
+        cmap=colours,
+        norm=BoundaryNorm(np.linspace(-limit, limit, 20), colours.N),
+    )
+    _signs(ax, grid, limit)
+    ax.axhline(0.5, color="black", linewidth=1)
+    shown = [_group_label(name, count, by) for name, count in names]
+    ax.set_yticks(range(len(names)), labels=shown, fontsize=8)
+    places = spread_ticks(len(layers))
+    ax.set_xticks(places, labels=[str(layers[at]) for at in places], fontsize=8)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.set_xlabel("layer (0: embeddings)" if _same_layers(chosen) else f"layer of {a}")
+    signed = (
+        "\n+ and −: the bootstrap interval leaves out 0" if np.isfinite(grid["low"]).any() else ""
+    )
+    ax.set_title(f"{SCORE_NAMES[score]}: {_minus(b, a)}{signed}", fontsize=10, loc="left")
+    bar = colour_bar(ax, image, "difference", np.linspace(-limit, limit, 5))
+    bar.ax.set_yticklabels([f"{tick:+.3g}".replace("-", "−") for tick in bar.get_ticks()])
+    return ax
+
+
+def _signs(ax: Axes, grid: dict[str, np.ndarray], limit: float) -> None:
+    """Plus and minus in the cells whose interval leaves out zero."""
+    for sign, sure in (("+", grid["low"] > 0), ("−", grid["high"] < 0)):
+        for row, column in zip(*np.nonzero(sure), strict=True):
+            dark = abs(grid["difference"][row, column]) > 0.6 * limit
+            ax.text(
+                column,
+                row,
+                sign,
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="white" if dark else "black",
+            )
+
+
+def _group_label(name: str, count: int, by: str) -> str:
+    if name == "all":
+        return f"all {count} languages"
+    if by == "language":
+        return label(name)
+    return f"{name}  ({count})"
+
+
+def _round_up(value: float) -> float:
+    """The next of 1, 2, 4, 5, 6, 8 times a power of ten, at least 0.01."""
+    if value <= 0.01:
+        return 0.01
+    power = 10.0 ** np.floor(np.log10(value))
+    return float(next(step for step in (1, 2, 4, 5, 6, 8, 10) if value <= step * power) * power)
+
+
+def _pair(rows: pd.DataFrame) -> tuple[str, str]:
+    found = rows[["a", "b"]].drop_duplicates()
+    if len(found) != 1:
+        raise InputError(f"rows must be of one pair, got {len(found)}")
+    return str(found["a"].iloc[0]), str(found["b"].iloc[0])
+
+
+def _minus(b: str, a: str) -> str:
+    """On one line where that is short."""
+    return f"{b} minus {a}" if len(a) + len(b) <= _LINE else f"{b}\nminus {a}"
+
+
+def _same_layers(rows: pd.DataFrame) -> bool:
+    return bool((rows["layer"] == rows["layer_b"]).all())

@@ -1,0 +1,135 @@
+"""Language × language and layer × layer heat maps."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm
+
+from ilo_fast.corpora.languages import order_languages
+from ilo_fast.errors import InputError
+from ilo_fast.plots.style import colour_bar, label, mark_scripts, new_axes, spread_ticks
+
+__all__ = ["neighbors", "overlap"]
+
+# Steps that show both a language's hold on its own points and the few per cent elsewhere.
+_SHARES = (0.0, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
+
+
+def neighbors(
+    counts: Any, languages: Sequence[str], *, title: str = "", ax: Axes | None = None
+) -> Axes:
+    """Who neighbours whom: each row shows in which languages a language's neighbours are.
+
+    Rows and columns are ordered by script and family; white lines part the scripts.
+
+    Args:
+        counts: ``[languages, languages]``, of one layer, as `ilo_fast.alignment.neighbor_counts`
+            counts them; each row is shown as shares of its sum.
+        languages: codes, in the order of `counts`.
+        title: above the picture.
+        ax: where to draw; a new figure when None.
+
+    Returns:
+        The axes.
+
+    Raises:
+        InputError: when `counts` is not one row and column a language, or a row is empty.
+    """
+    table = np.asarray(counts, dtype=np.float64)
+    size = len(languages)
+    if table.shape != (size, size):
+        raise InputError(
+            f"counts must have a row and a column per language, [{size}, {size}], got "
+            f"{list(table.shape)}"
+        )
+    totals = table.sum(axis=1, keepdims=True)
+    if not (totals > 0).all() or not np.isfinite(table).all():
+        raise InputError("counts must be finite, with at least one neighbour in every row")
+    codes = order_languages(languages)
+    order = [list(languages).index(code) for code in codes]
+    shares = (table / totals)[np.ix_(order, order)]
+    if ax is None:
+        ax = new_axes((max(4.6, 3.4 + 0.2 * size), max(3.4, 1.9 + 0.2 * size)))
+    colours = colormaps["viridis"]
+    image = ax.imshow(
+        shares, interpolation="nearest", cmap=colours, norm=BoundaryNorm(_SHARES, colours.N)
+    )
+    ax.set_yticks(range(size), labels=[label(code) for code in codes], fontsize=8)
+    ax.set_xticks(range(size), labels=codes, fontsize=7.5, rotation=90)
+    mark_scripts(ax, codes, columns=True)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.set_xlabel("language of the neighbours")
+    ax.set_title(title, fontsize=10, loc="left")
+    bar = colour_bar(ax, image, "share of the row's neighbours", _SHARES, spacing="uniform")
+    bar.ax.set_yticklabels([f"{100 * share:g} %" for share in _SHARES])
+    return ax
+
+
+def overlap(
+    values: Any,
+    layers: tuple[Sequence[int], Sequence[int]],
+    *,
+    names: tuple[str, str] = ("", ""),
+    chance: float | None = None,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Shared neighbours of every layer of a with every layer of b; b's best match is dotted.
+
+    Args:
+        values: ``[layers of a, layers of b]``, as `ilo_fast.overlap.layer_overlap` has them.
+        layers: the numbers of a's and of b's layers.
+        names: of a (upwards) and b (rightwards).
+        chance: the overlap of unrelated lists, said in the title.
+        title: in place of the standard one.
+        ax: where to draw; a new figure when None.
+
+    Returns:
+        The axes.
+
+    Raises:
+        InputError: when `values` does not have a row and a column per layer.
+    """
+    table = np.asarray(values, dtype=np.float64)
+    rows, columns = len(layers[0]), len(layers[1])
+    if table.shape != (rows, columns):
+        raise InputError(
+            f"values must have a row and a column per layer, [{rows}, {columns}], got "
+            f"{list(table.shape)}"
+        )
+    if ax is None:
+        ax = new_axes((max(4.4, 2.2 + 0.15 * columns), max(3.4, 1.4 + 0.15 * rows)))
+    colours = colormaps["viridis"]
+    image = ax.imshow(
+        table,
+        origin="lower",
+        interpolation="nearest",
+        cmap=colours,
+        norm=BoundaryNorm(np.linspace(0, 1, 21), colours.N),
+    )
+    if names[0] != names[1]:  # of one source with itself the best match is itself
+        best = table.argmax(axis=1)
+        edge = ["white" if table[row, at] < 0.6 else "black" for row, at in enumerate(best)]
+        ax.scatter(best, np.arange(rows), s=9, c=edge, linewidths=0)
+    for axis, numbers, name in ((ax.xaxis, layers[1], names[1]), (ax.yaxis, layers[0], names[0])):
+        places = spread_ticks(len(numbers))
+        axis.set_ticks(places, labels=[str(numbers[at]) for at in places], fontsize=8)
+        axis.set_label_text(f"layer of {name}" if name else "layer (0: embeddings)")
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    lines = ["share of neighbours in common"]
+    if chance is not None:
+        lines.append(f"unrelated lists: {chance:.2g}")
+    if names[0] != names[1]:
+        lines.append("dots: each row's best match")
+    ax.set_title(
+        f"{lines[0]}\n{'; '.join(lines[1:])}".rstrip() if title is None else title,
+        fontsize=10,
+        loc="left",
+    )
+    colour_bar(ax, image, "mutual k-NN", np.linspace(0, 1, 6))
+    return ax

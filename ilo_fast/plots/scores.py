@@ -1,0 +1,164 @@
+"""Curves over layers, and languages against layers."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm
+
+from ilo_fast.corpora.languages import order_languages
+from ilo_fast.errors import InputError
+from ilo_fast.plots.style import (
+    CURVES,
+    MAX_MARKED,
+    SCORE_NAMES,
+    colour_bar,
+    curve_style,
+    label,
+    mark_scripts,
+    new_axes,
+    spread_ticks,
+    tidy,
+    title_of,
+    whole_ticks,
+)
+
+if TYPE_CHECKING:
+    from ilo_fast.results import Result
+
+__all__ = ["languages", "layers"]
+
+_BAND = (0.1, 0.9)
+
+
+def layers(
+    result: "Result", *, metrics: pd.DataFrame | None = None, ax: Axes | None = None
+) -> Axes:
+    """Curves over layers of ILO, bridge, reach and translation hit@k, means over languages.
+
+    The grey band holds the middle 80 % of the languages' ILO (10th to 90th percentile).
+
+    Args:
+        result: of one model.
+        metrics: one row a layer, as the companion table ``layer_metrics`` has them. With
+            ``<score>_low`` and ``<score>_high`` each curve gets the band of its bootstrap
+            interval over sentences, in place of the languages' spread; with ``ilo_null``, ILO
+            gets the line of its permutation null, where languages mix perfectly.
+        ax: where to draw; a new figure when None.
+
+    Returns:
+        The axes; their figure is ``axes.figure``.
+
+    Raises:
+        InputError: when the result holds no model or several.
+    """
+    title = title_of(result)
+    means = result.layers()
+    ax = new_axes((7.2, 4.4)) if ax is None else ax
+    at = means["layer"].to_numpy()
+    more = None if metrics is None else metrics.set_index("layer").loc[at]
+    handles: list[Artist] = []
+    if more is not None and "ilo_low" in more.columns:
+        for column, (_, colour, _, _) in CURVES.items():
+            band = ax.fill_between(
+                at,
+                more[f"{column}_low"].to_numpy(),
+                more[f"{column}_high"].to_numpy(),
+                color=colour,
+                alpha=0.22,
+                linewidth=0,
+            )
+            if column == "ilo":
+                band.set_label("ILO, bootstrap over sentences")
+                handles.append(band)
+    else:
+        by_layer = result.table.groupby("layer")["ilo"]
+        low, high = (by_layer.quantile(share) for share in _BAND)
+        band = ax.fill_between(
+            low.index.to_numpy(),
+            low.to_numpy(),
+            high.to_numpy(),
+            color="#000000",
+            alpha=0.13,
+            linewidth=0,
+            label="middle 80 % of languages (ILO)",
+        )
+        handles.append(band)
+    curves = []
+    for column in CURVES:
+        curves += ax.plot(
+            at, means[column].to_numpy(), **curve_style(column, len(at) <= MAX_MARKED)
+        )
+    if more is not None and "ilo_null" in more.columns:
+        handles += ax.plot(
+            at,
+            more["ilo_null"].to_numpy(),
+            color="#777777",
+            linestyle=(0, (1, 1)),
+            linewidth=2.5,
+            zorder=1,
+            label="ILO, languages shuffled",
+        )
+    ax.set_ylim(0, 1.02)
+    whole_ticks(ax, at)
+    ax.set_xlabel("layer (0: embeddings)")
+    ax.set_ylabel("share, mean over languages")
+    ax.set_title(title, fontsize=10, loc="left")
+    tidy(ax)
+    ax.legend(
+        handles=[curves[0], *handles, *curves[1:]],
+        fontsize=8,
+        frameon=False,
+        ncols=5 if len(handles) == 1 else 3,
+        columnspacing=1.4,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.13),
+    )
+    return ax
+
+
+def languages(result: "Result", *, score: str = "ilo", ax: Axes | None = None) -> Axes:
+    """A heat map of one score, languages (by script and family) against layers.
+
+    Args:
+        result: of one model.
+        score: a column of shares: ``ilo``, ``bridge``, ``reach``, ``translation_hit`` or
+            ``same_language``.
+        ax: where to draw; a new figure when None.
+
+    Returns:
+        The axes; their figure is ``axes.figure``.
+
+    Raises:
+        InputError: when the result holds no model or several, or ``score`` is not one of those.
+    """
+    if score not in SCORE_NAMES:
+        raise InputError(f"score must be one of {', '.join(SCORE_NAMES)}, got {score!r}")
+    title = title_of(result)
+    grid = result.table.pivot(index="language", columns="layer", values=score)
+    grid = grid.loc[order_languages(grid.index.tolist())]
+    count, entries = grid.shape
+    if ax is None:
+        ax = new_axes((max(5.6, 3.0 + 0.23 * entries), max(2.6, 1.5 + 0.205 * count)))
+    colours = colormaps["viridis"]  # even steps of lightness: reads in grey and colour-blind
+    image = ax.imshow(
+        grid.to_numpy(),
+        aspect="auto",
+        interpolation="nearest",
+        cmap=colours,
+        norm=BoundaryNorm(np.linspace(0, 1, 21), colours.N),
+    )
+    codes = grid.index.tolist()
+    ax.set_yticks(range(count), labels=[label(code) for code in codes], fontsize=8)
+    mark_scripts(ax, codes)
+    places = spread_ticks(entries)
+    ax.set_xticks(places, labels=[str(grid.columns[at]) for at in places], fontsize=8)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.set_xlabel("layer (0: embeddings)")
+    ax.set_title(title, fontsize=10, loc="left")
+    colour_bar(ax, image, SCORE_NAMES[score], np.linspace(0, 1, 6))
+    return ax

@@ -1,0 +1,149 @@
+"""What the pictures share: colours, titles, labels, figures without pyplot, and saving."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ilo_fast.corpora.languages import language, script_of
+from ilo_fast.errors import InputError
+
+if TYPE_CHECKING:
+    from ilo_fast.results import Result
+
+__all__ = [
+    "CURVES",
+    "MAX_MARKED",
+    "SCORE_NAMES",
+    "check_format",
+    "colour_bar",
+    "curve_style",
+    "label",
+    "mark_scripts",
+    "new_axes",
+    "save",
+    "spread_ticks",
+    "tidy",
+    "title_of",
+    "whole_ticks",
+]
+
+# Okabe and Ito's colours, which the common colour blindnesses keep apart; dash and marker tell the
+# curves apart in grey as well.
+CURVES = {
+    "ilo": ("ILO", "#000000", "-", "o"),
+    "bridge": ("bridge", "#0072B2", "--", "s"),
+    "reach": ("reach", "#D55E00", "-.", "^"),
+    "translation_hit": ("translation hit", "#009E73", ":", "D"),
+}
+SCORE_NAMES = {key: curve[0] for key, curve in CURVES.items()} | {
+    "same_language": "same-language share"
+}
+MAX_MARKED = 40
+"""Curves of more points have no markers."""
+
+
+def curve_style(column: str, marks: bool) -> dict[str, Any]:
+    """Keyword arguments of ``Axes.plot`` for one score's curve; ILO stands out."""
+    name, colour, dash, marker = CURVES[column]
+    leads = column == "ilo"
+    return {
+        "linestyle": dash,
+        "color": colour,
+        "marker": marker if marks else None,
+        "markersize": 4.5 if leads else 3.8,
+        "markerfacecolor": colour if leads else "white",
+        "linewidth": 2.2 if leads else 1.5,
+        "zorder": 3 if leads else 2,
+        "label": name,
+    }
+
+
+def new_axes(size: tuple[float, float]) -> Axes:
+    """Axes on a figure of their own, in inches; no pyplot, no global state."""
+    figure = Figure(figsize=size)
+    FigureCanvasAgg(figure)
+    return figure.add_subplot()
+
+
+def save(ax: Axes, path: str | Path, *, dpi: int = 160) -> Path:
+    """Write the figure of ``ax`` to ``path``; the ending chooses the format. Returns the path."""
+    path = Path(path)
+    figure = ax.get_figure(root=True)
+    if figure is None:
+        raise InputError("the axes belong to no figure")
+    figure.savefig(path, dpi=dpi, bbox_inches="tight", facecolor="white")
+    return path
+
+
+def check_format(path: str | Path) -> None:
+    """Raise InputError unless Matplotlib can write a file with this ending."""
+    ending = Path(path).suffix.removeprefix(".").lower()
+    known = sorted(FigureCanvasAgg.get_supported_filetypes())
+    if ending not in known:
+        raise InputError(f"{str(path)!r} must end in one of {', '.join(known)}")
+
+
+def title_of(result: "Result") -> str:
+    """Model, corpus and settings in two short lines."""
+    model = result.model.rstrip("/").rpartition("/")[2]
+    first: pd.Series[Any] = result.table.iloc[0]
+    corpus = result.record.get("corpus", {})
+    where = f", {corpus['name']}" if "name" in corpus else ""
+    return (
+        f"{model}{where}\n{result.table['language'].nunique()} languages × {first['n_points']} "
+        f"sentences, {first['metric']}, k = {first['k']}, threshold {first['threshold']}"
+    )
+
+
+def whole_ticks(ax: Axes, at: Any) -> None:
+    """Whole numbers under curves over layers ``at``."""
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=16, min_n_ticks=1))
+    ax.set_xlim(at.min() - 0.4, at.max() + 0.4)
+
+
+def spread_ticks(entries: int) -> list[int]:
+    """At most some sixteen places 0 … entries - 1, evenly spread, to label along an image."""
+    wanted = MaxNLocator(integer=True, nbins=min(entries, 16)).tick_values(0, max(entries - 1, 1))
+    return [int(at) for at in wanted if 0 <= at < entries]
+
+
+def tidy(ax: Axes) -> None:
+    """A light grid across, no box."""
+    ax.grid(axis="y", color="#DDDDDD", linewidth=0.7)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def label(code: str) -> str:
+    """A language's name and code."""
+    name = language(code).name
+    return code if name == code else f"{name}  {code}"
+
+
+def mark_scripts(ax: Axes, codes: Sequence[str], *, columns: bool = False) -> None:
+    """White lines where the script of the rows (and columns) changes."""
+    width = 0.8 if columns else 1.5
+    for row in range(1, len(codes)):
+        if script_of(codes[row]) != script_of(codes[row - 1]):
+            ax.axhline(row - 0.5, color="white", linewidth=width)
+            if columns:
+                ax.axvline(row - 0.5, color="white", linewidth=width)
+
+
+def colour_bar(ax: Axes, image: Any, name: str, ticks: Any, **options: Any) -> Any:
+    """A bar of the image's colours at its right, without a frame."""
+    bar = ax.figure.colorbar(
+        image, ax=ax, ticks=np.asarray(ticks), pad=0.02, fraction=0.05, **options
+    )
+    bar.set_label(name, fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+    bar.minorticks_off()
+    bar.outline.set_visible(False)
+    return bar

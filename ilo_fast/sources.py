@@ -1,0 +1,313 @@
+"""What `compare` and `plot` read: results, tables of a training, kept neighbours, stored states.
+
+All become a `Source`: scores per layer and language, what they were made with, and the neighbour
+lists where there are any.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ilo_fast.activations import ActivationStore
+from ilo_fast.activations.disk import open_store
+from ilo_fast.alignment import same_language, translation_hit
+from ilo_fast.errors import InputError
+from ilo_fast.ilo import ilo_scores
+from ilo_fast.kept import NEIGHBORS_FILE, read_lists
+from ilo_fast.neighbors import knn
+from ilo_fast.results import SCORES, Result, from_columns, read_parquet
+
+__all__ = [
+    "NEIGHBORS_FILE",
+    "Source",
+    "from_result",
+    "from_store",
+    "read_inputs",
+    "read_sources",
+    "short_name",
+]
+
+_SCORES_FILE, _STORE_FILE = "scores.parquet", "store.json"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Scores of one model, or of one model at one step of its training.
+
+    Attributes:
+        name: a short label.
+        layers: entries of ``hidden_states``, ascending.
+        depth: the last entry the model has, as far as it is known; otherwise the last one here.
+        languages: in the corpus' order.
+        n_sentences: of each language.
+        values: float64 ``[layers, languages]`` for each of `ilo_fast.results.SCORES`, and
+            ``certified``.
+        settings: what two sources must have in common to be compared; None where it is unknown.
+        lists: neighbour indices int64 ``[layers, points, k]``, points language-major, or None.
+        states: the hidden states, or None.
+        record: the run, as in `Result.record`.
+        step: of the training, or None.
+        training: label of the training that this is a step of, or None.
+        result: the table and its record, or None.
+    """
+
+    name: str
+    layers: tuple[int, ...]
+    depth: int
+    languages: tuple[str, ...]
+    n_sentences: int
+    values: dict[str, np.ndarray]
+    settings: dict[str, Any]
+    lists: npt.NDArray[np.int64] | None = None
+    states: ActivationStore | None = None
+    record: dict[str, Any] = field(default_factory=dict)
+    step: int | None = None
+    training: str | None = None
+    result: Result | None = None
+
+    def to_result(self) -> Result:
+        """The result it came from; of stored states, one made of its scores."""
+        if self.result is not None:
+            return self.result
+        layers, languages = len(self.layers), len(self.languages)
+        rows = layers * languages
+        columns = {name: np.ravel(values) for name, values in self.values.items()}
+        return from_columns(
+            {
+                "model": [self.name] * rows,
+                "layer": np.repeat(self.layers, languages),
+                "language": list(self.languages) * layers,
+                "n_points": [self.n_sentences] * rows,
+                **{name: [self.settings[name]] * rows for name in ("k", "threshold", "metric")},
+                "reach_count": np.rint(columns["reach"] * (languages - 1)),
+                **columns,
+            },
+            self.record,
+        )
+
+    @property
+    def language_ids(self) -> npt.NDArray[np.int64]:
+        """int64 ``[points]``: place in `languages` of each point's language."""
+        return np.repeat(np.arange(len(self.languages), dtype=np.int64), self.n_sentences)
+
+    @property
+    def sentence_ids(self) -> npt.NDArray[np.int64]:
+        """int64 ``[points]``: number of each point's sentence."""
+        return np.tile(np.arange(self.n_sentences, dtype=np.int64), len(self.languages))
+
+
+def read_inputs(
+    paths: Sequence[str | Path],
+    *,
+    k: int | None = None,
+    threshold: int | None = None,
+    metric: str | None = None,
+) -> list[list[Source]]:
+    """`read_sources` of several paths; stored states are scored as the tables among them were.
+
+    Args:
+        paths: folders and files.
+        k, threshold, metric: for stored states; None takes the first table's, or 5, 3 and cosine.
+
+    Raises:
+        InputError: as `read_sources`, and when a table was made with another k, threshold or
+            metric than one that is given.
+    """
+    given = {"k": k, "threshold": threshold, "metric": metric}
+    is_store = [(Path(path) / _STORE_FILE).is_file() for path in paths]
+    tables = {
+        at: read_sources(path)
+        for at, (path, stored) in enumerate(zip(paths, is_store, strict=True))
+        if not stored or (Path(path) / _SCORES_FILE).is_file()
+    }
+    for sources in tables.values():
+        for name, value in given.items():
+            made = sources[0].settings[name]
+            if value is not None and value != made:
+                label = sources[0].training or sources[0].name
+                raise InputError(f"{name}: {label} was scored with {made}, {value} was asked for")
+    usual: dict[str, Any] = {"k": 5, "threshold": 3, "metric": "cosine"}
+    first = next(iter(tables.values()), None)
+    for name, value in given.items():
+        if value is not None:
+            usual[name] = value
+        elif first is not None:
+            usual[name] = first[0].settings[name]
+    return [
+        tables[at] if at in tables else read_sources(path, **usual) for at, path in enumerate(paths)
+    ]
+
+
+def read_sources(
+    path: str | Path, *, k: int = 5, threshold: int = 3, metric: str = "cosine"
+) -> list[Source]:
+    """Read a folder of results, a ``.parquet`` table of scores, or a folder of stored states.
+
+    Args:
+        path: what `Result.save` or `Result.write_parquet` wrote, the table that a training's
+            callback grows, or the folder given to `ilo_fast.extract`.
+        k, threshold, metric: for stored states, whose neighbours are found here; tables carry
+            their own.
+
+    Returns:
+        One source; of a table with a ``step`` column, one for each step, ascending.
+
+    Raises:
+        InputError: when there is nothing of the kind at ``path``.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if (path / _SCORES_FILE).is_file():
+            path = path / _SCORES_FILE
+        elif (path / _STORE_FILE).is_file():
+            store = open_store(path)
+            return [from_store(store, path.name, k=k, threshold=threshold, metric=metric)]
+        else:
+            raise InputError(
+                f"{str(path)!r} holds neither {_SCORES_FILE}, as `ilo-fast score` writes it, nor "
+                "the stored states of `ilo_fast.extract`"
+            )
+    result = read_parquet(path)
+    name = path.resolve().parent.name if path.name == _SCORES_FILE else path.stem
+    sources = from_result(result, name)
+    kept = path.with_name(NEIGHBORS_FILE)
+    if path.name != _SCORES_FILE or not kept.is_file() or len(sources) > 1:
+        return sources
+    source = sources[0]
+    points = len(source.languages) * source.n_sentences
+    lists = read_lists(kept, source.layers, points, source.settings["k"], source.record)
+    return [replace(source, lists=lists)]
+
+
+def from_result(result: Result, name: str | None = None) -> list[Source]:
+    """A source, or one for each step of a table with a ``step`` column.
+
+    Raises:
+        InputError: when the table holds several models, settings, or a row twice.
+    """
+    label = short_name(result.model) if name is None else name
+    if "step" not in result.table.columns:
+        return [_from_table(result, label)]
+    steps = sorted(int(step) for step in result.table["step"].unique())
+    sources = []
+    for step in steps:
+        part = result.table[result.table["step"] == step].reset_index(drop=True)
+        source = _from_table(Result(part, result.record), f"{label}, step {step}")
+        sources.append(replace(source, step=step, training=label))
+    return sources
+
+
+def from_store(
+    store: ActivationStore,
+    name: str = "states",
+    *,
+    k: int = 5,
+    threshold: int = 3,
+    metric: str = "cosine",
+) -> Source:
+    """A source whose neighbours are found now, layer by layer."""
+    found = []
+    for _, states in store.groups():
+        found += [knn(layer, k, metric=metric) for layer in states]
+    lists = np.stack([torch.as_tensor(one.indices).cpu().numpy() for one in found])
+    key: dict[str, Any] = {}
+    if store.folder is not None and (store.folder / _STORE_FILE).is_file():
+        key = json.loads((store.folder / _STORE_FILE).read_text(encoding="utf-8"))["key"]
+    n_sentences = len(store.sentence_ids) // len(store.languages)
+    proved = torch.stack([torch.as_tensor(one.certified).cpu() for one in found])
+    values = _scores_of(lists, store.language_ids, store.sentence_ids, threshold)
+    shape = (len(found), len(store.languages), n_sentences)
+    values["certified"] = proved.view(shape).double().mean(dim=2).numpy()
+    return Source(
+        name=name,
+        layers=store.layers,
+        depth=max(store.layers),
+        languages=store.languages,
+        n_sentences=n_sentences,
+        values=values,
+        settings={
+            "corpus": key.get("corpus"),
+            "languages": store.languages,
+            "sentences": n_sentences,
+            "k": k,
+            "threshold": threshold,
+            "metric": metric,
+            "pool": store.record.get("pool"),
+        },
+        lists=lists,
+        states=store,
+        record={"extraction": store.record},
+    )
+
+
+def short_name(model: str) -> str:
+    """The last part of a model's name or path.
+
+    >>> short_name("org/model-1b"), short_name("model.gguf")
+    ('model-1b', 'model.gguf')
+    """
+    return model.rstrip("/").rpartition("/")[2]
+
+
+def _from_table(result: Result, name: str) -> Source:
+    table, record = result.table, result.record
+    _ = result.model  # exactly one, or an error that says so
+    settings: dict[str, Any] = {}
+    for column in ("k", "threshold", "metric", "n_points"):
+        found = table[column].unique().tolist()
+        if len(found) != 1:
+            raise InputError(f"{name}: the table must hold one {column}, it holds {found}")
+        settings[column] = found[0]
+    languages = tuple(table["language"].unique().tolist())
+    twice = table.duplicated(["layer", "language"])
+    if twice.any():
+        row = table[twice].iloc[0]
+        raise InputError(
+            f"{name}: the table holds layer {row['layer']} of {row['language']} more than once"
+        )
+    values = {}
+    for score in (*SCORES, "certified"):
+        grid = table.pivot(index="layer", columns="language", values=score)
+        if grid.isna().to_numpy().any():
+            raise InputError(f"{name}: the table lacks {score} of some layers and languages")
+        values[score] = grid[list(languages)].to_numpy(dtype=np.float64)
+    layers = tuple(int(layer) for layer in grid.index)
+    options, extraction = record.get("options", {}), record.get("extraction", {})
+    return Source(
+        name=name,
+        layers=layers,
+        depth=int(record.get("model", {}).get("n_layers", max(layers))),
+        languages=languages,
+        n_sentences=int(settings["n_points"]),
+        values=values,
+        settings={
+            "corpus": record.get("corpus", {}).get("sha256"),
+            "languages": languages,
+            "sentences": int(settings["n_points"]),
+            "k": int(settings["k"]),
+            "threshold": int(settings["threshold"]),
+            "metric": settings["metric"],
+            "pool": options.get("pool", extraction.get("pool")),
+        },
+        record=record,
+        result=result,
+    )
+
+
+def _scores_of(
+    lists: npt.NDArray[np.int64], language_ids: Any, sentence_ids: Any, threshold: int
+) -> dict[str, np.ndarray]:
+    scores = ilo_scores(lists, language_ids.tolist(), threshold=threshold)
+    return {
+        "bridge": scores.bridge,
+        "reach": scores.reach,
+        "ilo": scores.ilo,
+        "translation_hit": translation_hit(lists, language_ids, sentence_ids),
+        "same_language": same_language(lists, language_ids),
+    }

@@ -1,0 +1,369 @@
+"""Differences between results: what is compared, by how much, how surely, and what is refused."""
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from tables import make_result
+
+from ilo_fast import cli
+from ilo_fast.activations import ActivationStore
+from ilo_fast.compare import COLUMNS, compare
+from ilo_fast.corpora.languages import order_languages
+from ilo_fast.errors import InputError
+from ilo_fast.finetune import score_change
+from ilo_fast.groups import language_groups
+from ilo_fast.overlap import mutual_knn
+from ilo_fast.pairing import match_layers
+from ilo_fast.results import SCORES, Result
+from ilo_fast.sources import from_result, from_store, read_inputs, read_sources
+
+LANGUAGES = ("eng_Latn", "deu_Latn", "hin_Deva", "rus_Cyrl", "zho_Hans")
+
+
+def result(shift=0.0, *, model="tiny", layers=4, languages=LANGUAGES, record=None, **columns):
+    """Scores of 0.25 in layer 0 and 0.5 elsewhere, and `shift` more in the Latin languages."""
+    table = make_result(layers=layers, languages=languages, model=model).table
+    for score in SCORES:
+        table[score] = np.where(table["layer"] == 0, 0.25, 0.5)
+        table[score] += np.where(table["language"].str.endswith("Latn"), shift, 0.0)
+    for name, value in columns.items():
+        table[name] = value
+    known = {"corpus": {"name": "små", "sha256": "ab"}, "options": {"pool": "mean"}}
+    return Result(table, known if record is None else record)
+
+
+def training(shifts, **options):
+    """A table like that of a training's callback: one scoring a step."""
+    parts = []
+    for step, shift in shifts.items():
+        table = result(shift, **options).table
+        table["step"] = step
+        parts.append(table)
+    return Result(pd.concat(parts, ignore_index=True), {"kind": "training"})
+
+
+def store(seed=0, languages=LANGUAGES, sentences=8, layers=3, dim=6, scale=1.0):
+    """States where translations lie near each other, less so the larger the scale."""
+    random = np.random.default_rng(seed)
+    import torch
+
+    meaning = np.tile(random.normal(size=(sentences, dim)), (len(languages), 1))
+    noise = random.normal(size=(layers, len(meaning), dim)) * scale
+    states = torch.from_numpy((meaning + noise).astype(np.float32))
+    return ActivationStore(
+        states,
+        tuple(range(layers)),
+        languages,
+        np.repeat(np.arange(len(languages)), sentences),
+        np.tile(np.arange(sentences), len(languages)),
+        {"pool": "mean"},
+    )
+
+
+def of(found, kind, group, score="ilo"):
+    table = found.table if isinstance(found.table, pd.DataFrame) else found
+    rows = table[(table["kind"] == kind) & (table["group"] == group) & (table["score"] == score)]
+    return rows.sort_values("layer")
+
+
+# ---------------------------------------------------------------- groups and layers
+
+
+def test_every_kind_of_group_holds_every_language_once():
+    groups = language_groups([*LANGUAGES, "xx"])
+    for kind in ("all", "script", "family", "branch", "language"):
+        members = [code for group in groups if group.kind == kind for code in group.members]
+        assert sorted(members) == sorted([*LANGUAGES, "xx"])
+    assert len({group.key for group in groups}) == len(groups)
+    branches = {group.name: group.members for group in groups if group.kind == "branch"}
+    assert branches["Germanic"] == ("eng_Latn", "deu_Latn")
+    assert branches["Sinitic"] == ("zho_Hans",)
+
+
+def test_layers_match_by_number_or_by_relative_depth():
+    [a], [b] = from_result(result(layers=5)), from_result(result(layers=5))
+    assert match_layers(a, b) == [(at, at) for at in range(5)]
+    [deep] = from_result(result(layers=9))
+    assert match_layers(a, deep) == [(0, 0), (1, 2), (2, 4), (3, 6), (4, 8)]
+    assert match_layers(deep, a)[:3] == [(0, 0), (1, 0), (2, 1)]  # halves go to the lower layer
+    some = result(layers=5, record={"model": {"n_layers": 4}})
+    some = Result(some.table[some.table["layer"].isin([1, 3])], some.record)
+    assert match_layers(from_result(some)[0], b) == [(0, 1), (1, 3)]
+
+
+# ---------------------------------------------------------------- differences of tables
+
+
+def test_differences_are_b_minus_a_per_group_and_layer():
+    found = compare([from_result(result(), "a"), from_result(result(0.125), "b")])
+    assert list(found.table.columns) == list(COLUMNS)
+    assert found.pairs() == [("a", "b")]
+    for score in SCORES:
+        everything = of(found, "all", "all", score)
+        assert everything["layer"].tolist() == [0, 1, 2, 3]
+        np.testing.assert_allclose(everything["value_a"], [0.25, 0.5, 0.5, 0.5])
+        np.testing.assert_allclose(everything["difference"], 0.125 * 2 / 5)
+        np.testing.assert_allclose(of(found, "script", "Latn", score)["difference"], 0.125)
+        np.testing.assert_allclose(of(found, "script", "Cyrl", score)["difference"], 0.0)
+        np.testing.assert_allclose(of(found, "branch", "Germanic", score)["value_b"][1:], 0.625)
+    assert set(found.table["over"]) == {"languages", "none"}
+    alone = found.table[found.table["languages"] == 1]
+    assert (alone["over"] == "none").all()
+    assert alone[["low", "high"]].isna().all(axis=None)
+
+
+def test_the_interval_over_languages_is_that_of_a_slow_loop():
+    one, two = (
+        make_result(layers=2, languages=LANGUAGES),
+        make_result(layers=2, languages=LANGUAGES, seed=1),
+    )
+    found = compare([from_result(one), from_result(two)], samples=50, level=0.8, seed=3)
+    order = [LANGUAGES.index(code) for code in order_languages(LANGUAGES)]  # that of the groups
+    for layer in (0, 1):
+        moved = (two.table["ilo"] - one.table["ilo"])[one.table["layer"] == layer].to_numpy()[order]
+        counts = np.random.default_rng(3).multinomial(5, np.full(5, 0.2), 50)
+        means = [np.mean(np.repeat(moved, count)) for count in counts]
+        row = of(found, "all", "all").iloc[layer]
+        np.testing.assert_allclose(
+            [row["low"], row["high"]], np.quantile(means, [0.1, 0.9]), atol=1e-12
+        )
+        assert row["difference"] == pytest.approx(moved.mean())
+
+
+def test_languages_in_another_order_meet_by_name():
+    turned = result(0.125, languages=LANGUAGES[::-1], record={})
+    found = compare([from_result(result(record={})), from_result(turned)])
+    np.testing.assert_allclose(of(found, "language", "deu_Latn")["difference"], 0.125)
+    np.testing.assert_allclose(of(found, "language", "rus_Cyrl")["difference"], 0.0)
+
+
+def test_several_inputs_are_each_compared_with_the_first_and_names_stay_apart():
+    inputs = [from_result(result(shift)) for shift in (0, 0.1, 0.2)]
+    found = compare(inputs)
+    assert found.pairs() == [("tiny", "tiny (2)"), ("tiny", "tiny (3)")]
+    last = found.of("tiny", "tiny (3)")
+    np.testing.assert_allclose(of(found.__class__(last), "script", "Latn")["difference"], 0.2)
+
+
+def test_models_of_different_depth_say_so():
+    found = compare([from_result(result(layers=5), "a"), from_result(result(layers=9), "b")])
+    assert of(found, "all", "all")["layer_b"].tolist() == [0, 2, 4, 6, 8]
+    assert any("relative depth" in note for note in found.record["notes"])
+
+
+# ---------------------------------------------------------------- trainings
+
+
+def test_a_training_is_compared_with_its_beginning():
+    run = from_result(training({0: 0.0, 50: 0.1, 100: 0.25}), "run")
+    found = compare([run])
+    assert found.pairs() == [("run, step 0", "run, step 100")]
+    assert (found.table["step_a"] == 0).all()
+    assert (found.table["step_b"] == 100).all()
+    np.testing.assert_allclose(of(found, "script", "Latn")["difference"], 0.25)
+    part = compare([run], steps=(0, 50))
+    np.testing.assert_allclose(of(part, "script", "Latn")["difference"], 0.1)
+
+
+def test_two_trainings_give_their_changes_and_their_ends():
+    inputs = [
+        from_result(training({0: 0.0, 9: 0.1}), "full"),
+        from_result(training({0: 0.0, 9: 0.3}), "frozen"),
+    ]
+    found = compare(inputs)
+    assert found.pairs() == [
+        ("full, step 0", "full, step 9"),
+        ("frozen, step 0", "frozen, step 9"),
+        ("full, step 9", "frozen, step 9"),
+    ]
+    ends = compare(inputs).of("full, step 9", "frozen, step 9")
+    latin = ends[(ends["group"] == "Latn") & (ends["score"] == "ilo")]
+    np.testing.assert_allclose(latin["difference"], 0.2)
+
+
+def test_trainings_that_cannot_be_compared():
+    run = from_result(training({0: 0.0, 9: 0.1}), "run")
+    with pytest.raises(InputError, match="steps: run holds no step 5, it holds 0, 9"):
+        compare([run], steps=(0, 5))
+    with pytest.raises(InputError, match="steps must be two different ones"):
+        compare([run], steps=(9, 9))
+    with pytest.raises(InputError, match="at least two steps, it holds step 4 alone"):
+        compare([from_result(training({4: 0.0}), "run")])
+    with pytest.raises(InputError, match="none of the inputs is the table of a training"):
+        compare([from_result(result()), from_result(result())], steps=(0, 1))
+
+
+# ---------------------------------------------------------------- neighbours and states
+
+
+def test_states_give_intervals_over_sentences_and_the_overlap():
+    a, b = from_store(store(), "a"), from_store(store(scale=4.0), "b")
+    found = compare([[a], [b]], samples=40, permutations=19, seed=5)
+    labels = [LANGUAGES[number] for number in a.language_ids]
+    expected = score_change(
+        a.lists,
+        [b.lists],
+        labels,
+        a.sentence_ids,
+        groups={"Latn": ["eng_Latn", "deu_Latn"]},
+        samples=40,
+        seed=5,
+    )
+    for kind, group, key in (("all", "all", "all"), ("script", "Latn", "Latn")):
+        for score in SCORES:
+            rows, change = of(found, kind, group, score), expected[key][score]
+            assert (rows["over"] == "sentences").all()
+            np.testing.assert_allclose(rows["difference"], change.estimate, atol=1e-12)
+            np.testing.assert_allclose(rows["low"], change.low, atol=1e-12)
+            np.testing.assert_allclose(rows["high"], change.high, atol=1e-12)
+    table = found.overlap_table()
+    assert len(table) == 9
+    for row in table.to_dict("records"):
+        one = mutual_knn(a.lists[row["layer_a"]], b.lists[row["layer_b"]])[0]
+        assert row["mutual_knn"] == pytest.approx(one)
+    assert table["p"].between(1 / 20, 1).all()
+
+
+def test_the_same_states_do_not_differ():
+    source = from_store(store(), "a")
+    found = compare([[source], [source]], samples=10)
+    assert (found.table[["difference", "low", "high"]] == 0).all(axis=None)
+    np.testing.assert_array_equal(np.diag(found.overlaps[0].overlap.values), 1.0)
+
+
+def test_a_result_made_of_states_holds_their_scores():
+    source = from_store(store(), "a", k=4)
+    [back] = from_result(source.to_result())
+    for score in (*SCORES, "certified"):
+        np.testing.assert_array_equal(back.values[score], source.values[score])
+    assert back.settings["k"] == 4
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"k": 10}, "they differ in k: 5 and 10"),
+        ({"metric": "euclidean"}, "they differ in metric: cosine and euclidean"),
+        ({"threshold": 2}, "they differ in threshold: 3 and 2"),
+        ({"n_points": 7}, "they differ in sentences: 40 and 7"),
+        (
+            {"languages": (*LANGUAGES[:4], "fra_Latn")},
+            "they differ in languages: only the first has zho_Hans; only the second has fra_Latn",
+        ),
+        (
+            {"record": {"corpus": {"name": "other", "sha256": "cd"}}},
+            r"they differ in corpus: små \(5 languages × 40, sha256 ab…\) and other",
+        ),
+        ({"record": {"options": {"pool": "last"}}}, "they differ in pool: mean and last"),
+    ],
+)
+def test_results_made_otherwise_are_refused(other, message):
+    inputs = [from_result(result(), "a"), from_result(result(**other), "b")]
+    with pytest.raises(InputError, match=f"a and b cannot be compared, {message}"):
+        compare(inputs)
+
+
+def test_unusable_tables_and_numbers():
+    with pytest.raises(InputError, match="needs two results or more, or one table of a training"):
+        compare([from_result(result())])
+    with pytest.raises(InputError, match="something to compare, got nothing"):
+        compare([])
+    table = result().table
+    mixed = table.assign(k=np.where(table["layer"] == 0, 4, 5))
+    with pytest.raises(InputError, match=r"must hold one k, it holds \[4, 5\]"):
+        from_result(Result(mixed, {}), "x")
+    with pytest.raises(InputError, match="x: the table holds layer 0 of eng_Latn more than once"):
+        from_result(Result(pd.concat([table, table]), {}), "x")
+    with pytest.raises(InputError, match="x: the table lacks bridge of some layers"):
+        from_result(Result(table.drop(index=3), {}), "x")
+    two = [from_result(result()), from_result(result())]
+    with pytest.raises(InputError, match="level must lie between 0 and 1"):
+        compare(two, level=1.0)
+    with pytest.raises(InputError, match="samples must be a whole number above 0"):
+        compare(two, samples=0)
+
+
+def test_folders_that_hold_nothing(tmp_path):
+    with pytest.raises(InputError, match=r"holds neither scores\.parquet"):
+        read_sources(tmp_path)
+    with pytest.raises(InputError, match="no result file at"):
+        read_sources(tmp_path / "none.parquet")
+
+
+def test_settings_given_must_be_those_of_the_tables(tmp_path):
+    path = result().write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="k: a was scored with 5, 7 was asked for"):
+        read_inputs([path], k=7)
+
+
+# ---------------------------------------------------------------- the command
+
+
+@pytest.fixture
+def run(capsys):
+    def run_cli(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return ended.value.code, captured.out, captured.err
+
+    return run_cli
+
+
+def test_the_command_writes_tables_and_pictures(run, tmp_path):
+    result().save(tmp_path / "first", plots=False)
+    result(0.125).save(tmp_path / "second", plots=False)
+    out = tmp_path / "out"
+    code, shown, said = run(
+        "compare", tmp_path / "first", tmp_path / "second", "--out", out, "--by", "script"
+    )
+    assert (code, said) == (0, "")
+    assert "second minus first" in shown
+    assert "+0.050 [+0.000, +0.100]" in shown
+    assert sorted(path.name for path in out.iterdir()) == [
+        "compare.csv",
+        "compare.parquet",
+        "differences.png",
+        "groups.png",
+    ]
+    table = pd.read_parquet(out / "compare.parquet")
+    assert list(table.columns) == list(COLUMNS)
+    record = json.loads(pq.read_schema(out / "compare.parquet").metadata[b"ilo_fast"])
+    assert record["command"] == sys.argv
+    assert [given["name"] for given in record["inputs"]] == ["first", "second"]
+    again = pd.read_csv(out / "compare.csv")
+    np.testing.assert_array_equal(again["difference"], table["difference"])
+
+
+def test_the_command_understands_a_training(run, tmp_path):
+    path = training({0: 0.0, 5: 0.1, 9: 0.3}).write_parquet(tmp_path / "run.parquet")
+    out = tmp_path / "out"
+    code, shown, _ = run("compare", path, "--steps", "0,5", "--out", out, "--no-plots")
+    assert code == 0
+    assert "run, step 5 minus run, step 0" in shown
+    assert sorted(path.name for path in out.iterdir()) == ["compare.csv", "compare.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps", "5"], "expected two steps as 0,400, got '5'"),
+        (["--steps", "0,8"], "holds no step 8"),
+        (["--k", "9"], "k: run was scored with 5, 9 was asked for"),
+    ],
+)
+def test_bad_input_is_one_line_and_no_files(run, tmp_path, arguments, message):
+    path = training({0: 0.0, 9: 0.1}).write_parquet(tmp_path / "run.parquet")
+    out = tmp_path / "out"
+    code, shown, said = run("compare", path, "--out", out, *arguments)
+    assert (code, shown) == (2, "")
+    assert message in said
+    assert said.count("\n") == 1
+    assert not out.exists()
