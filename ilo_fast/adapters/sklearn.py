@@ -88,7 +88,10 @@ class _ExactSearch:
             indices = self._index.neighbors(_floats(queries), int(k)).indices
         if not return_distance:
             return indices
-        return _distances(queries, base, indices, metric), indices
+        distances = _distances(queries, base, indices, metric)
+        if own and X is not None:
+            distances[:, 0] = 0.0
+        return distances, indices
 
     def _among_fitted(self, x: np.ndarray, k: int, metric: str, with_self: bool) -> np.ndarray:
         """Neighbours among the fitted points; with self, it is first, also among its copies."""
@@ -186,14 +189,15 @@ def _distances(queries: Any, base: Any, indices: np.ndarray, metric: str) -> np.
     left, right = (torch.from_numpy(np.asarray(x, dtype=np.float64)) for x in (queries, base))
     if metric == "cosine":
         left, right = unit_rows(left), unit_rows(right)
+        zero, zero_too = (~z.any(dim=1) for z in (left, right))
     result = np.empty(indices.shape)
     step = max(1, _BLOCK // (indices.shape[1] * base.shape[1]))
     for start in range(0, indices.shape[0], step):
         rows = slice(start, start + step)
-        others = right[torch.from_numpy(indices[rows])]
-        if metric == "cosine":
-            values = 1.0 - torch.einsum("nd,nkd->nk", left[rows], others)
-            result[rows] = values.clamp_(min=0.0, max=2.0)
-        else:
-            result[rows] = torch.linalg.vector_norm(left[rows, None] - others, dim=2)
+        near = torch.from_numpy(indices[rows])
+        distances = torch.linalg.vector_norm(left[rows, None] - right[near], dim=2)
+        if metric == "cosine":  # |x - y|^2 / 2 of unit vectors is exactly 0 between copies
+            distances = distances.square_().mul_(0.5)
+            distances[zero[rows, None] | zero_too[near]] = 1.0
+        result[rows] = distances
     return result

@@ -179,3 +179,12 @@ def test_radius_searches_are_scikit_learns(blobs):
     right = reference.fit(points).radius_neighbors(points[:3])
     for a, b in zip(left[1], right[1], strict=True):
         np.testing.assert_array_equal(np.sort(a), np.sort(b))
+
+
+def test_cosine_of_copies_and_zeros():
+    points = np.array([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0], [0.0, 0.0, 0.0], [3.0, 0.1, 0.0]])
+    distances, indices = NearestNeighbors(n_neighbors=2, metric="cosine").fit(points).kneighbors()
+    np.testing.assert_array_equal(indices, [[1, 3], [0, 3], [0, 1], [0, 1]])
+    np.testing.assert_array_equal(distances[[0, 1, 2], 0], [0, 0, 1])
+    graph = KNeighborsTransformer(n_neighbors=1, metric="cosine").fit_transform(points)
+    np.testing.assert_array_equal(graph.diagonal(), 0)
