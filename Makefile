@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONSTRAINTS := constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-models lint format bench clean
+.PHONY: help demo test test-models test-adapters lint format bench clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -33,6 +33,21 @@ test: $(VENV)/test.stamp  ## run the tests (ARGS= for pytest's options)
 test-models: $(VENV)/test.stamp  ## the slow tests on full models and text (see CONTRIBUTING.md)
 	$(BIN)/python -m pytest -m models $(ARGS)
 
+# The foreign tools have environments of their own: DADApy's pins contradict the others'.
+$(VENV)-adapters/stamp: pyproject.toml constraints/adapters.txt
+	$(PYTHON) -m venv $(VENV)-adapters
+	$(VENV)-adapters/bin/python -m pip install --quiet -c constraints/adapters.txt -e '.[adapters]'
+	@touch $@
+
+$(VENV)-dadapy/stamp: pyproject.toml constraints/dadapy.txt
+	$(PYTHON) -m venv $(VENV)-dadapy
+	$(VENV)-dadapy/bin/python -m pip install --quiet -c constraints/dadapy.txt -e '.[dadapy]' pytest
+	@touch $@
+
+test-adapters: $(VENV)-adapters/stamp $(VENV)-dadapy/stamp  ## the adapters beside the tools they plug into
+	$(VENV)-adapters/bin/python -m pytest -m adapters tests/adapters $(ARGS)
+	$(VENV)-dadapy/bin/python -m pytest -m adapters tests/adapters/test_dadapy.py tests/adapters/test_docs.py $(ARGS)
+
 lint: $(VENV)/test.stamp  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,4 +61,4 @@ bench: $(VENV)/test.stamp  ## the CPU benchmarks, into benchmarks/results/
 	$(BIN)/python -m benchmarks cpu
 
 clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist
+	rm -rf $(VENV) $(VENV)-adapters $(VENV)-dadapy .mypy_cache .ruff_cache .pytest_cache build dist

@@ -1,0 +1,57 @@
+"""Every page of docs/adapters runs as it stands, where its tools are there.
+
+A page names what it needs in a first line, ``<!-- needs: module, VARIABLE -->``: modules to import,
+or environment variables that hold a checkout's folder. Its python blocks run one after the other.
+"""
+
+import os
+import re
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+PAGES = sorted((Path(__file__).parents[2] / "docs" / "adapters").glob("*.md"))
+LIGHT = {"sklearn", "faiss", "torch"}  # run in the ordinary suite
+
+
+def needs(page):
+    first = page.read_text(encoding="utf-8").splitlines()[0]
+    found = re.fullmatch(r"<!-- needs: (.+) -->", first)
+    assert found, f"{page.name} must begin with <!-- needs: ... -->"
+    return [name.strip() for name in found[1].split(",")]
+
+
+def marks(page):
+    return () if set(needs(page)) <= LIGHT else (pytest.mark.adapters,)
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, id=page.stem, marks=marks(page)) for page in PAGES]
+)
+def test_page(page, monkeypatch, tmp_path):
+    for need in needs(page):
+        if need.isupper():
+            if need not in os.environ:
+                pytest.skip(f"{need} is not set: the folder of the checkout")
+            monkeypatch.syspath_prepend(os.environ[need])
+        elif find_spec(need) is None:
+            pytest.skip(f"{need} is not installed")
+    if find_spec("torchaudio") is None:  # platonic-rep imports it for one function
+        for name in ("torchaudio", "torchaudio.functional"):
+            monkeypatch.setitem(sys.modules, name, ModuleType(name))
+        sys.modules["torchaudio"].functional = sys.modules["torchaudio.functional"]
+    monkeypatch.chdir(tmp_path)
+    before = set(sys.modules)
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    assert blocks, f"{page.name} shows no code"
+    namespace = {"__name__": "page"}
+    try:
+        for block in blocks:
+            exec(compile(block, page.name, "exec"), namespace)
+    finally:
+        for name in set(sys.modules) - before:
+            if name.partition(".")[0] in {"src", "metrics", "measure_alignment", "repsim"}:
+                del sys.modules[name]
