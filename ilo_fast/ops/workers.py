@@ -55,6 +55,8 @@ def worker_threads(device: torch.device) -> Iterator[None]:
         _current.executor, _current.threads = executor, threads
         yield
     finally:
+        ready.abort()  # where a thread could not be started, the others need not wait for it
+        torch.set_num_threads(threads)
         _current.executor, _current.threads = None, 1
         executor.shutdown(wait=True, cancel_futures=True)
 

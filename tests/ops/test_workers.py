@@ -60,6 +60,27 @@ def test_an_error_reaches_the_caller(threads):
     assert threading.active_count() < 20
 
 
+def test_a_thread_that_cannot_start_stops_the_search(monkeypatch):
+    before, running = torch.get_num_threads(), threading.active_count()
+    torch.set_num_threads(3)
+    start, started = threading.Thread.start, []
+
+    def refuse(thread):
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    try:
+        with pytest.raises(RuntimeError, match="can't start"), worker_threads(CPU):
+            pass
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert threading.active_count() == running
+
+
 def test_few_results_wait(threads):
     started = []
     with worker_threads(CPU):
