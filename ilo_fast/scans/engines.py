@@ -132,7 +132,9 @@ class RayEngine:
         except errors.OutOfMemoryError as error:
             return Outcome(failure=Failure("out of memory", _short(error)))
         except (errors.WorkerCrashedError, errors.RaySystemError, errors.ObjectLostError) as error:
-            return Outcome(failure=Failure("died", f"after {self._retries} retries: {_short(error)}"))
+            return Outcome(
+                failure=Failure("died", f"after {self._retries} retries: {_short(error)}")
+            )
         except errors.RayTaskError as error:
             return Outcome(failure=Failure("error", _short(error), str(error)))
         return Outcome(files, Failure(*failure) if failure else None, seconds, tokens)

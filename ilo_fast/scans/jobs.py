@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -169,12 +170,13 @@ def _corpus_arguments(plan: Plan, spec: CorpusSpec) -> dict[str, Any]:
 
 def _targets(plan: Plan, spec: ModelSpec) -> Iterator[_Target]:
     """The models and revisions an entry stands for."""
-    if _GLOB.search(spec.model):
+    if _GLOB.search(spec.model) and not plan.resolve(spec.model).exists():
         if spec.revisions:
             raise InputError("a model that is a glob has no revisions: its matches are models")
-        root = plan.resolve(spec.model)
-        base = Path(root.anchor)
-        found = [path for path in base.glob(str(root.relative_to(base))) if _loadable(path)]
+        wanted = Path(spec.model).expanduser()
+        base = Path(wanted.anchor) if wanted.is_absolute() else plan.folder
+        matches = base.glob(str(wanted.relative_to(wanted.anchor)))
+        found = [Path(os.path.normpath(path)) for path in matches if _loadable(path)]
         if not found:
             raise InputError(f"no folder with a config.json and no .gguf file matches {spec.model}")
         for path in sorted(found, key=lambda path: _natural(str(path))):

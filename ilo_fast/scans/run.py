@@ -105,6 +105,8 @@ def scan(
     folder = _folder(plan, results)
     if isinstance(engine, str) and engine not in ("local", "ray"):
         raise InputError(f"engine must be local or ray, got {engine!r}")
+    if engine != "ray" and (address is not None or workers is not None):
+        raise InputError(f"address and workers are for engine='ray', got engine={engine!r}")
     dataset = Dataset(folder, create=True)
     todo = prepare(plan, dataset, retry_failures=retry_failures)
     with ExitStack() as stack:
@@ -247,8 +249,6 @@ def _folder(plan: Plan, results: str | os.PathLike[str] | None) -> Path:
 def _engine(engine: str | Engine, address: str | None, workers: int | None) -> Engine:
     if engine == "ray":
         return RayEngine(address, workers=workers)
-    if address is not None or workers is not None:
-        raise InputError(f"address and workers are for engine='ray', got engine={engine!r}")
     return LocalEngine() if isinstance(engine, str) else engine
 
 

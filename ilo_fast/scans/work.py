@@ -172,7 +172,7 @@ def explain_failure(error: BaseException) -> Failure:
     missing |= {"EntryNotFoundError", "FileNotFoundError", "OfflineModeIsEnabled"}
     if names & missing or "there is no file or folder" in said or "holds no config.json" in said:
         return Failure("missing", reason)
-    if isinstance(error, ModelError):
+    if isinstance(error, ModelError) or "SafetensorError" in names:
         return Failure("tokenizer" if "tokenizer" in said else "model", reason)
     if isinstance(error, InputError):
         return Failure("options", reason)

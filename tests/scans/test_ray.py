@@ -20,7 +20,6 @@ from ilo_fast.scans.view import PlainView
 
 folder, goal = Path(sys.argv[1]), int(sys.argv[2])
 plan = make_plan(folder)
-plan["models"] *= 1
 killed, over, generator = [], threading.Event(), random.Random(4)
 
 def busy_workers():

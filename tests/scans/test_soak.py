@@ -1,5 +1,5 @@
-"""200 random kills in all: 194 here (of the process, and in the middle of a write), 6 of Ray workers
-in test_ray.py. ILO_FAST_SOAK=N multiplies them."""
+"""200 random kills in all: 194 here, of the process or in the middle of a write; 6 of Ray workers
+in test_ray.py. ILO_FAST_SOAK=N multiplies those here."""
 
 import json
 import os

@@ -1,7 +1,7 @@
 """Scans of tiny models, killed again and again: what is left must be what an undisturbed one gives.
 
 Run as a script, it imports everything once and forks a process for every scan, so that a kill costs
-the scan and not the imports: ``python soak.py FOLDER KILLS WRITE_KILLS SEED`` prints counts as JSON.
+the scan and not the imports. ``python soak.py FOLDER KILLS WRITE_KILLS SEED`` writes JSON.
 """
 
 import itertools
@@ -190,4 +190,5 @@ class Soak:
 
 if __name__ == "__main__":
     target, kills, write_kills, seed = sys.argv[1:]
-    print(json.dumps(Soak(Path(target), int(seed)).soak(int(kills), int(write_kills))))
+    counted = Soak(Path(target), int(seed)).soak(int(kills), int(write_kills))
+    sys.stdout.write(json.dumps(counted) + "\n")

@@ -1,0 +1,186 @@
+"""From a plan to jobs: globs, revisions, what a result depends on."""
+
+import shutil
+from types import SimpleNamespace
+
+import pytest
+from changes import change
+
+from ilo_fast.scans import hub
+from ilo_fast.scans.identity import model_digest, tokenizer_digest
+from ilo_fast.scans.jobs import Job, plan_jobs
+from ilo_fast.scans.plan import PlanError, read_plan
+
+
+def jobs_of(plan, **changed):
+    return plan_jobs(read_plan({**plan, **changed}))[0]
+
+
+def names(jobs):
+    return [(job.model.rsplit("/", 1)[-1], job.revision) for job in jobs]
+
+
+def test_globs_and_folders_of_revisions(plan, models):
+    assert names(jobs_of(plan)) == [("step9", ""), ("step10", "")]
+    jobs = jobs_of(plan, models=[{"model": str(models / "step*"), "name": "run"}])
+    assert names(jobs) == [("run", "step9"), ("run", "step10")]
+    jobs = jobs_of(plan, models=[{"model": str(models), "name": "run", "revisions": ["step1*"]}])
+    assert names(jobs) == [("run", "step10")]
+    assert jobs[0].target == str(models / "step10")
+    odd = shutil.copytree(models / "step9", models / "odd [x]*")  # a name, where it is one
+    assert names(jobs_of(plan, models=[str(odd)])) == [("odd [x]*", "")]
+    (job,) = jobs_of(plan, models=[str(models / "none")])
+    assert job.source == "missing"  # becomes a row of the failures, not a mistake
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"model": "./nothing*"}, r"models\[0\].model: no folder with a config.json .* matches"),
+        ({"model": "{models}", "revisions": ["x*"]}, r"revisions: no folder .* matches 'x\*'"),
+        ({"model": "{models}", "revisions": ["../text"]}, "names of folders in it"),
+        ({"model": "{models}/step*", "revisions": ["a"]}, "a glob has no revisions"),
+    ],
+)
+def test_mistakes_in_models(plan, models, entry, said):
+    entry["model"] = entry["model"].replace("{models}", str(models))
+    with pytest.raises(PlanError, match=said):
+        jobs_of(plan, models=[entry])
+
+
+def test_the_same_job_twice_and_bad_corpora(plan, models):
+    model = str(models / "step9")
+    with pytest.raises(PlanError, match=r"models\[1\]: .* is the same job as that of models\[0\]"):
+        jobs_of(plan, models=[model, model])
+    assert len(jobs_of(plan, models=[model, {"model": model, "k": 2}])) == 2
+    with pytest.raises(PlanError, match=r"corpora\[1\]: a second corpus 'demo'") as caught:
+        jobs_of(plan, corpora=["demo", {"corpus": "demo", "limit": 3}, "/none"], models=["./no*"])
+    assert len(str(caught.value).splitlines()) == 3  # all mistakes at once
+
+
+def test_keys_change_with_what_matters_and_nothing_else(plan, models):
+    def keys(**changed):
+        defaults = {**plan["defaults"], **changed.pop("options", {})}
+        return [job.cells[0].key for job in jobs_of(plan, defaults=defaults, **changed)]
+
+    before = keys()
+    assert keys() == before
+    assert keys(options={"device": "cpu", "batch_tokens": 7}) == before
+    shorter = [{**plan["corpora"][0], "limit": 4}]
+    others = [keys(options={"intervals": 5}), keys(options={"layers": "0"}), keys(corpora=shorter)]
+    assert all(set(other).isdisjoint(before) for other in others)
+    change(models / "step9", 2.0)
+    after = keys()
+    assert after[0] != before[0]
+    assert after[1] == before[1]
+
+
+def test_cells_of_other_options_stand_side_by_side_or_replace(plan):
+    def slots(**options):
+        jobs = jobs_of(plan, defaults={**plan["defaults"], **options})
+        return [cell.slot for job in jobs for cell in job.cells]
+
+    assert slots(intervals=9, permutations=0, layers="0") == slots()
+    for other in ({"k": 4}, {"dtype": "float64"}, {"pool": "last"}, {"metrics": ["euclidean"]}):
+        assert set(slots(**other)).isdisjoint(slots())
+    assert set(slots(metrics=["cosine", "euclidean"])) > set(slots())
+
+
+def test_jobs_survive_json(plan):
+    for job in jobs_of(plan):
+        assert Job.from_json(job.to_json()) == job
+
+
+def test_digests(models, tmp_path):
+    folder = models / "step9"
+    tokenizer, whole = tokenizer_digest(folder), model_digest(folder)
+    (folder / "README.md").write_text("nothing")
+    (folder / ".cache").mkdir()
+    assert (tokenizer_digest(folder), model_digest(folder)) == (tokenizer, whole)
+    text = (folder / "tokenizer.json").read_text()
+    (folder / "tokenizer.json").write_text(text.replace("ana", "anb", 1))
+    assert tokenizer_digest(folder) != tokenizer
+    large = tmp_path / "large.gguf"
+    with large.open("wb") as file:  # sparse: 64 MiB and a little that is sampled
+        file.truncate((64 << 20) + (1 << 22))
+    before = model_digest(large), tokenizer_digest(large)
+    with large.open("r+b") as file:
+        file.seek(-10, 2)
+        file.write(b"x")
+    assert model_digest(large) != before[0]
+    assert tokenizer_digest(large) == before[1]
+
+
+class FakeHub:
+    """The answers of a hub with one repository."""
+
+    def __init__(self):
+        self.asked = []
+
+    def list_repo_refs(self, repository):
+        self.asked.append(repository)
+        return SimpleNamespace(
+            branches=[SimpleNamespace(name="main")],
+            tags=[SimpleNamespace(name=f"step{n}") for n in (10, 9, 100)],
+        )
+
+    def model_info(self, repository, revision, files_metadata, timeout):
+        if repository == "org/gated":
+            raise PermissionError("403: gated repo")
+        files = {
+            "model.safetensors": 100,
+            "config.json": 2,
+            "extra.bin": 50,
+            "x/big.safetensors": 9,
+        }
+        siblings = [SimpleNamespace(rfilename=name, size=size) for name, size in files.items()]
+        return SimpleNamespace(sha=f"commit-of-{revision}", siblings=siblings)
+
+
+@pytest.fixture
+def fake_hub(monkeypatch):
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    found = FakeHub()
+    monkeypatch.setattr(hub, "_api", lambda: found)
+    return found
+
+
+def test_revisions_of_the_hub(plan, fake_hub):
+    entry = {"model": "org/name", "revisions": ["main", "step*", "step9"]}
+    jobs = jobs_of(plan, models=[entry])
+    assert names(jobs) == [("name", r) for r in ("main", "step9", "step10", "step100")]
+    assert jobs[1].commit == "commit-of-step9"
+    assert [job.download for job in jobs] == [102] * 4
+    assert jobs[0].cells[0].key != jobs[1].cells[0].key
+    with pytest.raises(PlanError, match="no branch or tag of org/name matches 'v"):
+        jobs_of(plan, models=[{"model": "org/name", "revisions": ["v*"]}])
+
+
+def test_a_hub_that_does_not_answer(plan, fake_hub, monkeypatch):
+    (job,) = jobs_of(plan, models=["org/gated"])  # fails later, as a row
+    assert (job.commit, job.download) == (None, None)
+    monkeypatch.setattr(FakeHub, "list_repo_refs", lambda *_: 1 / 0)
+    with pytest.raises(PlanError, match="the hub cannot say which revisions"):
+        jobs_of(plan, models=[{"model": "org/name", "revisions": ["step*"]}])
+
+
+def test_offline(plan, fake_hub, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(PlanError, match="known to the hub only, and HF_HUB_OFFLINE is set"):
+        jobs_of(plan, models=[{"model": "org/name", "revisions": ["step*"]}])
+    (job,) = jobs_of(plan, models=[{"model": "org/name", "revisions": ["main"]}])
+    assert job.commit is None
+    assert fake_hub.asked == []
+
+
+def test_globs_relative_to_the_plan(plan, models, tmp_path):
+    folder = tmp_path / "plans [1]"
+    folder.mkdir()
+    shutil.copytree(models, folder / "runs")
+    (folder / "plan.yaml").write_text(
+        "models: [./runs/step*, '../models/step1*']\ncorpora: [{corpus: demo, limit: 2}]\n"
+    )
+    jobs = plan_jobs(read_plan(folder / "plan.yaml"))[0]
+    assert [job.model for job in jobs[:2]] == ["runs/step9", "runs/step10"]
+    assert jobs[2].target == str(models / "step10")

@@ -1,0 +1,287 @@
+"""Estimates, queries, views of the terminal and the command line."""
+
+import io
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from rich.console import Console
+from tiny import save_tiny_model
+from transformers import AutoModel, LlamaConfig
+
+from ilo_fast.cli import main
+from ilo_fast.errors import InputError
+from ilo_fast.scans import query, read_table, scan
+from ilo_fast.scans.estimate import Device, estimate_job
+from ilo_fast.scans.jobs import plan_jobs
+from ilo_fast.scans.plan import read_plan
+from ilo_fast.scans.shapes import _shape_of_gguf, shape_of_config
+from ilo_fast.scans.view import LiveView, PlainView, View
+from ilo_fast.scans.work import Failure, Outcome
+
+CARD = Device("cuda", "NVIDIA H100", 1, 80 << 30, 4.5e14, 7e13)
+
+
+# ---------------------------------------------------------------- estimates
+
+
+def test_parameters_are_those_of_the_model():
+    config = LlamaConfig(
+        vocab_size=100, hidden_size=64, intermediate_size=96, num_hidden_layers=3,
+        num_attention_heads=4, num_key_value_heads=2,
+    )  # fmt: skip
+    shape = shape_of_config(config.to_dict())
+    matrices = [p.numel() for p in AutoModel.from_config(config).parameters() if p.ndim == 2]
+    assert shape.body + shape.embedding == sum(matrices)
+    assert (shape.layers, shape.width, shape.embedding) == (3, 64, 6400)
+
+
+@pytest.mark.parametrize(
+    ("config", "layers", "width", "body"),
+    [
+        ({"model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_head": 12}, 12, 768, 84934656),
+        ({"text_config": {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}},
+         2, 8, 2 * (4 * 64 + 3 * 8 * 32)),
+        ({"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "num_experts": 4,
+          "intermediate_size": 16}, 1, 8, 256 + 3 * 8 * 16 * 4),
+    ],
+)  # fmt: skip
+def test_other_families(config, layers, width, body):
+    shape = shape_of_config(config)
+    assert (shape.layers, shape.width, shape.body) == (layers, width, body)
+
+
+def test_what_is_no_configuration():
+    assert shape_of_config({"architectures": ["Odd"]}) is None
+    assert shape_of_config({"hidden_size": 8, "num_layers": 2}).dtype == "float32"
+
+
+def gguf_header(path):
+    """A GGUF header of a tiny llama, with every kind of value."""
+
+    def text(value):
+        return struct.pack("<Q", len(value)) + value.encode()
+
+    def entry(key, kind, packed):
+        return text(key) + struct.pack("<I", kind) + packed
+
+    words = struct.pack("<IQ", 8, 3) + text("a") + text("bb") + text("ccc")
+    fields = [
+        entry("general.architecture", 8, text("llama")),
+        entry("llama.embedding_length", 4, struct.pack("<I", 32)),
+        entry("llama.block_count", 4, struct.pack("<I", 2)),
+        entry("llama.attention.head_count", 4, struct.pack("<I", 4)),
+        entry("llama.rope.freq_base", 6, struct.pack("<f", 1e4)),
+        entry("tokenizer.ggml.tokens", 9, words),
+        entry("tokenizer.ggml.scores", 9, struct.pack("<IQ3f", 6, 3, 1, 2, 3)),
+        entry("odd", 9, struct.pack("<IQ", 9, 1) + struct.pack("<IQ2B", 0, 2, 1, 2)),
+        entry("llama.feed_forward_length", 4, struct.pack("<I", 64)),
+    ]
+    path.write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 0, len(fields)) + b"".join(fields))
+
+
+def test_the_header_of_a_gguf_file(tmp_path):
+    gguf_header(tmp_path / "m.gguf")
+    shape = _shape_of_gguf(tmp_path / "m.gguf", "float32")
+    assert (shape.layers, shape.width, shape.vocabulary) == (2, 32, 3)
+    assert shape.body == 2 * (4 * 32 * 32 + 3 * 32 * 64)
+    for content in (b"", b"GGUF", b"nothing like it" * 9, (tmp_path / "m.gguf").read_bytes()[:99]):
+        (tmp_path / "m.gguf").write_bytes(content)
+        assert _shape_of_gguf(tmp_path / "m.gguf", "float32") is None
+
+
+def test_estimates_grow_with_what_is_asked(plan):
+    def estimate(device=CARD, **options):
+        given = {**plan, "defaults": {**plan["defaults"], **options}}
+        jobs, corpora = plan_jobs(read_plan(given))
+        return estimate_job(jobs[0], corpora["text"], device)
+
+    one = estimate()
+    assert one.known
+    assert one.cards == 1
+    assert estimate(metrics=["cosine", "euclidean"]).seconds > one.seconds
+    assert estimate(keep_neighbors=True).results > one.results
+    assert estimate(layers="0").results < one.results
+    assert estimate(device=Device("cuda", "small", 8, 1 << 27, 1e12, 1e12)).cards > 1
+    tokens = 4 * sum(3 + n % 6 for n in range(5)) + 20
+    assert tokens / 6 < one.tokens < tokens * 6
+
+
+# ---------------------------------------------------------------- queries
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """A small scan's folder, with one failure, and its plan."""
+    folder = tmp_path_factory.mktemp("scan [x]'")  # a name that patterns and SQL stumble over
+    save_tiny_model(folder / "tiny")
+    plan = {
+        "models": [str(folder / "tiny"), {"model": "./gone"}],
+        "corpora": [{"corpus": "demo", "languages": ["eng_Latn", "deu_Latn", "fra_Latn"],
+                     "limit": 3}],
+        "defaults": {"k": 2, "threshold": 1, "intervals": 3, "permutations": 3, "truncate": True},
+    }  # fmt: skip
+    (folder / "plan.yaml").write_text(yaml.safe_dump({**plan, "results": "out"}))
+    scan(folder / "plan.yaml", view=View())
+    return folder
+
+
+def test_sql_over_every_view(results):
+    counts = {
+        name: int(query(results / "out", f"select count(*) as n from {name}")["n"][0])
+        for name in ("scores", "layers", "languages", "pairs", "neighbors", "failures", "runs")
+    }
+    assert counts == {
+        "scores": 12, "layers": 4, "languages": 3, "pairs": 36, "neighbors": 0, "failures": 1,
+        "runs": 1,
+    }  # fmt: skip
+    peak = query(results / "out", "select language, layer_peak, ilo_peak from languages")
+    table = read_table(results / "out")
+    for row in peak.itertuples():
+        own = table[table["language"] == row.language]
+        assert row.ilo_peak == own["ilo"].max()
+    joined = query(
+        results / "out",
+        "select record->'$.model.dtype' as dtype from runs join scores using (key) limit 1",
+    )
+    assert joined["dtype"][0] == '"float32"'
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select * from read_csv('/etc/passwd')",
+        "copy scores to '/tmp/x.csv'",
+        "attach '/tmp/x.db'",
+        "install httpfs",
+        "set enable_external_access = true",
+        "select * from results",
+        "selec 1",
+    ],
+)
+def test_sql_reads_the_views_and_nothing_else(results, sql):
+    with pytest.raises(InputError, match="query: "):
+        query(results / "out", sql)
+
+
+def test_pandas_reads_a_table_in_one_line(results):
+    assert len(pd.read_parquet(results / "out" / "layers")) == 4
+    with pytest.raises(InputError, match="table must be one of"):
+        read_table(results / "out", "scroes")
+
+
+# ---------------------------------------------------------------- the terminal
+
+
+def job_of(plan):
+    return plan_jobs(read_plan(plan))[0][0]
+
+
+def test_plain_lines(plan):
+    stream = io.StringIO()
+    view, job = PlainView(stream), job_of(plan)
+    view.begin(2, 1, "CPU, 2 threads")
+    view.started(job, 75.0)
+    view.finished(job, Outcome({}, None, 2.0, 100))
+    view.finished(job, Outcome(failure=Failure("gated", "no access")))
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "2 jobs to do, 1 there already; CPU, 2 threads"
+    assert lines[1].endswith("step9 on text, about 1 min 15 s")
+    assert "(1 of 2): 2.0 s, 50 tokens/s, " in lines[2]
+    assert lines[3].endswith("(2 of 2): gated: no access")
+
+
+def test_the_live_view(plan):
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=110, color_system=None)
+    job = job_of({**plan, "models": [{"model": plan["models"][0], "name": "[bold]odd"}]})
+    with LiveView(console) as view:
+        view.begin(3, 1, "CPU, 2 threads")
+        view.started(job, 9.0)
+        listener = view.progress(job)
+        listener.start(1000)
+        listener.advance(250, 3)
+        view.tick("CPU, 1 thread")
+        console.print(view._draw())
+        listener.finish()
+        view.finished(job, Outcome({}, None, 2.0, 1000))
+        view.finished(job, Outcome(failure=Failure("missing", "gone")))
+        console.print(view._draw())
+    shown = stream.getvalue()
+    for words in ("[bold]odd@step9 on text", "forward", "of 9.0 s", "0 of 3 jobs", "1 skipped",
+                  "CPU, 1 thread", "✓", "✗", "missing: gone", "2 of 3 jobs",
+                  "1 failed"):  # fmt: skip
+        assert words in shown, words
+
+
+# ---------------------------------------------------------------- the command line
+
+
+@pytest.fixture
+def command(capsys):
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        return ended.value.code, said.out, said.err
+
+    return run
+
+
+def test_scan_query_and_report_from_the_command_line(command, results, tmp_path):
+    plan, out = results / "plan.yaml", results / "out"
+    status, shown, _ = command("scan", plan, "--dry-run")
+    assert status == 0
+    assert "1 jobs to do, 1 skipped: there already (1 failed before)" in shown
+    assert "1 jobs without an estimate" in shown
+    status, shown, said = command("scan", plan)
+    assert status == 3  # some failed
+    assert "0 computed, 1 failed, 1 skipped as there already" in shown
+    assert "FAILED  ./gone on demo (1 of 1): missing" in said
+    status, shown, said = command("scan", plan, "--skip-failed", "--quiet")
+    assert (status, said) == (0, "")
+    assert "0 computed, 0 failed, 2 skipped" in shown
+    status, shown, _ = command("query", out, "select max(layer) as top from layers")
+    assert (status, shown.split()) == (0, ["top", "3"])
+    status, shown, _ = command("query", out, "select 1 as a", "--format", "csv")
+    assert shown == "a\n1\n"
+    status, shown, _ = command("query", out, "select 1 as a", "--format", "json")
+    assert shown == '[{"a":1}]\n'
+    status, shown, said = command("query", out, "selec 1")
+    assert (status, len(said.splitlines())) == (2, 1)
+    status, shown, _ = command("report", out, "--out", tmp_path / "r.html")
+    assert status == 0
+    assert (tmp_path / "r.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_every_mistake_of_a_plan_on_its_own_line(command, tmp_path):
+    (tmp_path / "p.yaml").write_text("models: [1]\ncorpora: [demo]\nk: 5\n")
+    status, shown, said = command("scan", tmp_path / "p.yaml", "--out", tmp_path / "out")
+    assert (status, shown) == (2, "")
+    assert said.splitlines() == [
+        "ilo-fast: p.yaml, line 1, models[0]: expected text or keys, got 1",
+        "ilo-fast: p.yaml, line 3, k: unknown key; known are version, models, corpora, defaults, "
+        "results",
+    ]
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_the_extra(tmp_path):
+    """A package that is not there is named, with what installs it."""
+    code = (
+        "import sys; sys.modules['pydantic'] = None\n"
+        "from ilo_fast.cli import main; main(['scan', sys.argv[1]])"
+    )
+    (tmp_path / "p.yaml").write_text("models: [a]")
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "p.yaml"], capture_output=True, text=True,
+        env={**os.environ}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "pip install 'ilo-fast[scan]'" in done.stderr
+    assert Path(tmp_path / "p.yaml").exists()

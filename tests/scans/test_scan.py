@@ -1,0 +1,324 @@
+"""Scans in this process: what they compute, skip, survive and refuse."""
+
+import errno
+import multiprocessing
+import os
+import shutil
+import signal
+from collections import namedtuple
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from changes import change
+from safetensors.numpy import load_file, save_file
+
+from ilo_fast import scan, score
+from ilo_fast.errors import InputError
+from ilo_fast.results import COLUMNS, read_parquet
+from ilo_fast.scans import query, read_table
+from ilo_fast.scans.dataset import Dataset
+from ilo_fast.scans.jobs import plan_jobs
+from ilo_fast.scans.plan import read_plan
+from ilo_fast.scans.view import View
+
+
+@pytest.fixture
+def run(plan, tmp_path):
+    """Scan the plan with changes; quiet."""
+
+    def run_scan(view=None, results=None, retry_failures=True, **changed):
+        return scan(
+            {**plan, **changed},
+            results=results or tmp_path / "out",
+            view=view or View(),
+            retry_failures=retry_failures,
+        )
+
+    return run_scan
+
+
+def test_a_scan_is_its_models_scored_one_by_one(run, plan, models, corpus_folder, tmp_path):
+    summary = run(
+        defaults={**plan["defaults"], "metrics": ["cosine", "euclidean"], "keep_neighbors": True}
+    )
+    assert (summary.computed, summary.failed, summary.skipped) == (2, 0, 0)
+    table = summary.to_pandas()
+    assert list(table.columns[: len(COLUMNS)]) == list(COLUMNS)
+    for name in ("step9", "step10"):
+        for metric in ("cosine", "euclidean"):
+            alone = score(
+                models / name, corpus_folder, k=3, threshold=2, limit=5, metric=metric
+            ).table
+            rows = table[table["model"].str.endswith(name) & (table["metric"] == metric)]
+            rows = rows.sort_values(["layer", "language"], ignore_index=True)
+            alone = alone.sort_values(["layer", "language"], ignore_index=True)
+            for column in COLUMNS[1:]:
+                assert rows[column].tolist() == alone[column].tolist(), column
+    assert (table["ilo_low"] <= table["ilo_high"]).all()
+    layers, pairs = summary.to_pandas("layers"), summary.to_pandas("pairs")
+    means = table.groupby(["model", "metric", "layer"])["ilo"].mean().tolist()
+    ordered = layers.sort_values(["model", "metric", "layer"])
+    np.testing.assert_allclose(ordered["ilo"].tolist(), means, rtol=1e-12)
+    assert layers["ilo_null"].between(0, 1).all()
+    assert (layers["layers"] == 3).all()
+    own = pairs[pairs["language"] == pairs["other"]]
+    merged = own.merge(table, on=["model", "metric", "layer", "language"])
+    np.testing.assert_allclose(merged["share"], merged["same_language"], rtol=1e-12)
+    lists = summary.to_pandas("neighbors")
+    assert len(lists) == 2 * 2 * 4 * 20
+    assert lists["neighbors"].map(len).eq(3).all()
+    assert len(summary.to_pandas("languages")) == 2 * 2 * 4
+    # One line of pandas, and a file is a Result of its own.
+    assert len(pd.read_parquet(tmp_path / "out" / "scores")) == len(table)
+    one = read_parquet(next((tmp_path / "out" / "scores").rglob("*.parquet")))
+    assert one.record["scan"]["options"]["k"] == 3
+
+
+def test_a_second_scan_does_what_is_missing_or_changed(run, plan, models):
+    run()
+    again = run()
+    assert (again.computed, again.skipped, again.reasons) == (0, 2, {})
+    change(models / "step9", 3.0)
+    changed = run()
+    assert (changed.computed, changed.skipped) == (1, 1)
+    assert changed.reasons == {"changed: model": 1}
+    text = (models / "step10" / "tokenizer.json").read_text()
+    (models / "step10" / "tokenizer.json").write_text(text + "\n")
+    assert run().reasons == {"changed: model, tokenizer": 1}
+    assert run(defaults={**plan["defaults"], "permutations": 5}).reasons == {
+        "changed: option permutations": 2
+    }
+    summary = run(defaults={**plan["defaults"], "permutations": 5, "k": 4})
+    assert summary.reasons == {"new": 2}
+    table = summary.to_pandas()
+    assert sorted(table["k"].unique()) == [3, 4]
+    keys = ["model", "corpus", "k", "layer", "language"]
+    assert not table.duplicated(keys).any()
+    # Another metric is another cell: the first one stays as it is.
+    more = run(defaults={**plan["defaults"], "permutations": 5, "metrics": ["cosine", "euclidean"]})
+    assert more.computed == 2
+    assert more.to_pandas()["metric"].value_counts().to_dict() == {"cosine": 64, "euclidean": 32}
+
+
+def test_files_that_were_damaged_are_made_again(run, tmp_path):
+    run()
+    first, second = sorted((tmp_path / "out" / "scores").rglob("*.parquet"))
+    first.write_bytes(first.read_bytes()[:100])
+    second.unlink()
+    assert run().computed == 2
+    assert len(run().to_pandas()) == 32
+
+
+def broken_models(models):
+    """Models that fail, each in its own way; the kind expected."""
+    kinds = {"gone": "missing", "empty": "missing", "nan": "not finite", "tokenizer": "tokenizer"}
+    kinds |= {"weights": "model", "gated": "gated", "large": "out of memory"}
+    (models / "empty").mkdir()
+    for name in ("nan", "tokenizer", "weights", "gated", "large"):
+        shutil.copytree(models / "step9", models / name)
+    weights = load_file(models / "nan" / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][:] = np.nan
+    save_file(weights, models / "nan" / "model.safetensors", {"format": "pt"})
+    (models / "tokenizer" / "tokenizer.json").write_text("{}")
+    (models / "weights" / "model.safetensors").write_bytes(b"nothing")
+    return kinds
+
+
+class GatedRepoError(OSError):
+    """As the hub library's."""
+
+
+def test_models_that_fail_become_rows_and_the_scan_goes_on(run, models, monkeypatch):
+    from ilo_fast.scans import work
+
+    kinds = broken_models(models)
+    load = work.load_model
+
+    def load_model(target, **options):
+        if target.endswith("gated"):
+            try:
+                raise GatedRepoError("403")
+            except GatedRepoError as error:
+                raise work.ModelError("model: cannot load it") from error
+        if target.endswith("large"):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return load(target, **options)
+
+    monkeypatch.setattr(work, "load_model", load_model)
+    entries = [str(models / name) for name in [*kinds, "step9"]]
+    summary = run(models=entries)
+    assert (summary.computed, summary.failed) == (1, len(kinds))
+    rows = summary.to_pandas("failures")
+    assert {
+        Path(m).name: kind for m, kind in zip(rows["model"], rows["kind"], strict=True)
+    } == kinds
+    assert rows["reason"].str.len().gt(0).all()
+    nan = rows[rows["kind"] == "not finite"]["reason"].item()
+    assert "layer 2" in nan
+    assert " of ell_Grek" in nan
+    # Tried again unless told not to; a row goes when the model is well.
+    assert run(models=entries, retry_failures=False).skipped == len(entries)
+    shutil.copytree(models / "step9", models / "gone")
+    summary = run(models=entries)
+    assert (summary.computed, summary.failed) == (1, len(kinds) - 1)
+    assert summary.reasons == {"failed before": len(kinds)}
+    assert "gone" not in " ".join(summary.to_pandas("failures")["model"])
+
+
+def test_a_bug_is_a_failure_with_its_name(run, monkeypatch):
+    def fail(*arguments, **options):
+        raise ZeroDivisionError("surprise")
+
+    monkeypatch.setattr("ilo_fast.scans.work.score", fail)
+    summary = run()
+    assert summary.failed == 2
+    assert summary.to_pandas("failures")["kind"].unique().tolist() == ["error"]
+    assert "ZeroDivisionError: surprise" in summary.to_pandas("failures")["reason"][0]
+
+
+class Interrupter(View):
+    """Sends Ctrl-C so many times when the first job starts."""
+
+    def __init__(self, times):
+        self.times, self.said = times, []
+
+    def started(self, job, seconds):
+        for _ in range(self.times):
+            os.kill(os.getpid(), signal.SIGINT)
+        self.times = 0
+
+    def say(self, text):
+        self.said.append(text)
+
+
+def clean(folder):
+    return not [path for path in folder.rglob("*") if path.name.startswith(".")]
+
+
+def test_ctrl_c_once_ends_after_the_job_twice_at_once(run, tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    view = Interrupter(1)
+    summary = run(view=view)
+    assert (summary.computed, summary.stopped) == (1, True)
+    assert "Ctrl-C again" in view.said[0]
+    with pytest.raises(KeyboardInterrupt):
+        run(view=Interrupter(2))
+    assert clean(tmp_path / "out")
+    assert signal.getsignal(signal.SIGINT) is before
+    assert (run().computed, len(run().to_pandas())) == (1, 32)
+
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_a_full_disk_is_said_before_anything_is_written(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(1 << 40, 1 << 40, 1000))
+    with pytest.raises(InputError, match="not enough disk space"):
+        run()
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_disk_that_fills_up_under_way_stops_the_scan(run, tmp_path, monkeypatch):
+    run(models=[str(tmp_path / "models" / "step9")])
+    before = read_table(tmp_path / "out")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        run()
+    assert clean(tmp_path / "out")
+    monkeypatch.undo()
+    pd.testing.assert_frame_equal(read_table(tmp_path / "out"), before)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../../x", "/etc/passwd", "a/../../b", "..", ".", "", "a\x00b", "e\u0301\u202egnp.exe",
+     "😀" * 90, "C:\\x", "-rf", "con", "a" * 300, "x\ny", "%2e%2e%2f", "A", "a"],
+)  # fmt: skip
+def test_names_never_leave_the_folder(plan, models, tmp_path, name):
+    entry = {"model": str(models / "step9"), "name": name or " "}
+    (job,) = plan_jobs(read_plan({**plan, "models": [entry]}))[0]
+    dataset = Dataset(tmp_path / "deep" / "out", create=True)
+    path = dataset.path("scores", job, job.cells[0].slot)
+    assert path.resolve().is_relative_to(dataset.folder.resolve() / "scores")
+    assert len(path.relative_to(dataset.folder).parts) == 4
+    assert path.parent.parent.name.isascii()
+    assert not path.parent.parent.name.startswith((".", "-"))
+
+
+def test_odd_names_come_back_whole(run, models, tmp_path):
+    odd = "../../x'; drop\u202e <b>😀"
+    corpus = {"corpus": "demo", "name": odd, "limit": 2, "languages": ["eng_Latn", "deu_Latn"]}
+    entry = {"model": str(models / "step9"), "name": odd, "truncate": True}
+    summary = run(models=[entry], corpora=[corpus])
+    found = summary.to_pandas()[["model", "corpus"]].drop_duplicates()
+    assert found.to_numpy().tolist() == [[odd, odd]]
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name not in ("models", "text")) == ["out"]
+
+
+def test_folders_that_hold_something_else(run, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("…")
+    with pytest.raises(InputError, match=r"holds other files \(thesis.tex\)"):
+        run(results=tmp_path / "mine")
+    with pytest.raises(InputError, match="holds no results of a scan"):
+        query(tmp_path / "mine", "select 1")
+    run()
+    marker = tmp_path / "out" / "ilo-fast-scan.json"
+    marker.write_text('{"schema": 99}')
+    with pytest.raises(InputError, match="has schema 99"):
+        run()
+    marker.write_text("[]")
+    with pytest.raises(InputError, match="is not what a scan wrote"):
+        run()
+
+
+def test_arguments(run, plan):
+    with pytest.raises(InputError, match="names no results folder"):
+        scan(plan, view=View())
+    with pytest.raises(InputError, match="engine must be local or ray"):
+        scan(plan, results="x", engine="slurm")
+    with pytest.raises(InputError, match="are for engine='ray'"):
+        scan(plan, results="x", workers=2, view=View())
+
+
+def hold(folder, plan, held, done):
+    job = plan_jobs(read_plan(plan))[0][0]
+    with Dataset(folder) as dataset, dataset.claim(job):
+        held.set()
+        done.wait(20)
+
+
+def test_a_job_under_way_elsewhere_is_left_alone_then_checked(run, plan, tmp_path):
+    run()
+    shutil.rmtree(tmp_path / "out" / "scores")
+    context = multiprocessing.get_context("fork")
+    held, done = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(tmp_path / "out", plan, held, done))
+    other.start()
+    try:
+        assert held.wait(20)
+
+        class Order(View):
+            names: ClassVar = []
+
+            def started(self, job, seconds):
+                self.names.append(Path(job.model).name)
+                if len(self.names) == 1:
+                    done.set()
+                    other.join(20)
+
+        summary = run(view=Order())
+    finally:
+        done.set()
+        other.join(20)
+    assert Order.names == ["step10", "step9"]  # the held one waited for its turn
+    assert summary.computed == 2
+    assert clean(tmp_path / "out")
