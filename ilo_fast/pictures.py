@@ -56,7 +56,8 @@ def picture(
     if method not in ("pca", "umap"):
         raise InputError(f"method must be 'pca' or 'umap', got {method!r}")
     if kind == "layers":
-        return plots.layers(source.to_result())
+        result = source.to_result()
+        return plots.layers(result, metrics=result.companions.get("layer_metrics"))
     if kind == "languages":
         return plots.languages(source.to_result(), score=score)
     if source.lists is None:

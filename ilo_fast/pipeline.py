@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ import torch
 from ilo_fast import environment
 from ilo_fast.activations import ActivationStore, extract
 from ilo_fast.alignment import same_language, translation_hit
+from ilo_fast.companions import SETTINGS, Companions, check_metrics
 from ilo_fast.corpora import Corpus, load_corpus
 from ilo_fast.errors import InputError
 from ilo_fast.ilo import ilo_scores
@@ -53,6 +55,7 @@ def score(
     limit: int | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    metrics: str | Sequence[str] = (),
     progress: Any = None,
     states: ActivationStore | None = None,
     each_layer: Callable[[int, Neighbors], None] | None = None,
@@ -78,13 +81,16 @@ def score(
         backend: of the neighbour search; one that cannot serve raises.
         reference: reproduce the paper's public code: float32 similarities, and "self" dropped as
             the first of k + 1 rather than by index.
-        seed: of what is random, and recorded; no score depends on anything random today (a
-            checkpoint may lack the weights of a pooler, which comes after the hidden states).
+        seed: of what is random, and recorded: the draws of ``metrics``; no score depends on
+            anything random today (a checkpoint may lack the weights of a pooler, which comes
+            after the hidden states).
         truncate: cut sentences longer than the model's limit instead of raising.
         languages: only these languages of the corpus.
         limit: only the first sentences of each language.
         revision: branch, tag or commit of a hub model.
         trust_remote_code: run Python code that the model's repository brings.
+        metrics: further metrics, for tables beside the scores (`Result.companions`): names of
+            `ilo_fast.companions.METRICS`, or ``"all"``; docs/metrics.md says what each costs.
         progress: hears ``start(total_tokens)``, ``advance(tokens, sentences)`` and ``finish()``;
             an `ilo_fast.progress.Progress` hears of the other stages too.
         states: what `extract` made of this corpus with this model, for scoring it again with
@@ -100,6 +106,7 @@ def score(
     """
     _check_options(k, threshold, metric, backend, reference)
     parse_layers(layers)
+    asked = check_metrics(metrics)
     started, clock = datetime.now(UTC), _Clock()
     listener = progress if isinstance(progress, Progress) else Progress()
     engine = "reference" if reference else backend
@@ -107,6 +114,7 @@ def score(
     with clock.measure("corpus"):
         text = load_corpus(corpus, languages=languages, limit=limit)
         _check_points(text, k)
+        more = Companions(asked, text, threshold=threshold, seed=seed)
     listener.stage(f"Loading {getattr(model, 'name', model)}")
     with clock.measure("load"):
         loaded = _loaded(model, revision, dtype, device, trust_remote_code, seed)
@@ -136,7 +144,15 @@ def score(
             searches.append(search_record(layer, found))
         if each_layer is not None:
             each_layer(layer, found)
+        if asked:
+            with clock.measure("metrics"):
+                more.add(layer, found, points)
         listener.layer(done, len(chosen))
+    companions: dict[str, Any] = {}
+    if asked:
+        listener.stage(f"Metrics: {', '.join(asked)}")
+        with clock.measure("metrics"):
+            companions = more.tables()
     columns["model"] = [loaded.name] * len(columns["layer"])
     options = {
         "k": k,
@@ -151,6 +167,8 @@ def score(
         "reference": reference,
         "truncate": truncate,
         "trust_remote_code": trust_remote_code,
+        "metrics": list(asked),
+        **({"metric_settings": dict(SETTINGS)} if asked else {}),
     }
     record = {
         "record": RECORD_VERSION,
@@ -167,7 +185,7 @@ def score(
         "neighbours": searches,
         "timeline": clock.seconds,
     }
-    return from_columns(columns, record)
+    return replace(from_columns(columns, record), companions=companions)
 
 
 class _Clock:

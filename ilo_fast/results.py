@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from ilo_fast.environment import require_space
 from ilo_fast.errors import InputError
 from ilo_fast.files import staged
+from ilo_fast.tables import write_table
 
 __all__ = ["COLUMNS", "SCORES", "Result", "read_parquet"]
 
@@ -64,6 +65,9 @@ class Result:
     record : dict
         The run: versions, device, dtype, backend, model revision, corpus hash, options, seconds.
         Holds nothing JSON cannot.
+    companions : dict of str to pandas.DataFrame
+        Further metrics by table name, as ``score(..., metrics=...)`` makes them; see
+        `ilo_fast.companions.TABLES` and docs/metrics.md.
 
     Examples
     --------
@@ -77,6 +81,7 @@ class Result:
 
     table: pd.DataFrame
     record: dict[str, Any] = field(default_factory=dict)
+    companions: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.table, pd.DataFrame):
@@ -139,7 +144,8 @@ class Result:
 
     def save(self, folder: str | Path, *, plots: bool = True) -> list[Path]:
         """Write ``scores.parquet``, ``scores.csv``, ``run.json`` and, with ``plots``, the pictures
-        ``layers.png`` and ``languages.png`` into ``folder``.
+        ``layers.png`` and ``languages.png`` into ``folder``; of each companion table a
+        ``.parquet`` and, but for the neighbour lists, a ``.csv``.
 
         All are written under temporary names first and renamed at the end, so that an interrupt or
         a full disk leaves what ``folder`` held before. Returns the paths. Raises InputError when
@@ -154,10 +160,13 @@ class Result:
             if plots:
                 from ilo_fast import plots as draw
 
-                draw.save(draw.layers(self), temporary / "layers.png")
+                more = self.companions.get("layer_metrics")
+                draw.save(draw.layers(self, metrics=more), temporary / "layers.png")
                 draw.save(draw.languages(self), temporary / "languages.png")
             record.setdefault("timeline", {})["files"] = time.perf_counter() - began
             _write_parquet(self.table, record, temporary / "scores.parquet")
+            for name, companion in self.companions.items():
+                write_table(companion, record, temporary, name, csv=name != "neighbors")
             text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
             (temporary / "run.json").write_text(text + "\n", encoding="utf-8")
             names = sorted(path.name for path in temporary.iterdir())
@@ -166,7 +175,13 @@ class Result:
     def space_needed(self, *, plots: bool = True) -> int:
         """An upper estimate of the bytes `save` writes."""
         record = len(json.dumps(self.record, default=str))
-        return len(self.table) * _ROW_BYTES + 4 * record + (1 << 16) + plots * _PLOT_BYTES
+        rows = len(self.table) + sum(len(table) for table in self.companions.values())
+        return (
+            rows * _ROW_BYTES
+            + (4 + 2 * len(self.companions)) * record
+            + (1 << 16)
+            + plots * _PLOT_BYTES
+        )
 
 
 def read_parquet(path: str | Path) -> Result:

@@ -17,6 +17,7 @@ import torch
 from ilo_fast.activations import ActivationStore
 from ilo_fast.activations.disk import open_store
 from ilo_fast.alignment import same_language, translation_hit
+from ilo_fast.companions import read_companions
 from ilo_fast.errors import InputError
 from ilo_fast.ilo import ilo_scores
 from ilo_fast.kept import NEIGHBORS_FILE, read_lists
@@ -174,6 +175,8 @@ def read_sources(
                 "the stored states of `ilo_fast.extract`"
             )
     result = read_parquet(path)
+    if path.name == _SCORES_FILE:
+        result = replace(result, companions=read_companions(path.parent, result.record))
     name = path.resolve().parent.name if path.name == _SCORES_FILE else path.stem
     sources = from_result(result, name)
     kept = path.with_name(NEIGHBORS_FILE)

@@ -38,6 +38,13 @@ __all__ = ["score", "score_and_save"]
 @click.option(
     "--trust-remote-code", is_flag=True, help="Run Python code that the model's repository brings."
 )
+@click.option(
+    "--metrics",
+    callback=names,
+    metavar="LIST|all",
+    help="Further tables: mrr, fragments, null, intervals, hubness, pairs, neighbors; names "
+    "between commas, or all.",
+)
 @metric_options
 @run_options
 def score(
@@ -48,6 +55,7 @@ def score(
     limit: int | None,
     split: str | None,
     corpus_revision: str | None,
+    metrics: list[str] | None,
     no_plots: bool,
     quiet: bool,
     **options: Any,
@@ -59,7 +67,15 @@ def score(
     text = load_corpus(
         corpus, languages=languages, limit=limit, split=split, revision=corpus_revision
     )
-    result, paths = score_and_save(model, text, out, plots=not no_plots, quiet=quiet, **options)
+    result, paths = score_and_save(
+        model,
+        text,
+        out,
+        plots=not no_plots,
+        quiet=quiet,
+        metrics=metrics or (),
+        **options,
+    )
     display.show(result, paths)
 
 
