@@ -129,19 +129,25 @@ class _Search:
         left_over = [rows[:0]]
         for some in torch.split(rows, step):
             upper = left.left[some] @ right.right
-            least = _lower_bound(upper, right.slack, min(self.k, u)) - left.slack[some]
-            is_open = upper >= _round_down(least, upper.dtype)[:, None]
-            counts = is_open.sum(dim=1)
+            row, col = _open_pairs(upper, left.slack[some], right.slack, min(self.k, u))
+            counts = torch.bincount(row, minlength=some.shape[0])
             narrow = counts <= limit
-            left_over.append(some[~narrow])
-            for part in _portions(narrow.nonzero().squeeze(1), counts[narrow]):
-                row, col = is_open[part].nonzero().unbind(1)
-                self.compared += row.shape[0]
-                self._rank(some[part], row, col)
+            if not bool(narrow.all()):
+                left_over.append(some[~narrow])
+                kept = narrow[row]
+                row, col, counts = row[kept], col[kept], counts * narrow
+            for low, high, start, stop in _portions(counts):
+                self.compared += stop - start
+                self._rank(some[low:high], row[start:stop] - low, col[start:stop], narrow[low:high])
         return torch.cat(left_over)
 
-    def _rank(self, rows: torch.Tensor, row: torch.Tensor, col: torch.Tensor) -> None:
-        """Rank the pairs ``(rows[row], col)`` on a set of just these queries and columns."""
+    def _rank(
+        self, rows: torch.Tensor, row: torch.Tensor, col: torch.Tensor, narrow: torch.Tensor
+    ) -> None:
+        """Rank the pairs ``(rows[row], col)`` on a set of just these queries and columns.
+
+        Every row where ``narrow`` is true has pairs; the others have none and are left alone.
+        """
         base, asked, count = self.base.points, self.asked, rows.shape[0]
         columns, place = torch.unique(col, return_inverse=True)
         together = Points(
@@ -155,8 +161,8 @@ class _Search:
         )
         lists = empty_lists(replace(together, duplicates=None), self.k, exclude_self=True)
         rank(together, row, place + count, lists)
-        self.lists.indices[rows] = lists.indices[:count]
-        self.lists.values[rows] = lists.values[:count]
+        self.lists.indices[rows[narrow]] = lists.indices[:count][narrow]
+        self.lists.values[rows[narrow]] = lists.values[:count][narrow]
 
 
 def _copies(base: Points, columns: torch.Tensor, queries: int) -> Duplicates:
@@ -176,20 +182,35 @@ def _copies(base: Points, columns: torch.Tensor, queries: int) -> Duplicates:
     )
 
 
-def _lower_bound(upper: torch.Tensor, slack: torch.Tensor, k: int) -> torch.Tensor:
-    """Float64 ``[rows]``: k columns are at least this similar, the row's own slack not yet off.
+def _open_pairs(
+    upper: torch.Tensor, slack_row: torch.Tensor, slack: torch.Tensor, k: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows and columns that may be among the row's k best or tie with them, sorted by row.
 
-    Where there are many columns, the best of each bin of 32 stand for them: the k-th best of the
-    bins' maxima is at most the k-th best of all.
+    A row's threshold is a proven lower bound of its k-th best. Where there are many columns, the
+    best of each bin of 32 stand for them: the k-th best of the bins' maxima is at most the k-th
+    best of all, and only bins whose maximum reaches the threshold are looked into.
     """
-    u = upper.shape[1]
+    rows, u = upper.shape
     whole = u // _BIN * _BIN if u >= 4 * _BIN * k else 0
-    sure = upper[:, whole:].to(torch.float64) - slack[whole:]
+    tail = upper[:, whole:]
+    sure = tail.to(torch.float64) - slack[whole:]
     if whole:
-        highest = upper[:, :whole].view(-1, whole // _BIN, _BIN).amax(dim=2)
+        bins = upper[:, :whole].view(rows, -1, _BIN)
+        highest = bins.amax(dim=2)
         loosest = slack[:whole].view(-1, _BIN).amax(dim=1)
         sure = torch.cat([highest.to(torch.float64) - loosest, sure], dim=1)
-    return torch.topk(sure, k, dim=1).values[:, -1]
+    kth = torch.topk(sure, k, dim=1).values[:, -1]
+    threshold = _round_down(kth - slack_row, upper.dtype)[:, None]
+    row, col = (tail >= threshold).nonzero().unbind(1)
+    if not whole:
+        return row, col
+    bin_row, bin_col = (highest >= threshold).nonzero().unbind(1)
+    inside, slot = (bins[bin_row, bin_col] >= threshold[bin_row]).nonzero().unbind(1)
+    row = torch.cat([bin_row[inside], row])
+    col = torch.cat([bin_col[inside] * _BIN + slot, col + whole])
+    order = torch.argsort(row, stable=True)
+    return row[order], col[order]
 
 
 def _round_down(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -198,11 +219,16 @@ def _round_down(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return torch.where(rounded.to(torch.float64) > values, below, rounded)
 
 
-def _portions(rows: torch.Tensor, counts: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Rows in runs of about ``_PAIRS`` open pairs (or one row)."""
-    run = torch.cumsum(counts, dim=0) // _PAIRS
-    _, lengths = torch.unique_consecutive(run, return_counts=True)
-    yield from torch.split(rows, lengths.tolist())
+def _portions(counts: torch.Tensor) -> Iterator[tuple[int, int, int, int]]:
+    """Runs of rows with about ``_PAIRS`` open pairs (or one row): rows from, to, pairs from, to."""
+    ends = torch.cumsum(counts, dim=0)
+    _, lengths = torch.unique_consecutive(ends // _PAIRS, return_counts=True)
+    low = start = 0
+    for high in torch.cumsum(lengths, dim=0).tolist():
+        stop = int(ends[high - 1])
+        if stop > start:
+            yield low, high, start, stop
+        low, start = high, stop
 
 
 def _single(points: Points, form: Centred) -> Operands:
