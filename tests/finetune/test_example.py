@@ -1,5 +1,6 @@
 """The experiment, whole, on a tiny model: what it writes and what it refuses."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from tiny import WORDS, save_tiny_model
 
-from ilo_fast import Result
+from ilo_fast import Corpus, Result
 
 RUN = Path(__file__).parents[2] / "examples" / "single_language_finetuning" / "run.py"
 
@@ -76,10 +77,14 @@ def test_finished_runs_are_not_done_again(folder, corpus_folder):
     assert before
 
 
-def test_evaluation_text_is_not_trained_on(folder, corpus_folder, parallel_text):
+def test_evaluation_text_is_not_trained_on(parallel_text):
+    spec = importlib.util.spec_from_file_location("example_text", RUN.with_name("text.py"))
+    text = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(text)
+    corpus = Corpus.from_mapping(parallel_text)
     leak = max(parallel_text["eng_Latn"], key=len)
-    (folder / "text" / "b.txt").write_text(f"xx {leak} yy\n", encoding="utf-8")
-    (folder / "text" / "a.txt").replace(folder / "text" / "c.txt")
-    done = run(folder, corpus_folder)
-    assert done.returncode == 1
-    assert "a sentence of the evaluation corpus" in done.stderr
+    assert len(leak) >= 30
+    passed = text.refuse_evaluation_text(["clean", f"xx {leak} yy"], corpus)
+    assert next(passed) == "clean"
+    with pytest.raises(SystemExit, match="a sentence of the evaluation corpus"):
+        next(passed)

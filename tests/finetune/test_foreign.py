@@ -14,10 +14,12 @@ from ilo_fast.finetune import ILOCallback, freeze
 
 pytestmark = pytest.mark.adapters
 STEPS = 4
+LIGHTNING = "lightning.pytorch" if importlib.util.find_spec("lightning") else "pytorch_lightning"
 
 
 def needs(name):
-    return pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"{name} is missing")
+    missing = importlib.util.find_spec(name.partition(".")[0]) is None
+    return pytest.mark.skipif(missing, reason=f"{name} is missing")
 
 
 @pytest.fixture
@@ -101,7 +103,9 @@ def test_adapters_of_the_first_layers_stay_and_the_watched_model_is_the_adapted_
 
 
 def lightning_parts(model):
-    import lightning
+    lightning = importlib.import_module(
+        "lightning.pytorch" if LIGHTNING == "lightning" else LIGHTNING
+    )
 
     class Module(lightning.LightningModule):
         def __init__(self):
@@ -132,7 +136,7 @@ def fit(lightning, module, callbacks, folder, **options):
     return trainer
 
 
-@needs("lightning")
+@needs(LIGHTNING)
 def test_lightning(tiny_model, tokenizer, corpus, tmp_path):
     from ilo_fast.finetune import LightningILOCallback
 
@@ -142,7 +146,7 @@ def test_lightning(tiny_model, tokenizer, corpus, tmp_path):
         )
 
     lightning, module = lightning_parts(fresh())
-    logger = lightning.pytorch.loggers.CSVLogger(str(tmp_path / "logs"))
+    logger = lightning.loggers.CSVLogger(str(tmp_path / "logs"))
     callback = LightningILOCallback(corpus, tokenizer=tokenizer, every=1)
     fit(lightning, module, [callback], tmp_path, logger=logger, accumulate_grad_batches=2)
     table = Result.read_parquet(tmp_path / "alignment.parquet").table
@@ -160,7 +164,7 @@ def test_lightning(tiny_model, tokenizer, corpus, tmp_path):
         assert torch.equal(ours, theirs)
 
 
-@needs("lightning")
+@needs(LIGHTNING)
 def test_lightning_finds_the_model_or_asks(model, tokenizer, corpus, tmp_path):
     from ilo_fast.finetune import LightningILOCallback
 
