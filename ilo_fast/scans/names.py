@@ -15,7 +15,7 @@ def safe_name(name: str) -> str:
 
     >>> from ilo_fast.scans.names import safe_name
     >>> safe_name("gemma-3"), safe_name("../../x")
-    ('gemma-3', 'x-32c8b6f2')
+    ('gemma-3', 'x-9cdf6a50')
     """
     cleaned = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")[:_LONGEST]
     # Lower-case names only may go unmarked: some file systems take "A" and "a" for one.

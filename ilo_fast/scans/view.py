@@ -228,7 +228,7 @@ def duration(seconds: float) -> str:
     """For people.
 
     >>> from ilo_fast.scans.view import duration
-    >>> duration(0.42), duration(75), duration(7300)
+    >>> duration(0.42), duration(75), duration(7320)
     ('0.4 s', '1 min 15 s', '2 h 2 min')
     """
     if seconds < 60:
