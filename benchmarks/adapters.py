@@ -1,5 +1,6 @@
 """Foreign tools as they come and with our neighbours in them, on the CPU."""
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import click
 import numpy as np
@@ -55,24 +57,37 @@ def command(
         raise click.BadParameter(f"no workload {', '.join(unknown)}", param_hint="--only")
     console = Console()
     torch.set_num_threads(threads)
-    results = []
+    path = out or _RESULTS / "adapters.json"
     for name in only or WORKLOADS:
         needs, make = WORKLOADS[name]
         missing = [need for need in needs if not _there(need)]
         if missing:
             console.print(f"[dim]{name}: not run, no {', '.join(missing)}[/dim]")
             continue
-        workload = make(1 if not quick else 4, threads)
-        result = compare(workload, 1 if quick else rounds)
+        result = compare(make(4 if quick else 1, threads), 1 if quick else rounds)
         print_workload(result, console)
-        results.append(result)
-    record = describe_run(threads=threads, rounds=rounds, quick=quick)
+        run = describe_run(threads=threads, rounds=rounds, quick=quick)
+        run["versions"] |= _versions()
+        _add(path, {**result, "run": run})
+
+
+def _versions() -> dict[str, str]:
+    found = {}
     for package in _DISTRIBUTIONS:
         try:
-            record["versions"][package] = metadata.version(package)
+            found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    write_json(out or _RESULTS / "adapters.json", {**record, "workloads": results})
+    return found
+
+
+def _add(path: Path, result: dict[str, Any]) -> None:
+    """Put a workload in the file, in place of an older run of it: tools need environments apart."""
+    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"workloads": []}
+    kept = [old for old in content["workloads"] if old["name"] != result["name"]]
+    order = list(WORKLOADS)
+    workloads = sorted([*kept, result], key=lambda workload: order.index(workload["name"]))
+    write_json(path, {"workloads": workloads})
 
 
 def _there(need: str) -> bool:
@@ -231,7 +246,7 @@ def scib(shrink: int, threads: int) -> Workload:
 
     from ilo_fast.adapters.scib_metrics import neighbors
 
-    x = _points(8000 // shrink, 50)
+    x = _points(4000 // shrink, 50)
     return _lists_workload(
         "scib",
         "scib-metrics' pynndescent",
@@ -299,11 +314,11 @@ def platonic(shrink: int, threads: int) -> Workload:
     from ilo_fast.adapters.platonic import patched
 
     stand_ins = {"torchaudio.functional": "edit_distance", "tasks": "get_models", "utils": ""}
-    for name, attribute in {"torchaudio": "", **stand_ins}.items():
-        module = sys.modules.setdefault(name, ModuleType(name))
-        if attribute:
-            setattr(module, attribute, None)
-    with _importable("ILO_FAST_PLATONIC"):
+    modules = {name: ModuleType(name) for name in ("torchaudio", *stand_ins)}
+    for name, attribute in stand_ins.items():
+        setattr(modules[name], attribute or "unused", None)
+    modules["torchaudio"].functional = modules["torchaudio.functional"]
+    with _importable("ILO_FAST_PLATONIC"), patch.dict(sys.modules, modules):
         metrics, measure = import_module("metrics"), import_module("measure_alignment")
     n, layers = 1024 // shrink, 8
     rng = np.random.default_rng(0)

@@ -39,8 +39,8 @@ def test_page(page, monkeypatch, tmp_path):
             monkeypatch.syspath_prepend(os.environ[need])
         elif find_spec(need) is None:
             pytest.skip(f"{need} is not installed")
-    if find_spec("torchaudio") is None:  # platonic-rep imports it for one function
-        for name in ("torchaudio", "torchaudio.functional"):
+    if "ILO_FAST_PLATONIC" in needs(page) and find_spec("torchaudio") is None:
+        for name in ("torchaudio", "torchaudio.functional"):  # they need one function of it
             monkeypatch.setitem(sys.modules, name, ModuleType(name))
         sys.modules["torchaudio"].functional = sys.modules["torchaudio.functional"]
     monkeypatch.chdir(tmp_path)
