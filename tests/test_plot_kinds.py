@@ -81,18 +81,25 @@ def test_pca_names_what_is_not_finite():
         pca(states)
 
 
-def test_umap_needs_umap_learn_or_places_every_point():
+def test_umap_says_what_it_needs(monkeypatch):
     states = np.random.default_rng(0).normal(size=(40, 5))
     with pytest.raises(InputError, match="metric must be"):
         umap(states, metric="inner_product")
-    if "umap" not in sys.modules and __import__("importlib.util").util.find_spec("umap") is None:
-        with pytest.raises(InputError, match="pip install 'ilo-fast\\[umap\\]'"):
-            umap(states)
-    else:
-        points = umap(states)
-        assert points.shape == (40, 2)
-        assert np.isfinite(points).all()
-        np.testing.assert_array_equal(points, umap(states))
+    with pytest.raises(InputError, match="at least 3 points"):
+        umap(states[:2])
+    monkeypatch.setitem(sys.modules, "umap", None)  # as where it is not installed
+    with pytest.raises(InputError, match=r"pip install 'ilo-fast\[umap\]'"):
+        umap(states)
+
+
+@pytest.mark.adapters
+def test_umap_places_every_point_the_same_way_twice():
+    pytest.importorskip("umap")
+    states = np.random.default_rng(0).normal(size=(40, 5))
+    points = umap(states)
+    assert points.shape == (40, 2)
+    assert np.isfinite(points).all()
+    np.testing.assert_array_equal(points, umap(states))
 
 
 # ---------------------------------------------------------------- neighbours and overlap
