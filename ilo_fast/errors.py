@@ -4,7 +4,7 @@ __all__ = ["CorpusError", "HiddenStateError", "InputError", "ModelError"]
 
 
 class InputError(ValueError):
-    """An argument or file that cannot be used; the message names it, what was expected and what came."""
+    """An argument or file that cannot be used: which, what was expected and what came."""
 
 
 class CorpusError(InputError):
