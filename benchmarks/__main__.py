@@ -11,6 +11,7 @@ import click
 COMMANDS = {
     "adapters": "benchmarks.adapters",
     "cpu": "benchmarks.cpu",
+    "extraction": "benchmarks.extraction",
     "finetune": "benchmarks.finetune",
     "gpu": "benchmarks.gpu",
 }

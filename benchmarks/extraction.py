@@ -9,9 +9,10 @@ two threads: at least twice the speed of one at a time and 1.5 times that of the
 equal to 1e-5 relative in float32. On a CPU whose float32 products are near their peak at 50 rows
 already, packing can only win what the head, small operators and padding cost; see the report.
 
-    python -m benchmarks.extraction MODEL FLORES_FOLDER
+    python -m benchmarks extraction MODEL FLORES_FOLDER
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import click
 import torch
 
 from benchmarks.registry import Contender, Workload, compare
+from benchmarks.report import describe_run, write_json
 from ilo_fast import Corpus, extract, load_corpus
 from ilo_fast.models import LoadedModel, wrap_model
 from ilo_fast.models.gguf import fast_gguf
@@ -142,9 +144,7 @@ def extraction(model: str | Path, folder: str | Path, sentences: int = 4) -> Wor
     default=Path("benchmarks/results/extraction-cpu.json"),
     show_default=True,
 )
-def command(
-    model: str, folder: str, sentences: int, threads: int, rounds: int, out: Path
-) -> None:
+def command(model: str, folder: str, sentences: int, threads: int, rounds: int, out: Path) -> None:
     """Time extraction by MODEL (a GGUF file) from the text in FOLDER, on this CPU, with peers."""
     torch.set_num_threads(threads)
     run = describe_run(threads=threads, rounds=rounds, sentences=sentences)
