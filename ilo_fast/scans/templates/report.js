@@ -270,7 +270,7 @@
     const [cellWidth, cellHeight] = numbers ? [64, 30] : [26, rows.length > 50 ? 11 : 17];
     const left = Math.min(longest(rows) * 7 + 34, 330);
     const top = Math.min(longest(columns) * 6 + 14, 190);
-    const [width, height] = [left + columns.length * cellWidth + 130, top + rows.length * cellHeight + 26];
+    const [width, height] = [left + columns.length * cellWidth + 130, top + Math.max(rows.length * cellHeight + 26, 134)];
     const svg = draw("svg", { class: "wide", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": rowTitle + " by " + columnTitle });
     const clip = (text) => (String(text).length > 44 ? String(text).slice(0, 43) + "…" : String(text));
     columns.forEach((name, j) => svg.append(draw("text", { transform: `translate(${left + j * cellWidth + cellWidth / 2 + 4} ${top - 6}) rotate(-60)` }, clip(name))));
