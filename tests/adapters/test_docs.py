@@ -4,6 +4,7 @@ A page names what it needs in a first line, ``<!-- needs: module, VARIABLE -->``
 or environment variables that hold a checkout's folder. Its python blocks run one after the other.
 """
 
+import json
 import os
 import re
 import sys
@@ -55,3 +56,13 @@ def test_page(page, monkeypatch, tmp_path):
         for name in set(sys.modules) - before:
             if name.partition(".")[0] in {"src", "metrics", "measure_alignment", "repsim"}:
                 del sys.modules[name]
+
+
+def test_times_are_those_of_the_results_file():
+    from benchmarks.adapter_pages import PAGES, RESULTS, rendered
+
+    content = json.loads(RESULTS.read_text(encoding="utf-8"))
+    workloads = {workload["name"]: workload for workload in content["workloads"]}
+    for path in sorted(PAGES.glob("*.md")):
+        page = path.read_text(encoding="utf-8")
+        assert rendered(page, workloads) == page, "run python -m benchmarks.adapter_pages"
