@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import namedtuple
 from pathlib import Path
 
@@ -449,10 +450,28 @@ def test_ctrl_c_ends_with_130_and_one_line(tiny_model, corpus_folder, tmp_path):
         assert process.stderr.readline().startswith("Loading")
         process.send_signal(signal.SIGINT)
         shown, said = process.communicate(timeout=60)
-    assert (process.returncode, shown) == (130, "")
+    assert (process.returncode, shown) == (130, ""), said
     assert "Traceback" not in said
     assert said.splitlines()[-1].startswith("ilo-fast: interrupted")
     assert list(out.iterdir()) == []
+
+
+def test_ctrl_c_within_a_destructor_is_not_lost(run, monkeypatch):
+    class Interrupted:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    finished = []
+
+    def work(**_):
+        Interrupted()
+        for _ in range(100):
+            time.sleep(0.05)
+        finished.append(True)
+
+    monkeypatch.setattr(cli.cli.commands["env"], "callback", work)
+    assert run("env") == (130, "", "ilo-fast: interrupted; nothing was left half-written\n")
+    assert not finished
 
 
 def test_a_reader_that_goes_away(tmp_path):

@@ -1,10 +1,13 @@
 """The ``ilo-fast`` command. Nothing heavy is imported until a command runs."""
 
+import _thread
 import errno
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 import click
 
@@ -60,7 +63,7 @@ def _run(given: list[str]) -> int:
     debug = "--debug" in given
     try:
         # Not cli.main(), which prints lines of its own when interrupted.
-        with cli.make_context("ilo-fast", given) as context:
+        with _interrupts_repeated(), cli.make_context("ilo-fast", given) as context:
             cli.invoke(context)
         return 0
     except click.exceptions.Exit as request:
@@ -77,6 +80,27 @@ def _run(given: list[str]) -> int:
     except Exception as error:
         where = "" if debug else " (--debug shows where)"
         return _say(f"{type(error).__name__}: {error}{where}", _FAILED, debug)
+
+
+@contextmanager
+def _interrupts_repeated() -> Iterator[None]:
+    """Send Ctrl-C again where Python could only print and drop it.
+
+    That is what becomes of an exception within a destructor or a weak reference's callback, and
+    importing torch and transformers runs many of those.
+    """
+
+    def heard(dropped: Any) -> None:
+        if issubclass(dropped.exc_type, KeyboardInterrupt):
+            threading.Timer(0.05, _thread.interrupt_main).start()
+        else:
+            sys.__unraisablehook__(dropped)
+
+    before, sys.unraisablehook = sys.unraisablehook, heard
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _say(text: str, status: int, debug: bool) -> int:
