@@ -174,6 +174,8 @@ def _draw(summary: dict, config: Config, path: Path) -> None:
     bits.set_yticks(height, [f"{c} *" if c == config.language else c for c in languages])
     bits.invert_yaxis()
     bits.set(title="Change of bits per byte (* trained on)", xlabel="after − before")
+    for axes in (left, right, below):
+        axes.set_xticks(layers[::2])
     for axes in (right, below):
         axes.axhline(0, color="0.6", lw=0.8, zorder=0)
     bits.axvline(0, color="0.6", lw=0.8, zorder=0)
