@@ -26,18 +26,18 @@ class Config:
 
 
 CONFIGS = {
-    # minutes an arm on two CPU cores; enough steps to move a model, far too few to teach it German
+    # a quarter of an hour on two CPU cores; enough steps to move a model, too few to teach it much
     "small": Config(
         model="demo",
         corpus="demo",
         dataset=("wikimedia/wikipedia", "20231101.de"),
         language="deu_Latn",
         layers=8,
-        steps=20,
+        steps=100,
         batch=2,
         length=128,
         learning_rate=1e-4,
-        warmup=4,
+        warmup=10,
         seeds=(0, 1, 2),
         trim_vocabulary=True,
         device="cpu",
