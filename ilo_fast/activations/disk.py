@@ -84,10 +84,9 @@ class DiskSink:
     which a folder begun earlier overrides (``self.budget``): batches must be cut alike to give the
     same bits.
 
-    Raises
-    ------
-    InputError
-        When the folder holds states under another key, or the disk has no room for them.
+    Raises:
+        InputError: when the folder holds states under another key, or the disk has no room for
+            them.
     """
 
     def __init__(
@@ -214,10 +213,8 @@ def _read_states(folder: Path, shape: tuple[int, int, int], offset: int) -> Tens
 def open_store(folder: str | Path) -> ActivationStore:
     """Open a finished folder of states.
 
-    Raises
-    ------
-    InputError
-        When the folder holds no finished states.
+    Raises:
+        InputError: when the folder holds no finished states.
     """
     folder = Path(folder)
     if not (folder / _WHOLE).is_file() or not (folder / _STORE).is_file():

@@ -48,10 +48,9 @@ def tokenise(
 ) -> TokenChunk:
     """Token ids of ``texts``, special tokens included, nothing padded.
 
-    Raises
-    ------
-    CorpusError
-        On a sentence that gives no tokens, or more than ``limit`` without ``truncate``.
+    Raises:
+        CorpusError: on a sentence that gives no tokens, or more than ``limit`` without
+            ``truncate``.
     """
     options = {"add_special_tokens": True, "padding": False, "return_attention_mask": False}
     ids = tokenizer(list(texts), truncation=False, verbose=False, **options)["input_ids"]
