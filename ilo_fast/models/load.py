@@ -121,7 +121,22 @@ def _locate(model: str, revision: str | None) -> tuple[Source, Path | None]:
     return source, path
 
 
+def _damaged_files(where: str) -> list[str]:
+    """Names of a local folder's safetensors files that cannot be opened."""
+    from safetensors import SafetensorError, safe_open
+
+    damaged = []
+    for path in sorted(Path(where).glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except SafetensorError:
+            damaged.append(path.name)
+    return damaged
+
+
 def _pretrained(where: str, options: dict[str, Any], load: dict[str, Any]) -> tuple[Any, Any]:
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     try:
@@ -131,6 +146,12 @@ def _pretrained(where: str, options: dict[str, Any], load: dict[str, Any]) -> tu
         model, report = AutoModel.from_pretrained(
             where, output_loading_info=True, **options, **load
         )
+    except SafetensorError as error:
+        named = ", ".join(_damaged_files(where)) or "a weights file"
+        raise ModelError(
+            f"model: cannot load {where}: {named} is damaged or cut short ({error}); "
+            "fetch or save it again"
+        ) from error
     except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
         if "trust_remote_code" in str(error):
             raise ModelError(
