@@ -49,7 +49,7 @@ def score(
     trust_remote_code: bool = False,
     metrics: str | Sequence[str] = (),
     progress: Any = None,
-    states: ActivationStore | None = None,
+    states: str | Path | ActivationStore | None = None,
     each_layer: Callable[[int, Neighbors], None] | None = None,
 ) -> Result:
     """Score every layer and language of a model on a parallel corpus.
@@ -85,8 +85,10 @@ def score(
             `ilo_fast.companions.METRICS`, or ``"all"``; docs/metrics.md says what each costs.
         progress: hears ``start(total_tokens)``, ``advance(tokens, sentences)`` and ``finish()``;
             an `ilo_fast.progress.Progress` hears of the other stages too.
-        states: what `extract` made of this corpus with this model, for scoring it again with
-            another metric, k or threshold; its own pooling, batches and layers are what they are.
+        states: a folder to keep the hidden states in: a run stopped half-way goes on there, and
+            a later one with another k, threshold or metric reads them (``record["extraction"]``
+            says which). Or what `extract` made of this corpus with this model; its own pooling,
+            batches and layers are what they are.
         each_layer: called with each layer's number and `Neighbors`.
 
     Returns:
@@ -98,6 +100,10 @@ def score(
     """
     _check_options(k, threshold, metric, backend, reference)
     parse_layers(layers)
+    if not isinstance(states, str | Path | ActivationStore | None):
+        raise TypeError(
+            f"states must be a folder or an ActivationStore, got {type(states).__name__}"
+        )
     asked = check_metrics(metrics)
     started, clock = datetime.now(UTC), Clock()
     listener = progress if isinstance(progress, Progress) else Progress()
@@ -113,18 +119,21 @@ def score(
         described = model_record(loaded)
     chosen = resolve_layers(layers, loaded.n_layers + 1)
     listener.stage(_describe(loaded, text))
-    if states is not None:
-        _check_states(states, chosen, pool, truncate, text)
-    store = states or extract(
-        loaded.model,
-        loaded.tokenizer,
-        text,
-        layers=chosen,
-        pool=pool,
-        batch_tokens=batch_tokens,
-        truncate=truncate,
-        progress=TimedProgress(listener if progress is None else progress, clock),
-    )
+    if isinstance(states, ActivationStore):
+        store = states
+        _check_states(store, chosen, pool, truncate, text)
+    else:
+        store = extract(
+            loaded.model,
+            loaded.tokenizer,
+            text,
+            layers=chosen,
+            pool=pool,
+            batch_tokens=batch_tokens,
+            folder=states,
+            truncate=truncate,
+            progress=TimedProgress(listener if progress is None else progress, clock),
+        )
     listener.stage(f"Neighbours in {len(chosen)} layers of {text.n_points:,} points")
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     searches = []

@@ -196,6 +196,11 @@ class DiskSink:
             parts.append((place, stop))
         return parts
 
+    def earlier_record(self) -> dict[str, Any] | None:
+        """How the states were made, where an earlier run finished them."""
+        path = self.folder / _RECORD
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
     def finish(self, record: dict[str, Any]) -> Tensor:
         self._states.flush()
         self._journal.close()
@@ -232,6 +237,6 @@ def open_store(folder: str | Path) -> ActivationStore:
         languages=languages,
         language_ids=np.repeat(np.arange(len(languages), dtype=np.int64), sentences),
         sentence_ids=np.tile(np.arange(sentences, dtype=np.int64), len(languages)),
-        record=record,
+        record={**record, "states": "read"},
         folder=folder,
     )

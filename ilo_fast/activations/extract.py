@@ -64,7 +64,8 @@ def extract(
         store: where the states are kept: ``"memory"`` (pinned for a CUDA model), ``"cuda"``,
             ``"disk"``, or ``"auto"``, by what fits.
         folder: for ``"disk"`` (and ``"auto"``, which then uses it): the states' folder. A run
-            stopped half-way goes on there; a finished one is read back. Its key covers weights,
+            stopped half-way goes on there; a finished one is read back, and its record says how the
+            states were made. Its key covers weights,
             tokenizer, corpus, dtype, pooling, layers and truncation, so other states are never
             reused.
         truncate: cut sentences longer than the model takes; otherwise they are errors.
@@ -72,7 +73,8 @@ def extract(
 
     Returns:
         ActivationStore: ``states`` float32 ``[layers, points, dim]`` and a ``record`` of how they
-            were made.
+            were made; its ``"states"`` is ``"made"``, ``"resumed"`` (``"sentences_kept"`` were
+            there) or ``"read"``.
 
     Raises:
         ModelError: when the model gives no hidden states.
@@ -111,9 +113,12 @@ def extract(
             job = Job(runner, sink, corpus, entries, way, device, budget, place)
             job.run(tokenizer, token_limit(backbone.module, tokenizer), truncate, progress)
     seconds = time.perf_counter() - began
-    record = {
+    attention = sorted(runner.kernels)
+    if way.batches != "packed":
+        attention = [str(backbone.module.config._attn_implementation)]  # type: ignore[union-attr]
+    record: dict[str, Any] = {
         **asdict(way),
-        "attention": sorted(runner.kernels) or [str(backbone.module.config._attn_implementation)],  # type: ignore[union-attr]
+        "attention": attention,
         "batch_tokens": job.budget,
         "store": place,
         "pool": chosen_pool.name,
@@ -125,8 +130,14 @@ def extract(
         "tokens": job.tokens,
         "seconds": round(seconds, 3),
     }
+    if not job.made and isinstance(sink, DiskSink):
+        record = sink.earlier_record() or record
+    states = sink.finish(record)
+    record["states"] = "made" if not job.kept else "resumed" if job.made else "read"
+    if job.kept and job.made:
+        record["sentences_kept"] = job.kept
     return ActivationStore(
-        states=sink.finish(record),
+        states=states,
         layers=entries,
         languages=tuple(corpus.languages),
         language_ids=corpus.language_ids,
