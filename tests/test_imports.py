@@ -43,6 +43,7 @@ RANK = {
     "environment": 1,
     "progress": 1,
     "timeline": 1,
+    "profiling": 2,
     "ops": 2,
     "neighbors": 3,
     "ilo": 4,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch.profiler import record_function
 
 from ilo_fast.errors import CorpusError, ModelError
 
@@ -89,8 +90,15 @@ def chunks_ahead(
         )
 
     def make(first: int) -> TokenChunk:
-        part = texts[first : first + CHUNK]
-        return tokenise(part, tokenizer, first=first, limit=limit, truncate=truncate, where=where)
+        with record_function("tokenise"):
+            return tokenise(
+                texts[first : first + CHUNK],
+                tokenizer,
+                first=first,
+                limit=limit,
+                truncate=truncate,
+                where=where,
+            )
 
     starts = deque(range(0, len(texts), CHUNK))
     pending: deque[Future[TokenChunk]] = deque()
