@@ -1,8 +1,6 @@
 """`score`: from a model and a parallel corpus to the table of scores."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +8,6 @@ from typing import Any, Literal
 
 import torch
 
-from ilo_fast import environment
 from ilo_fast.activations import ActivationStore, extract
 from ilo_fast.alignment import same_language, translation_hit
 from ilo_fast.companions import SETTINGS, Companions, check_metrics
@@ -23,14 +20,9 @@ from ilo_fast.neighbors import Neighbors, knn
 from ilo_fast.ops import dispatch
 from ilo_fast.ops.request import METRICS
 from ilo_fast.progress import Progress
-from ilo_fast.record import (
-    RECORD_VERSION,
-    backend_record,
-    dtype_name,
-    model_record,
-    search_record,
-)
+from ilo_fast.record import dtype_name, model_record, score_record, search_record
 from ilo_fast.results import COLUMNS, Result, from_columns
+from ilo_fast.timeline import Clock, TimedProgress
 
 __all__ = ["score"]
 
@@ -57,7 +49,7 @@ def score(
     trust_remote_code: bool = False,
     metrics: str | Sequence[str] = (),
     progress: Any = None,
-    states: ActivationStore | None = None,
+    states: str | Path | ActivationStore | None = None,
     each_layer: Callable[[int, Neighbors], None] | None = None,
 ) -> Result:
     """Score every layer and language of a model on a parallel corpus.
@@ -93,8 +85,10 @@ def score(
             `ilo_fast.companions.METRICS`, or ``"all"``; docs/metrics.md says what each costs.
         progress: hears ``start(total_tokens)``, ``advance(tokens, sentences)`` and ``finish()``;
             an `ilo_fast.progress.Progress` hears of the other stages too.
-        states: what `extract` made of this corpus with this model, for scoring it again with
-            another metric, k or threshold; its own pooling, batches and layers are what they are.
+        states: a folder to keep the hidden states in: a run stopped half-way goes on there, and
+            a later one with another k, threshold or metric reads them (``record["extraction"]``
+            says which). Or what `extract` made of this corpus with this model; its own pooling,
+            batches and layers are what they are.
         each_layer: called with each layer's number and `Neighbors`.
 
     Returns:
@@ -106,8 +100,12 @@ def score(
     """
     _check_options(k, threshold, metric, backend, reference)
     parse_layers(layers)
+    if not isinstance(states, str | Path | ActivationStore | None):
+        raise TypeError(
+            f"states must be a folder or an ActivationStore, got {type(states).__name__}"
+        )
     asked = check_metrics(metrics)
-    started, clock = datetime.now(UTC), _Clock()
+    started, clock = datetime.now(UTC), Clock()
     listener = progress if isinstance(progress, Progress) else Progress()
     engine = "reference" if reference else backend
 
@@ -121,18 +119,21 @@ def score(
         described = model_record(loaded)
     chosen = resolve_layers(layers, loaded.n_layers + 1)
     listener.stage(_describe(loaded, text))
-    if states is not None:
-        _check_states(states, chosen, pool, truncate, text)
-    store = states or extract(
-        loaded.model,
-        loaded.tokenizer,
-        text,
-        layers=chosen,
-        pool=pool,
-        batch_tokens=batch_tokens,
-        truncate=truncate,
-        progress=_Timed(listener if progress is None else progress, clock),
-    )
+    if isinstance(states, ActivationStore):
+        store = states
+        _check_states(store, chosen, pool, truncate, text)
+    else:
+        store = extract(
+            loaded.model,
+            loaded.tokenizer,
+            text,
+            layers=chosen,
+            pool=pool,
+            batch_tokens=batch_tokens,
+            folder=states,
+            truncate=truncate,
+            progress=TimedProgress(listener if progress is None else progress, clock),
+        )
     listener.stage(f"Neighbours in {len(chosen)} layers of {text.n_points:,} points")
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     searches = []
@@ -170,58 +171,19 @@ def score(
         "metrics": list(asked),
         **({"metric_settings": dict(SETTINGS)} if asked else {}),
     }
-    record = {
-        "record": RECORD_VERSION,
-        "kind": "score",
-        "started": started.isoformat(timespec="seconds"),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": described,
-        "corpus": text.record,
-        "options": options,
-        "seed": seed,
-        **environment.describe(str(loaded.device)),
-        "extraction": store.record,
-        "backend": backend_record(engine, loaded.device, searches),
-        "neighbours": searches,
-        "timeline": clock.seconds,
-    }
+    record = score_record(
+        started=started,
+        model=described,
+        corpus=text.record,
+        options=options,
+        seed=seed,
+        device=loaded.device,
+        extraction=store.record,
+        engine=engine,
+        searches=searches,
+        timeline=clock.seconds,
+    )
     return replace(from_columns(columns, record), companions=companions)
-
-
-class _Clock:
-    """Seconds by step, added up over its repetitions."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    def add(self, step: str, began: float) -> None:
-        self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - began
-
-    @contextmanager
-    def measure(self, step: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self.add(step, began)
-
-
-class _Timed:
-    """Passes progress on; what comes before the forward passes counts as tokenising."""
-
-    def __init__(self, listener: Any, clock: _Clock) -> None:
-        self._listener, self._clock = listener, clock
-        self._began = time.perf_counter()
-
-    def start(self, total_tokens: int) -> None:
-        self._clock.add("tokenise", self._began)
-        self._began = time.perf_counter()
-        self._listener.start(total_tokens)
-
-    def advance(self, tokens: int, sentences: int) -> None:
-        self._listener.advance(tokens, sentences)
-
-    def finish(self) -> None:
-        self._clock.add("forward", self._began)
-        self._listener.finish()
 
 
 def _check_options(k: int, threshold: int, metric: str, backend: str, reference: bool) -> None:

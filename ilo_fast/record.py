@@ -2,17 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 import torch
 
+from ilo_fast import environment
 from ilo_fast.activations.tokens import tokenizer_sha256
 from ilo_fast.models import LoadedModel
 from ilo_fast.models.fingerprint import weights_sha256
 from ilo_fast.neighbors import Neighbors
 from ilo_fast.ops import dispatch
 
-__all__ = ["RECORD_VERSION", "backend_record", "dtype_name", "model_record", "search_record"]
+__all__ = [
+    "RECORD_VERSION",
+    "backend_record",
+    "dtype_name",
+    "model_record",
+    "score_record",
+    "search_record",
+]
 
 RECORD_VERSION = 1
 """Raised when the meaning of a key in the run record changes."""
@@ -57,3 +66,34 @@ def backend_record(
     served = ", ".join(dict.fromkeys(search["backend"] for search in searches))
     why = dispatch.explain(device) if engine == "auto" else f"{engine} was asked for"
     return {"name": served, "why": why}
+
+
+def score_record(
+    *,
+    started: datetime,
+    model: dict[str, Any],
+    corpus: dict[str, Any],
+    options: dict[str, Any],
+    seed: int,
+    device: torch.device,
+    extraction: dict[str, Any],
+    engine: str,
+    searches: Sequence[dict[str, Any]],
+    timeline: dict[str, float],
+) -> dict[str, Any]:
+    """The whole record of a scoring that ends now, in the order of its keys in ``run.json``."""
+    return {
+        "record": RECORD_VERSION,
+        "kind": "score",
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": model,
+        "corpus": corpus,
+        "options": options,
+        "seed": seed,
+        **environment.describe(str(device)),
+        "extraction": extraction,
+        "backend": backend_record(engine, device, searches),
+        "neighbours": list(searches),
+        "timeline": timeline,
+    }

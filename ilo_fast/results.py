@@ -54,23 +54,17 @@ _ROW_BYTES = 400  # one row as CSV plus Parquet, generously
 class Result:
     """Scores of one or more models, one row per (model, layer, language), and how they came about.
 
-    Attributes
-    ----------
-    table : pandas.DataFrame
-        The columns of `COLUMNS`, in that order, then any others. ``layer`` counts as transformers'
-        ``hidden_states`` does (0 is the embedding output). ``bridge``, ``reach``, ``ilo``,
-        ``translation_hit``, ``same_language`` and ``certified`` are shares between 0 and 1
-        (float64); ``certified`` is the share of the language's points whose neighbours are proved
-        to be those of float64 arithmetic.
-    record : dict
-        The run: versions, device, dtype, backend, model revision, corpus hash, options, seconds.
-        Holds nothing JSON cannot.
-    companions : dict of str to pandas.DataFrame
-        Further metrics by table name, as ``score(..., metrics=...)`` makes them; see
-        `ilo_fast.companions.TABLES` and docs/metrics.md.
+    Attributes:
+        table: the columns of `COLUMNS`, in that order, then any others. ``layer`` counts as
+            transformers' ``hidden_states`` does (0 is the embedding output). ``bridge``, ``reach``,
+            ``ilo``, ``translation_hit``, ``same_language`` and ``certified`` are shares between 0
+            and 1 (float64); ``certified`` is the share of the language's points whose neighbours
+            are proved to be those of float64 arithmetic.
+        record: the run: versions, device, dtype, backend, model revision, corpus hash, options,
+            seconds. Holds nothing JSON cannot.
+        companions: further metrics by table name, as ``score(..., metrics=...)`` makes them; see
+            `ilo_fast.companions.TABLES` and docs/metrics.md.
 
-    Examples
-    --------
     >>> import pandas as pd
     >>> from ilo_fast.results import COLUMNS, Result
     >>> row = ["tiny", 0, "eng_Latn", 40, 5, 3, "cosine", .5, 1., 11, 2 / 3, .25, .4, 1.]

@@ -42,6 +42,8 @@ RANK = {
     "files": 1,
     "environment": 1,
     "progress": 1,
+    "timeline": 1,
+    "profiling": 2,
     "ops": 2,
     "neighbors": 3,
     "ilo": 4,

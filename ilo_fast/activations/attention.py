@@ -112,10 +112,8 @@ def packed_rows(module: Any) -> Iterator[Callable[[Segments], AbstractContextMan
     Yields a function of the row's segments, for ``with row(segments) as kernels: module(...)``;
     ``kernels`` then names the ways the attention was computed.
 
-    Raises
-    ------
-    NotPackable
-        When the model does not take its attention from the interface.
+    Raises:
+        NotPackable: when the model does not take its attention from the interface.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
 

@@ -81,10 +81,8 @@ def _probe_ids(backbone: Backbone, device: torch.device) -> Tensor:
 def probe(backbone: Backbone, device: torch.device) -> Capability:
     """Try hooks and packing on a few tokens of this model, in its own dtype.
 
-    Raises
-    ------
-    ModelError
-        When the model returns no hidden states at all.
+    Raises:
+        ModelError: when the model returns no hidden states at all.
     """
     ids = _probe_ids(backbone, device)
     first, middle, _ = _PROBE_LENGTHS

@@ -84,10 +84,9 @@ class DiskSink:
     which a folder begun earlier overrides (``self.budget``): batches must be cut alike to give the
     same bits.
 
-    Raises
-    ------
-    InputError
-        When the folder holds states under another key, or the disk has no room for them.
+    Raises:
+        InputError: when the folder holds states under another key, or the disk has no room for
+            them.
     """
 
     def __init__(
@@ -197,6 +196,11 @@ class DiskSink:
             parts.append((place, stop))
         return parts
 
+    def earlier_record(self) -> dict[str, Any] | None:
+        """How the states were made, where an earlier run finished them."""
+        path = self.folder / _RECORD
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
     def finish(self, record: dict[str, Any]) -> Tensor:
         self._states.flush()
         self._journal.close()
@@ -214,10 +218,8 @@ def _read_states(folder: Path, shape: tuple[int, int, int], offset: int) -> Tens
 def open_store(folder: str | Path) -> ActivationStore:
     """Open a finished folder of states.
 
-    Raises
-    ------
-    InputError
-        When the folder holds no finished states.
+    Raises:
+        InputError: when the folder holds no finished states.
     """
     folder = Path(folder)
     if not (folder / _WHOLE).is_file() or not (folder / _STORE).is_file():
@@ -235,6 +237,6 @@ def open_store(folder: str | Path) -> ActivationStore:
         languages=languages,
         language_ids=np.repeat(np.arange(len(languages), dtype=np.int64), sentences),
         sentence_ids=np.tile(np.arange(sentences, dtype=np.int64), len(languages)),
-        record=record,
+        record={**record, "states": "read"},
         folder=folder,
     )

@@ -48,53 +48,41 @@ def extract(
     recorded. The model runs in its own dtype, on its own device, in evaluation mode, up to the
     deepest layer asked for, without a language-model head; it is left as it was.
 
-    Parameters
-    ----------
-    model, tokenizer
-        A transformers model, with or without a head (of an encoder-decoder, the encoder is used),
-        and its tokenizer; special tokens are added as the tokenizer does by default.
-    corpus
-        The parallel text; its points are language-major.
-    layers
-        Entries of ``hidden_states`` from 0 (embedding output) to L (last, after the final norm): a
-        number, a slice, a sequence of those or text such as ``"0,5,10:20"``. None takes all.
-    pool
-        ``"mean"`` over tokens, ``"last"`` token, ``"weighted"`` by position, or a function of
-        packed states ``[tokens, dim]`` and int64 offsets ``[sentences + 1]`` on the same device
-        that returns ``[sentences, dim]``. Sums are float32 whatever the model's dtype.
-    batch_tokens
-        Most tokens in a batch; ``"auto"`` goes by device and free memory. When the device runs out
-        of memory the budget is halved, with a warning, and extraction goes on.
-    store
-        Where the states are kept: ``"memory"`` (pinned for a CUDA model), ``"cuda"``, ``"disk"``,
-        or ``"auto"``, by what fits.
-    folder
-        For ``"disk"`` (and ``"auto"``, which then uses it): the states' folder. A run stopped
-        half-way goes on there; a finished one is read back. Its key covers weights, tokenizer,
-        corpus, dtype, pooling, layers and truncation, so other states are never reused.
-    truncate
-        Cut sentences longer than the model takes; otherwise they are errors.
-    progress
-        Told ``start(total_tokens)``, ``advance(tokens, sentences)`` and ``finish()``.
+    Args:
+        model, tokenizer: a transformers model, with or without a head (of an encoder-decoder, the
+            encoder is used), and its tokenizer; special tokens are added as the tokenizer does by
+            default.
+        corpus: the parallel text; its points are language-major.
+        layers: entries of ``hidden_states`` from 0 (embedding output) to L (last, after the final
+            norm): a number, a slice, a sequence of those or text such as ``"0,5,10:20"``. None
+            takes all.
+        pool: ``"mean"`` over tokens, ``"last"`` token, ``"weighted"`` by position, or a function of
+            packed states ``[tokens, dim]`` and int64 offsets ``[sentences + 1]`` on the same device
+            that returns ``[sentences, dim]``. Sums are float32 whatever the model's dtype.
+        batch_tokens: most tokens in a batch; ``"auto"`` goes by device and free memory. When the
+            device runs out of memory the budget is halved, with a warning, and extraction goes on.
+        store: where the states are kept: ``"memory"`` (pinned for a CUDA model), ``"cuda"``,
+            ``"disk"``, or ``"auto"``, by what fits.
+        folder: for ``"disk"`` (and ``"auto"``, which then uses it): the states' folder. A run
+            stopped half-way goes on there; a finished one is read back, and its record says how the
+            states were made. Its key covers weights,
+            tokenizer, corpus, dtype, pooling, layers and truncation, so other states are never
+            reused.
+        truncate: cut sentences longer than the model takes; otherwise they are errors.
+        progress: told ``start(total_tokens)``, ``advance(tokens, sentences)`` and ``finish()``.
 
-    Returns
-    -------
-    ActivationStore
-        ``states`` float32 ``[layers, points, dim]`` and a ``record`` of how they were made.
+    Returns:
+        ActivationStore: ``states`` float32 ``[layers, points, dim]`` and a ``record`` of how they
+            were made; its ``"states"`` is ``"made"``, ``"resumed"`` (``"sentences_kept"`` were
+            there) or ``"read"``.
 
-    Raises
-    ------
-    ModelError
-        When the model gives no hidden states.
-    CorpusError
-        On a sentence without tokens or over the model's limit, naming it.
-    HiddenStateError
-        On NaN or infinity, naming layer and sentence.
-    InputError
-        On a layer the model does not have, an unknown pooling or place, or too little room.
+    Raises:
+        ModelError: when the model gives no hidden states.
+        CorpusError: on a sentence without tokens or over the model's limit, naming it.
+        HiddenStateError: on NaN or infinity, naming layer and sentence.
+        InputError: on a layer the model does not have, an unknown pooling or place, or too little
+            room.
 
-    Examples
-    --------
     >>> from ilo_fast import extract, load_corpus
     >>> from ilo_fast.models import load_model
     >>> loaded = load_model("model.gguf")  # doctest: +SKIP
@@ -125,9 +113,12 @@ def extract(
             job = Job(runner, sink, corpus, entries, way, device, budget, place)
             job.run(tokenizer, token_limit(backbone.module, tokenizer), truncate, progress)
     seconds = time.perf_counter() - began
-    record = {
+    attention = sorted(runner.kernels)
+    if way.batches != "packed":
+        attention = [str(backbone.module.config._attn_implementation)]  # type: ignore[union-attr]
+    record: dict[str, Any] = {
         **asdict(way),
-        "attention": sorted(runner.kernels) or [str(backbone.module.config._attn_implementation)],  # type: ignore[union-attr]
+        "attention": attention,
         "batch_tokens": job.budget,
         "store": place,
         "pool": chosen_pool.name,
@@ -139,8 +130,14 @@ def extract(
         "tokens": job.tokens,
         "seconds": round(seconds, 3),
     }
+    if not job.made and isinstance(sink, DiskSink):
+        record = sink.earlier_record() or record
+    states = sink.finish(record)
+    record["states"] = "made" if not job.kept else "resumed" if job.made else "read"
+    if job.kept and job.made:
+        record["sentences_kept"] = job.kept
     return ActivationStore(
-        states=sink.finish(record),
+        states=states,
         layers=entries,
         languages=tuple(corpus.languages),
         language_ids=corpus.language_ids,

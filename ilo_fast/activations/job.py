@@ -61,6 +61,7 @@ class Job:
         self._warned = False
         self._writes: deque[Future[None]] = deque()
         self.budget, self.tokens = budget, 0
+        self.made = self.kept = 0  # sentences run, and found where the states are kept
 
     def where(self, point: int) -> str:
         language, sentence = divmod(point, self._corpus.n_sentences)
@@ -97,6 +98,8 @@ class Job:
             for first, last in missing:
                 start, stop = first - chunk.first, last - chunk.first
                 self._run_batch(chunk, order, lengths, start, stop, writer)
+            run = sum(last - first for first, last in missing)
+            self.made, self.kept = self.made + run, self.kept + size - run
             tokens = sum(lengths[place : place + size])
             self.tokens += tokens
             if progress is not None:

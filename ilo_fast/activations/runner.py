@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from ilo_fast.activations.attention import packed_rows
 from ilo_fast.activations.capability import Capability, forward
@@ -54,6 +55,7 @@ class Runner:
         if self._device.type == "cuda":
             ids = ids.pin_memory().to(self._device, non_blocking=True)
         with ExitStack() as stack:
+            stack.enter_context(record_function("forward"))
             kernels = stack.enter_context(self._enter_row(self._segments)) if packed else set()
             try:
                 if self._way.taps == "hooks":

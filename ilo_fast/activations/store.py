@@ -48,8 +48,6 @@ class ActivationStore:
         default for ``max_bytes`` is a quarter of what is free there. Layers on disk are read only
         when their group comes.
 
-        Examples
-        --------
         >>> import numpy as np, torch
         >>> from ilo_fast import ActivationStore
         >>> ids = np.zeros(4, dtype=np.int64)
@@ -104,10 +102,8 @@ class TensorSink:
 def choose_place(store: str, need: int, device: torch.device, folder: Path | None) -> str:
     """``"memory"``, ``"cuda"`` or ``"disk"`` for ``need`` bytes of states, by what is free.
 
-    Raises
-    ------
-    InputError
-        On an unknown place, one that cannot be had, or states that fit nowhere.
+    Raises:
+        InputError: on an unknown place, one that cannot be had, or states that fit nowhere.
     """
     if store not in PLACES:
         raise InputError(f"store: expected one of {', '.join(PLACES)}, got {store!r}")

@@ -166,34 +166,24 @@ def tap(
     only, states are pooled inside them with float32 sums, and the hooks go away however the block
     ends. What the model returns, gradients included, is not changed.
 
-    Parameters
-    ----------
-    model
-        A transformers model, with or without a head.
-    layers
-        Entries of ``hidden_states``, 0 (embedding output) to L (last, after the final norm): a
-        number, a slice, a sequence of those or text such as ``"0,5,10:20"``; None takes all.
-    pool
-        ``"mean"``, ``"last"``, ``"weighted"`` (by position), or a function of packed states
-        ``[tokens, dim]`` and int64 offsets ``[sentences + 1]`` that returns ``[sentences, dim]``.
-    stop_early
-        End each forward pass after the deepest layer asked for, with `ForwardStopped`, which your
-        code must catch (``contextlib.suppress(ForwardStopped)``).
+    Args:
+        model: a transformers model, with or without a head.
+        layers: entries of ``hidden_states``, 0 (embedding output) to L (last, after the final
+            norm): a number, a slice, a sequence of those or text such as ``"0,5,10:20"``; None
+            takes all.
+        pool: ``"mean"``, ``"last"``, ``"weighted"`` (by position), or a function of packed states
+            ``[tokens, dim]`` and int64 offsets ``[sentences + 1]`` that returns ``[sentences,
+            dim]``.
+        stop_early: end each forward pass after the deepest layer asked for, with `ForwardStopped`,
+            which your code must catch (``contextlib.suppress(ForwardStopped)``).
 
-    Yields
-    ------
-    Tap
-        Its ``states`` are float32 ``[layers, points, dim]``.
+    Yields:
+        Tap: its ``states`` are float32 ``[layers, points, dim]``.
 
-    Raises
-    ------
-    ModelError
-        When ``model`` gives no hidden states, or its layers cannot be hooked.
-    InputError
-        On a layer the model does not have, or an unknown pooling.
+    Raises:
+        ModelError: when ``model`` gives no hidden states, or its layers cannot be hooked.
+        InputError: on a layer the model does not have, or an unknown pooling.
 
-    Examples
-    --------
     >>> import torch, ilo_fast
     >>> from transformers import LlamaConfig, LlamaModel
     >>> model = LlamaModel(LlamaConfig(vocab_size=50, hidden_size=8, intermediate_size=16,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch.profiler import record_function
 
 from ilo_fast.errors import CorpusError, ModelError
 
@@ -48,10 +49,9 @@ def tokenise(
 ) -> TokenChunk:
     """Token ids of ``texts``, special tokens included, nothing padded.
 
-    Raises
-    ------
-    CorpusError
-        On a sentence that gives no tokens, or more than ``limit`` without ``truncate``.
+    Raises:
+        CorpusError: on a sentence that gives no tokens, or more than ``limit`` without
+            ``truncate``.
     """
     options = {"add_special_tokens": True, "padding": False, "return_attention_mask": False}
     ids = tokenizer(list(texts), truncation=False, verbose=False, **options)["input_ids"]
@@ -90,8 +90,15 @@ def chunks_ahead(
         )
 
     def make(first: int) -> TokenChunk:
-        part = texts[first : first + CHUNK]
-        return tokenise(part, tokenizer, first=first, limit=limit, truncate=truncate, where=where)
+        with record_function("tokenise"):
+            return tokenise(
+                texts[first : first + CHUNK],
+                tokenizer,
+                first=first,
+                limit=limit,
+                truncate=truncate,
+                where=where,
+            )
 
     starts = deque(range(0, len(texts), CHUNK))
     pending: deque[Future[TokenChunk]] = deque()

@@ -1,6 +1,7 @@
 """Options shared by commands, and the checks of their text."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -128,6 +129,12 @@ def run_options(command: _Command) -> _Command:
             "--reference",
             is_flag=True,
             help="Reproduce the paper's public code, rounding and quirks included.",
+        ),
+        click.option(
+            "--states",
+            type=click.Path(file_okay=False, path_type=Path),
+            help="Keep the hidden states in this folder: an interrupted run goes on there, a later "
+            "one with another k, threshold or metric reads them, compare and plot take it.",
         ),
         click.option("--seed", type=int, default=0, show_default=True, help="For what is random."),
         click.option("--no-plots", is_flag=True, help="Write no pictures."),

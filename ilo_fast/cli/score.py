@@ -1,6 +1,7 @@
 """``ilo-fast score``: one model, one corpus, one folder of results."""
 
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,11 @@ __all__ = ["score", "score_and_save"]
     help="Further tables: mrr, fragments, null, intervals, hubness, pairs, neighbors; names "
     "between commas, or all.",
 )
+@click.option(
+    "--profile",
+    is_flag=True,
+    help="Write trace.json, a Chrome trace of the whole run (large: try --limit first).",
+)
 @metric_options
 @run_options
 def score(
@@ -58,6 +64,7 @@ def score(
     metrics: list[str] | None,
     no_plots: bool,
     quiet: bool,
+    profile: bool,
     **options: Any,
 ) -> None:
     """Score MODEL, a hub id, a local folder or a .gguf file, on a parallel corpus."""
@@ -73,6 +80,7 @@ def score(
         out,
         plots=not no_plots,
         quiet=quiet,
+        profile=profile,
         metrics=metrics or (),
         **options,
     )
@@ -80,20 +88,36 @@ def score(
 
 
 def score_and_save(
-    model: str, corpus: Any, out: Path, *, plots: bool, quiet: bool, **options: Any
+    model: str,
+    corpus: Any,
+    out: Path,
+    *,
+    plots: bool,
+    quiet: bool,
+    profile: bool = False,
+    **options: Any,
 ) -> "tuple[Result, list[Path]]":
     """Score, record the command, write the files; returns the result and what was written."""
+    from torch.profiler import record_function
+
     from ilo_fast.environment import require_space
     from ilo_fast.pipeline import score as run
+    from ilo_fast.profiling import chrome_trace
     from ilo_fast.progress import make_progress
 
     _require_writable(out)
     require_space(out, 16 << 20)
-    with make_progress(quiet=quiet) as progress:
+    trace = out / "trace.json"
+    with ExitStack() as stack:
+        progress = stack.enter_context(make_progress(quiet=quiet))
+        if profile:
+            stack.enter_context(chrome_trace(trace, options.get("device", "auto")))
         result = run(model, corpus, progress=progress, **options)
         result = replace(result, record={"command": sys.argv[:], **result.record})
         progress.stage(f"Writing {out}")
-        return result, result.save(out, plots=plots)
+        with record_function("files"):
+            paths = result.save(out, plots=plots)
+    return result, [*paths, trace] if profile else paths
 
 
 def _require_writable(out: Path) -> None:

@@ -24,14 +24,11 @@ class ILOCallback(TrainerCallback):  # type: ignore[misc]
     Under data parallelism the first process scores its replica while the others wait. Sharded
     parameters (FSDP, DeepSpeed ZeRO-3) are refused: score the checkpoints instead.
 
-    Parameters
-    ----------
-    corpus, **options
-        As of `ilo_fast.finetune.Watch`: ``every="auto"``, ``overhead=0.02``, ``groups``, ``out``,
-        ``tokenizer`` (default: the Trainer's ``processing_class``), ``languages``, ``limit``, …
+    Args:
+        corpus, **options: as of `ilo_fast.finetune.Watch`: ``every="auto"``, ``overhead=0.02``,
+            ``groups``, ``out``, ``tokenizer`` (default: the Trainer's ``processing_class``),
+            ``languages``, ``limit``, …
 
-    Examples
-    --------
     >>> from ilo_fast.finetune import ILOCallback
     >>> callback = ILOCallback("demo", every=100)
     >>> callback.attach(trainer)  # doctest: +SKIP

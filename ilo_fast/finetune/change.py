@@ -49,31 +49,22 @@ def score_change(
     choice of sentences does to both sides alike. The neighbour lists themselves are fixed, and
     runs are averaged, not drawn: the interval is about sentences, `Change.runs` about seeds.
 
-    Parameters
-    ----------
-    before
-        Neighbour indices ``[layers, n, k]`` (or a `Neighbors`) of the model before training.
-    after
-        The same of each trained model, one a seed, over the same points.
-    languages, sentences
-        n labels each; points that share a sentence are translations of each other.
-    groups
-        Names of groups to the languages in them; ``"all"`` is added. Default: ``"all"`` alone.
-    threshold
-        Other languages a point must see to bridge.
+    Args:
+        before: neighbour indices ``[layers, n, k]`` (or a `Neighbors`) of the model before
+            training.
+        after: the same of each trained model, one a seed, over the same points.
+        languages, sentences: n labels each; points that share a sentence are translations of each
+            other.
+        groups: names of groups to the languages in them; ``"all"`` is added. Default: ``"all"``
+            alone.
+        threshold: other languages a point must see to bridge.
 
-    Returns
-    -------
-    dict
-        Group name → score name → `Change`.
+    Returns:
+        dict: group name → score name → `Change`.
 
-    Raises
-    ------
-    InputError
-        On shapes that differ, unknown languages in a group, or no run at all.
+    Raises:
+        InputError: on shapes that differ, unknown languages in a group, or no run at all.
 
-    Examples
-    --------
     >>> before, after = [[[2], [3], [0], [1]]], [[[1], [0], [3], [2]]]
     >>> got = score_change(before, after, ["a", "a", "b", "b"], [0, 1, 0, 1], threshold=1)
     >>> got["all"]["translation_hit"].estimate, got["all"]["translation_hit"].high

@@ -33,40 +33,30 @@ def freeze(
     (see `ilo_fast.finetune.find_parts`), so any transformers text model will do, bare or with a
     head. Call it before the optimiser is made.
 
-    Parameters
-    ----------
-    model
-        A transformers model, or one inside PEFT, data parallelism or ``torch.compile``.
-        PEFT's adapters are frozen with the layer they sit in; the base weights that PEFT froze are
-        counted as frozen already and stay so after `FreezeReport.undo`.
-    first
-        How many layers to freeze from the first on: exactly so many.
-    embeddings, head, final_norm
-        Whether to freeze token embeddings (with positions and their norms), the output head (all
-        that lies after the base model) and the norm after the last layer.
-    last
-        How many layers to freeze from the last one back.
-    stack
-        Of an encoder-decoder model: ``"encoder"``, ``"decoder"`` or ``"both"``; ``"auto"`` is the
-        encoder, whose states the ILO score reads. A model with one stack takes ``"auto"`` only.
-    reference_count
-        Freeze ``first + 1`` layers, as the paper's public code does (nine for its eight).
+    Args:
+        model: a transformers model, or one inside PEFT, data parallelism or ``torch.compile``.
+            PEFT's adapters are frozen with the layer they sit in; the base weights that PEFT froze
+            are counted as frozen already and stay so after `FreezeReport.undo`.
+        first: how many layers to freeze from the first on: exactly so many.
+        embeddings, head, final_norm: whether to freeze token embeddings (with positions and their
+            norms), the output head (all that lies after the base model) and the norm after the last
+            layer.
+        last: how many layers to freeze from the last one back.
+        stack: of an encoder-decoder model: ``"encoder"``, ``"decoder"`` or ``"both"``; ``"auto"``
+            is the encoder, whose states the ILO score reads. A model with one stack takes
+            ``"auto"`` only.
+        reference_count: freeze ``first + 1`` layers, as the paper's public code does (nine for its
+            eight).
 
-    Returns
-    -------
-    FreezeReport
-        Printable; a context manager that undoes the freezing on exit.
+    Returns:
+        FreezeReport: printable; a context manager that undoes the freezing on exit.
 
-    Raises
-    ------
-    InputError
-        When there are not so many layers, or tied embeddings and head are treated differently.
-    ModelError
-        When the layers cannot be told apart, or every weight is quantised, so that none could
-        train.
+    Raises:
+        InputError: when there are not so many layers, or tied embeddings and head are treated
+            differently.
+        ModelError: when the layers cannot be told apart, or every weight is quantised, so that none
+            could train.
 
-    Examples
-    --------
     >>> from transformers import LlamaConfig, LlamaForCausalLM
     >>> from ilo_fast.finetune import freeze
     >>> sizes = dict(hidden_size=8, intermediate_size=8, num_attention_heads=2, vocab_size=32)

@@ -30,12 +30,11 @@ class LightningILOCallback(_callback_class()):  # type: ignore[misc]
     Logs through every logger of the trainer and writes ``alignment.parquet`` into its
     ``default_root_dir`` (or ``out``). Strategies that shard parameters are refused.
 
-    Parameters
-    ----------
-    corpus, **options
-        As of `ilo_fast.finetune.Watch`; ``tokenizer`` is required, Lightning knows none.
-    attribute
-        Where the transformers model is in the LightningModule; None takes the only one there is.
+    Args:
+        corpus, **options: as of `ilo_fast.finetune.Watch`; ``tokenizer`` is required, Lightning
+            knows none.
+        attribute: where the transformers model is in the LightningModule; None takes the only one
+            there is.
     """
 
     def __init__(self, corpus: Any = "demo", *, attribute: str | None = None, **options: Any):

@@ -59,11 +59,9 @@ def find_parts(model: nn.Module) -> Parts:
     what is left, modules called norms are the final norm and those called embeddings (positions,
     token types, their norms) are embeddings.
 
-    Raises
-    ------
-    ModelError
-        When ``model`` is no transformers model, or its layers cannot be told apart (ALBERT's share
-        their weights).
+    Raises:
+        ModelError: when ``model`` is no transformers model, or its layers cannot be told apart
+            (ALBERT's share their weights).
     """
     if not isinstance(model, nn.Module):
         raise ModelError(

@@ -29,16 +29,12 @@ class FrozenPart:
 class FreezeReport:
     """What `freeze` froze; undoes it when left as a context manager, or by `undo`.
 
-    Attributes
-    ----------
-    parts : tuple of FrozenPart
-        In the model's order; a tied parameter is counted once, under its first name.
-    parameters, frozen, trainable : int
-        Numbers in the model, those that take no gradient now, and those that do.
-    n_layers : int
-        Layers in the stack that layers were frozen of.
-    notes : tuple of str
-        What a reader should know: tied names, quantised weights, parts left out.
+    Attributes:
+        parts: in the model's order; a tied parameter is counted once, under its first name.
+        parameters, frozen, trainable: numbers in the model, those that take no gradient now, and
+            those that do.
+        n_layers: layers in the stack that layers were frozen of.
+        notes: what a reader should know: tied names, quantised weights, parts left out.
     """
 
     parts: tuple[FrozenPart, ...]

@@ -21,10 +21,8 @@ def skeleton(
     is downloaded. ``model`` is a hub id, a folder or a ``.gguf`` file, and the class is the one
     the checkpoint names, head included.
 
-    Raises
-    ------
-    ModelError
-        When there is no such model, or transformers has no class for it.
+    Raises:
+        ModelError: when there is no such model, or transformers has no class for it.
     """
     import transformers
 

@@ -27,31 +27,22 @@ LOGGED = ("ilo", "bridge", "reach", "translation_hit")
 class Watch:
     """What the callbacks of the training frameworks share; use one of those.
 
-    Parameters
-    ----------
-    corpus
-        The parallel text to score: a folder, a table, ``"flores"``, ``"demo"`` or a `Corpus`.
-    tokenizer
-        The model's; None where the framework knows it.
-    every
-        ``"auto"``: as often as ``overhead`` allows. A number: every so many optimiser steps.
-        Several numbers: at those steps.
-    overhead
-        With ``"auto"``, the most time to spend on scoring as a share of the time spent training.
-        The first scoring, before training, and the last, after it, are always done and counted:
-        what comes between them waits until the share allows it.
-    groups
-        Names of groups of layers to layers, each logged as means over its layers and all
-        languages. Default: ``early``, ``middle`` and ``late`` thirds of the layers (not entry 0,
-        the embedding output).
-    out
-        Where the table goes, a ``.parquet`` file; None for the framework's own folder.
-    name
-        The model's name in the table; None takes its configuration's.
-    layers, k, threshold, metric, pool, batch_tokens, backend, truncate
-        As in `ilo_fast.score`.
-    languages, limit
-        Only these languages, only the first sentences.
+    Args:
+        corpus: the parallel text to score: a folder, a table, ``"flores"``, ``"demo"`` or a
+            `Corpus`.
+        tokenizer: the model's; None where the framework knows it.
+        every: ``"auto"``: as often as ``overhead`` allows. A number: every so many optimiser steps.
+            Several numbers: at those steps.
+        overhead: with ``"auto"``, the most time to spend on scoring as a share of the time spent
+            training. The first scoring, before training, and the last, after it, are always done
+            and counted: what comes between them waits until the share allows it.
+        groups: names of groups of layers to layers, each logged as means over its layers and all
+            languages. Default: ``early``, ``middle`` and ``late`` thirds of the layers (not entry
+            0, the embedding output).
+        out: where the table goes, a ``.parquet`` file; None for the framework's own folder.
+        name: the model's name in the table; None takes its configuration's.
+        layers, k, threshold, metric, pool, batch_tokens, backend, truncate: as in `ilo_fast.score`.
+        languages, limit: only these languages, only the first sentences.
     """
 
     def __init__(

@@ -56,10 +56,8 @@ def fast_gguf(path: Path) -> Iterator[str | None]:
 
     Yields the licence the file names in its header, or None.
 
-    Raises
-    ------
-    ModelError
-        When the ``gguf`` extra is not installed or the file is not a GGUF file.
+    Raises:
+        ModelError: when the ``gguf`` extra is not installed or the file is not a GGUF file.
     """
     try:
         # transformers needs accelerate to fill the weights in

@@ -121,7 +121,22 @@ def _locate(model: str, revision: str | None) -> tuple[Source, Path | None]:
     return source, path
 
 
+def _damaged_files(where: str) -> list[str]:
+    """Names of a local folder's safetensors files that cannot be opened."""
+    from safetensors import SafetensorError, safe_open
+
+    damaged = []
+    for path in sorted(Path(where).glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except SafetensorError:
+            damaged.append(path.name)
+    return damaged
+
+
 def _pretrained(where: str, options: dict[str, Any], load: dict[str, Any]) -> tuple[Any, Any]:
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     try:
@@ -131,6 +146,12 @@ def _pretrained(where: str, options: dict[str, Any], load: dict[str, Any]) -> tu
         model, report = AutoModel.from_pretrained(
             where, output_loading_info=True, **options, **load
         )
+    except SafetensorError as error:
+        named = ", ".join(_damaged_files(where)) or "a weights file"
+        raise ModelError(
+            f"model: cannot load {where}: {named} is damaged or cut short ({error}); "
+            "fetch or save it again"
+        ) from error
     except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
         if "trust_remote_code" in str(error):
             raise ModelError(
@@ -163,26 +184,18 @@ def load_model(
 ) -> LoadedModel:
     """Load a model, without its language-model head, and its tokenizer.
 
-    Parameters
-    ----------
-    model
-        A hub id (``org/name``), a local folder in the hub's format, or a ``.gguf`` file.
-    revision
-        Commit, tag or branch of a hub id.
-    dtype
-        ``"auto"`` (the checkpoint's own), ``"float32"``, ``"bfloat16"``, ``"float16"`` or
-        ``"float64"``. A GGUF file's quantised weights have no such dtype: ``"auto"`` gives float32,
-        which holds the dequantised values exactly.
-    device
-        ``"auto"`` (CUDA where there is one), a device, or ``"balanced"`` to spread the layers over
-        all CUDA devices.
-    trust_remote_code
-        Run code from the model's repository. Off unless asked for.
+    Args:
+        model: a hub id (``org/name``), a local folder in the hub's format, or a ``.gguf`` file.
+        revision: commit, tag or branch of a hub id.
+        dtype: ``"auto"`` (the checkpoint's own), ``"float32"``, ``"bfloat16"``, ``"float16"`` or
+            ``"float64"``. A GGUF file's quantised weights have no such dtype: ``"auto"`` gives
+            float32, which holds the dequantised values exactly.
+        device: ``"auto"`` (CUDA where there is one), a device, or ``"balanced"`` to spread the
+            layers over all CUDA devices.
+        trust_remote_code: run code from the model's repository. Off unless asked for.
 
-    Raises
-    ------
-    ModelError
-        When there is no such model, it cannot be loaded, or it gives no hidden states.
+    Raises:
+        ModelError: when there is no such model, it cannot be loaded, or it gives no hidden states.
     """
     wanted, place = _checked_dtype(dtype), _checked_device(device)
     name = str(model)
@@ -221,10 +234,8 @@ def load_model(
 def wrap_model(model: nn.Module, tokenizer: Any, *, name: str | None = None) -> LoadedModel:
     """Describe a model and tokenizer that are already in memory.
 
-    Raises
-    ------
-    ModelError
-        When ``model`` is not a transformers model that gives hidden states.
+    Raises:
+        ModelError: when ``model`` is not a transformers model that gives hidden states.
     """
     if not callable(tokenizer):
         raise ModelError(

@@ -73,10 +73,8 @@ def _find_blocks(module: nn.Module, n_layers: int) -> nn.ModuleList | None:
 def find_backbone(model: nn.Module) -> Backbone:
     """Find the module, layers and sizes that ``model``'s hidden states come from.
 
-    Raises
-    ------
-    ModelError
-        When ``model`` is not a transformers model that gives hidden states.
+    Raises:
+        ModelError: when ``model`` is not a transformers model that gives hidden states.
     """
     if not isinstance(model, nn.Module) or not hasattr(model, "config"):
         raise ModelError(

@@ -41,28 +41,18 @@ def _check(states: Tensor, offsets: Tensor, mode: str) -> None:
 def segment_pool(states: Tensor, offsets: Tensor, mode: str = "mean") -> Tensor:
     """Pool packed states into one vector a sentence.
 
-    Parameters
-    ----------
-    states
-        ``[tokens, dim]``, any floating dtype.
-    offsets
-        int64 ``[sentences + 1]`` on the same device, rising from 0 to ``tokens``. Sentences of
-        zero tokens have no mean: their rows are NaN (0 / 0), as in ``torch.mean``.
-    mode
-        ``"mean"``, ``"weighted"`` or ``"last"``.
+    Args:
+        states: ``[tokens, dim]``, any floating dtype.
+        offsets: int64 ``[sentences + 1]`` on the same device, rising from 0 to ``tokens``.
+            Sentences of zero tokens have no mean: their rows are NaN (0 / 0), as in ``torch.mean``.
+        mode: ``"mean"``, ``"weighted"`` or ``"last"``.
 
-    Returns
-    -------
-    Tensor
-        float32 ``[sentences, dim]``.
+    Returns:
+        Tensor: float32 ``[sentences, dim]``.
 
-    Raises
-    ------
-    ValueError
-        On shapes, dtypes, devices or a mode other than these.
+    Raises:
+        ValueError: on shapes, dtypes, devices or a mode other than these.
 
-    Examples
-    --------
     >>> import torch
     >>> states = torch.tensor([[1.0], [3.0], [10.0]])
     >>> segment_pool(states, torch.tensor([0, 2, 3])).tolist()

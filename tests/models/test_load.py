@@ -144,6 +144,16 @@ def test_refuses(tmp_path, options, named):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("kept", [0, 5, 200, -8])
+def test_a_damaged_weights_file_is_named(tmp_path, kept):
+    """Cut within the header's length, the header, or the weights."""
+    save(tmp_path, transformers.LlamaForCausalLM, llama())
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:kept])
+    with pytest.raises(ModelError, match=r"model\.safetensors is damaged or cut short"):
+        load_model(tmp_path)
+
+
 def test_cuda_where_there_is_none(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")

@@ -1,0 +1,131 @@
+"""`score --states`: states kept in a folder, resumed after kill -9, read by later commands."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ilo_fast import Corpus, cli, score
+from ilo_fast.activations.runner import Runner
+from ilo_fast.errors import InputError
+from ilo_fast.results import read_parquet
+
+COMMAND = Path(sys.executable).with_name("ilo-fast")
+BATCHES_BEFORE_THE_KILL = 7
+
+# The command itself, but for a kill -9 while a batch is written: its data are there, its line in
+# the journal is not.
+KILLED = f"""
+import os, signal, sys
+from ilo_fast.activations import disk
+from ilo_fast.cli import main
+
+write, done = disk.DiskSink.write, []
+
+def killed(self, start, stop, rows, block):
+    if len(done) == {BATCHES_BEFORE_THE_KILL}:
+        self._states[:, rows[:1]] = block.numpy()[:, :1]
+        os.kill(os.getpid(), signal.SIGKILL)
+    done.append(write(self, start, stop, rows, block))
+
+disk.DiskSink.write = killed
+main(sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def corpus(parallel_text):
+    return Corpus("made-up", tuple(parallel_text), tuple(map(tuple, parallel_text.values())))
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """The number of sentences of every forward pass of extraction."""
+    counted, run = [], Runner.run
+
+    def counting(self, row, lengths):
+        counted.append(len(lengths))
+        return run(self, row, lengths)
+
+    monkeypatch.setattr(Runner, "run", counting)
+    return counted
+
+
+def run_cli(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([str(argument) for argument in arguments])
+    assert ended.value.code == 0
+
+
+def test_kill_9_then_the_same_command_gives_the_same_table(tiny_model, corpus_folder, tmp_path):
+    def arguments(states, out):
+        given = ["score", tiny_model, "--corpus", corpus_folder, "--batch-tokens", 20, "--quiet"]
+        return [str(one) for one in (*given, "--states", states, "--out", out, "--no-plots")]
+
+    states, out, undisturbed = tmp_path / "states", tmp_path / "out", tmp_path / "undisturbed"
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *arguments(states, out)], timeout=240, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert not out.exists() or list(out.iterdir()) == []
+    journal = (states / "journal.jsonl").read_text().splitlines()
+    assert len(journal) == BATCHES_BEFORE_THE_KILL
+    kept = sum(line["stop"] - line["start"] for line in map(json.loads, journal))
+
+    subprocess.run([COMMAND, *arguments(states, out)], check=True, timeout=240)
+    subprocess.run([COMMAND, *arguments(tmp_path / "others", undisturbed)], check=True, timeout=240)
+    table = (undisturbed / "scores.csv").read_bytes()
+    assert len(table.splitlines()) == 1 + 4 * 4
+    assert (out / "scores.csv").read_bytes() == table
+    name = "states.safetensors"
+    assert (states / name).read_bytes() == (tmp_path / "others" / name).read_bytes()
+    resumed, made = (
+        json.loads((folder / "run.json").read_text())["extraction"] for folder in (out, undisturbed)
+    )
+    assert (resumed["states"], resumed["sentences_kept"]) == ("resumed", kept)
+    assert (made["states"], made["store"]) == ("made", "disk")
+    assert "sentences_kept" not in made
+
+
+def test_another_k_and_metric_read_the_states(tiny_model, corpus, tmp_path, passes):
+    states = tmp_path / "states"
+    first = score(tiny_model, corpus, states=states, batch_tokens=40)
+    made = first.record["extraction"]
+    assert made["states"] == "made"
+    assert sum(passes) == corpus.n_points
+    passes.clear()
+    again = score(tiny_model, corpus, k=3, threshold=2, metric="euclidean", states=str(states))
+    assert passes == []
+    assert again.record["extraction"] == {**made, "states": "read"}
+    assert {"load", "tokenise", "forward"} <= again.record["timeline"].keys()
+    fresh = score(tiny_model, corpus, k=3, threshold=2, metric="euclidean", batch_tokens=40)
+    pd.testing.assert_frame_equal(again.table, fresh.table, check_exact=True)
+
+
+def test_states_of_something_else_are_refused(tiny_model, corpus, tmp_path):
+    score(tiny_model, corpus, states=tmp_path / "states")
+    with pytest.raises(InputError, match=r"states of another run, they differ in pool"):
+        score(tiny_model, corpus, states=tmp_path / "states", pool="last")
+    with pytest.raises(InputError, match=r"they differ in layers, shape"):
+        score(tiny_model, corpus, states=tmp_path / "states", layers="0")
+    with pytest.raises(TypeError, match="states must be a folder or an ActivationStore, got int"):
+        score(tiny_model, corpus, states=3)
+
+
+def test_compare_and_plot_take_the_folder(tiny_model, corpus_folder, tmp_path, capsys):
+    states = tmp_path / "states"
+    arguments = ("score", tiny_model, "--corpus", corpus_folder, "--quiet", "--no-plots")
+    run_cli(*arguments, "--out", tmp_path / "out", "--states", states)
+    run_cli("compare", states, tmp_path / "out", "--out", tmp_path / "both", "--no-plots")
+    differences = pd.read_parquet(tmp_path / "both" / "compare.parquet")
+    assert len(differences) > 0
+    assert (differences["difference"] == 0).all()
+    capsys.readouterr()
+    run_cli("plot", states, "--kind", "map", "--layer", 2, "--out", tmp_path / "map.svg")
+    assert (tmp_path / "map.svg").read_text().count("<svg") == 1
+    scored = read_parquet(tmp_path / "out" / "scores.parquet")
+    assert scored.record["extraction"]["states"] == "made"
