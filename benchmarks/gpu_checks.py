@@ -2,6 +2,10 @@
 assumption about the matrix units."""
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,7 +13,7 @@ import torch
 from ilo_fast import knn
 from ilo_fast.ops.triton_config import accumulation
 
-__all__ = ["check_accumulation", "compare_float64"]
+__all__ = ["check_accumulation", "compare_float64", "run_tests"]
 
 _BLOCK_BYTES = 2 << 30
 
@@ -110,3 +114,29 @@ def check_accumulation(device: torch.device, failures: list[str]) -> dict[str, A
         "worst_share_of_bound": worst,
         "at": at,
     }
+
+
+def run_tests(root: Path, sanitizer: bool, failures: list[str]) -> dict[str, Any]:
+    """The GPU tests, each in a process of its own; with compute-sanitizer on the small ones."""
+    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    runs = {
+        "gpu marker": [*pytest, "-m", "gpu", "tests"],
+        "triton kernels": [*pytest, "tests/ops/triton"],
+    }
+    if sanitizer:
+        for tool in ("memcheck", "racecheck"):
+            runs[f"compute-sanitizer {tool}"] = [
+                *("compute-sanitizer", "--tool", tool, "--error-exitcode", "9"),
+                *(*pytest, "tests/ops/triton/test_bound.py", "-k", "mode or odd"),
+            ]
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    found = {}
+    for name, arguments in runs.items():
+        done = subprocess.run(arguments, cwd=root, env=environment, capture_output=True, text=True)
+        summary = done.stdout.strip().splitlines()[-1:] or [""]
+        found[name] = {"status": done.returncode, "summary": summary[0]}
+        print(name, found[name])
+        if done.returncode:
+            failures.append(f"{name}: {summary[0]}")
+            print(done.stdout[-4000:])
+    return found

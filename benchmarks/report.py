@@ -16,7 +16,16 @@ from rich.table import Table
 
 __all__ = ["describe_run", "print_workload", "write_json"]
 
-_PACKAGES = ("ilo-fast", "torch", "numpy", "triton", "cupy-cuda13x", "faiss-cpu", "transformers")
+_PACKAGES = (
+    "ilo-fast",
+    "torch",
+    "numpy",
+    "triton",
+    "cupy-cuda13x",
+    "faiss-cpu",
+    "transformers",
+    "liger-kernel",
+)
 
 
 def describe_run(**settings: Any) -> dict[str, Any]:

@@ -26,6 +26,7 @@ _RECORDED = (
     "gguf",
     "accelerate",
     "triton",
+    "liger-kernel",
     "cupy-cuda13x",
     "cupy-cuda12x",
     "matplotlib",

@@ -16,6 +16,7 @@ from ilo_fast.errors import InputError
 from ilo_fast.ilo import ilo_scores
 from ilo_fast.layers import LayerSpec, parse_layers, resolve_layers
 from ilo_fast.models import LoadedModel, load_model
+from ilo_fast.models.fused import check_fused
 from ilo_fast.neighbors import Neighbors, knn
 from ilo_fast.ops import dispatch
 from ilo_fast.ops.request import METRICS
@@ -40,6 +41,7 @@ def score(
     device: str = "auto",
     dtype: str = "auto",
     backend: str = "auto",
+    fused: str = "auto",
     reference: bool = False,
     seed: int = 0,
     truncate: bool = False,
@@ -71,6 +73,7 @@ def score(
         device: where to compute; ``"auto"`` takes a GPU where there is one.
         dtype: of the forward pass; ``"auto"`` is the checkpoint's.
         backend: of the neighbour search; one that cannot serve raises.
+        fused: fused kernels in the forward pass (the extra ``liger``); see `ilo_fast.extract`.
         reference: reproduce the paper's public code: float32 similarities, and "self" dropped as
             the first of k + 1 rather than by index.
         seed: of what is random, and recorded: the draws of ``metrics``; no score depends on
@@ -99,6 +102,7 @@ def score(
             used; the message names which, what was expected and what came.
     """
     _check_options(k, threshold, metric, backend, reference)
+    check_fused(fused)
     parse_layers(layers)
     if not isinstance(states, str | Path | ActivationStore | None):
         raise TypeError(
@@ -132,6 +136,7 @@ def score(
             batch_tokens=batch_tokens,
             folder=states,
             truncate=truncate,
+            fused=fused,
             progress=TimedProgress(listener if progress is None else progress, clock),
         )
     listener.stage(f"Neighbours in {len(chosen)} layers of {text.n_points:,} points")
@@ -165,6 +170,7 @@ def score(
         "device": str(device),
         "dtype": dtype_name(dtype),
         "backend": backend,
+        "fused": fused,
         "reference": reference,
         "truncate": truncate,
         "trust_remote_code": trust_remote_code,

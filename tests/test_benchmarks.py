@@ -7,9 +7,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from benchmarks import gpu_extraction
 from benchmarks.__main__ import main
 from benchmarks.cpu import exact_rows, right_rows
 from benchmarks.data import synthetic_states
+from benchmarks.gpu_command import end_to_end, first_batch
+from benchmarks.gpu_extraction import TINY, measure
 from benchmarks.registry import Contender, Workload, compare
 from benchmarks.report import write_json
 
@@ -98,3 +101,65 @@ def test_states_that_do_not_divide_are_refused(tmp_path):
     )
     assert done.exit_code == 2
     assert "multiple of 2" in done.output
+
+
+def test_extraction_in_the_gpu_commands_dry_run(tmp_path):
+    given = ["gpu", "--dry-run", "--no-kernels", "--out", str(tmp_path / "gpu.json")]
+    done = CliRunner().invoke(main, given, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    record = json.loads((tmp_path / "gpu-dry-run.json").read_text())
+    assert record["failures"] == []
+    [found] = record["extraction"]
+    assert found["sentences"] == 62
+    assert found["not run"] == {}
+    ways = found["contenders"]
+    assert list(ways) == [
+        "ilo_fast",
+        "ilo_fast, fused off",
+        "padded loop",
+        "padded, sorted",
+        "one at a time",
+        "public loop, with head",
+    ]
+    for way in ways.values():
+        seconds = np.median(way["seconds"])
+        assert way["sentences_per_s"] == pytest.approx(way["sentences"] / seconds)
+        assert way["share_of_gemm"] == pytest.approx(way["tflops"] / found["gemm_tflops"])
+        assert way["median_error"] < 0.05
+    ours = ways["ilo_fast"]
+    flop = found["tokens"] * 2 * 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 96)  # by hand
+    assert ours["tflops"] == pytest.approx(flop / np.median(ours["seconds"]) / 1e12)
+    assert ours["fused"] == "off: the model runs on cpu, fused kernels need CUDA"
+    assert ours["first_batch_s"] > 0
+    assert found["meets_sentences_per_s"] is False
+
+
+def test_wrong_means_fail_the_gpu_command(monkeypatch):
+    padded = gpu_extraction._padded
+
+    def shifted(*given, **named):
+        return padded(*given, **named).roll(1, dims=1)
+
+    monkeypatch.setattr(gpu_extraction, "_padded", shifted)
+    failures = []
+    measure(TINY, torch.device("cpu"), failures, peer_sentences=16, rounds=1, gemm=16)
+    assert [text.partition(": means")[0] for text in failures] == [
+        "extraction tiny, padded loop",
+        "extraction tiny, padded, sorted",
+    ]
+
+
+def test_the_whole_command_is_timed_from_its_record(tiny_model, corpus_folder):
+    given = (str(tiny_model), str(corpus_folder))
+    found = end_to_end(*given, ["--device", "cpu", "--no-plots"], rounds=1)
+    assert (found["languages"], found["sentences"], found["dtype"]) == (4, 48, "float32")
+    [run] = found["runs"]
+    steps = {"tokenise", "forward", "neighbours", "scores", "files"}
+    assert run["timeline"].keys() == {"corpus", "load", *steps}
+    assert run["after_loading_s"] == pytest.approx(sum(run["timeline"][step] for step in steps))
+    assert run["after_loading_s"] < run["process_s"]
+    assert found["meets_target"] is (run["after_loading_s"] <= 12)
+    first = first_batch(*given, "cpu", "float32", rounds=1)
+    assert first["meets_target"] is (first["seconds"][0] <= 10)
+    with pytest.raises(RuntimeError, match="exit status"):
+        first_batch(*given, "cpu", "float31", rounds=1)

@@ -32,6 +32,7 @@ ALLOWED = {
     "jinja2": {"scans"},
     "ray": {"scans"},
     "gguf": {"models"},
+    "liger_kernel": {"models"},
 }
 
 # A part may import those of lower rank only; the parts of one rank are siblings.

@@ -6,6 +6,7 @@ packed row, where the same sentence must come out the same to rounding. What fai
 its reason, and the next exact way is taken.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from ilo_fast.activations.taps import hooked
 from ilo_fast.errors import ModelError
 from ilo_fast.models.structure import Backbone, position_offset
 
-__all__ = ["Capability", "forward", "probe"]
+__all__ = ["Capability", "forward", "probe", "states_apart", "trial_states"]
 
 _PROBE_LENGTHS = (5, 11, 7)
 # Share of a dimension's size by which a packed state may differ from the sentence alone: rounding
@@ -111,6 +112,25 @@ def probe(backbone: Backbone, device: torch.device) -> Capability:
     return Capability("packed" if reason is None else "equal lengths", "hooks", reason)
 
 
+def trial_states(backbone: Backbone, device: torch.device) -> tuple[Tensor, ...]:
+    """Hidden states of one short arbitrary sentence as the model gives them; copies."""
+    first, middle, _ = _PROBE_LENGTHS
+    ids = _probe_ids(backbone, device)[:, first : first + middle]
+    return tuple(states.clone() for states in _hidden_states(backbone, ids))
+
+
+def states_apart(ours: Sequence[Tensor], truth: Sequence[Tensor]) -> str | None:
+    """None where hidden states agree to rounding, else which does not and by how much.
+
+    NaN is no verdict: extraction itself names it.
+    """
+    for entry, (one, other) in enumerate(zip(ours, truth, strict=True)):
+        share = _relative_error(one[0], other[0])
+        if share > _TOLERANCE.get(other.dtype, 0.1):
+            return f"hidden state {entry} by {share:.0%}"
+    return None
+
+
 def _hidden_states(backbone: Backbone, ids: Tensor) -> tuple[Tensor, ...]:
     output = forward(backbone, ids, None, output_hidden_states=True)
     states = getattr(output, "hidden_states", None)
@@ -148,13 +168,9 @@ def _why_not_packed(
     except (AttributeError, TypeError, RuntimeError, ValueError, KeyError, IndexError) as error:
         # a model that handles its masks itself trips over ours; its own way still works
         return f"a packed row fails: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
-    for entry in entries:
-        packed, alone = seen[entry][0, first : first + middle], truth[entry][0]
-        error_share = _relative_error(packed, alone)
-        # NaN in the probe is no verdict on packing: extraction itself names it
-        if error_share > _TOLERANCE.get(alone.dtype, 0.1):
-            return f"a packed row changes hidden state {entry} by {error_share:.0%}"
-    return None
+    middles = [seen[entry][:, first : first + middle] for entry in entries]
+    apart = states_apart(middles, truth)
+    return None if apart is None else f"a packed row changes {apart}"
 
 
 def _relative_error(ours: Tensor, truth: Tensor) -> float:

@@ -1,6 +1,8 @@
 """`extract`: a model, its tokenizer and a corpus to one vector a layer and sentence."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,8 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from ilo_fast.activations.capability import Capability, probe
+from ilo_fast.activations.capability import probe
 from ilo_fast.activations.disk import DiskSink
+from ilo_fast.activations.fusing import fusing
 from ilo_fast.activations.job import ExtractProgress, Job
 from ilo_fast.activations.pooling import Pool, PoolSpec, check_pool
 from ilo_fast.activations.runner import running
@@ -20,6 +23,7 @@ from ilo_fast.activations.tokens import tokenizer_sha256
 from ilo_fast.errors import InputError
 from ilo_fast.layers import LayerSpec, resolve_layers
 from ilo_fast.models.fingerprint import weights_sha256
+from ilo_fast.models.fused import check_fused
 from ilo_fast.models.structure import Backbone, find_backbone, parameter_dtype, token_limit
 
 if TYPE_CHECKING:
@@ -39,6 +43,7 @@ def extract(
     store: str = "auto",
     folder: str | Path | None = None,
     truncate: bool = False,
+    fused: str = "auto",
     progress: ExtractProgress | None = None,
 ) -> ActivationStore:
     """Run every sentence through a model, without padding, and pool its hidden states.
@@ -65,10 +70,13 @@ def extract(
             ``"disk"``, or ``"auto"``, by what fits.
         folder: for ``"disk"`` (and ``"auto"``, which then uses it): the states' folder. A run
             stopped half-way goes on there; a finished one is read back, and its record says how the
-            states were made. Its key covers weights,
-            tokenizer, corpus, dtype, pooling, layers and truncation, so other states are never
-            reused.
+            states were made. Its key covers weights, tokenizer, corpus, dtype, pooling, layers,
+            truncation and fused kernels, so other states are never reused.
         truncate: cut sentences longer than the model takes; otherwise they are errors.
+        fused: kernels that do several of the model's steps at once (the extra ``liger``: norms,
+            rotary embedding, gated activations) while it runs here: ``"auto"`` where they serve a
+            16-bit model on CUDA, whose results they change within its own rounding, ``"off"``, or
+            ``"liger"``, which raises where it cannot serve.
         progress: told ``start(total_tokens)``, ``advance(tokens, sentences)`` and ``finish()``.
 
     Returns:
@@ -91,6 +99,7 @@ def extract(
     torch.Size([19, 480, 640])
     """
     began = time.perf_counter()
+    check_fused(fused)
     backbone, chosen_pool = find_backbone(model), check_pool(pool)
     entries = resolve_layers(layers, backbone.n_entries)
     device = _input_device(backbone.module)
@@ -99,16 +108,20 @@ def extract(
     shape = (len(entries), corpus.n_points, backbone.dim)
     place = choose_place(store, 4 * int(np.prod(shape, dtype=np.int64)), device, folder)
     sink: Sink
-    if place == "disk":
-        assert folder is not None
-        key = _key(backbone, tokenizer, corpus, chosen_pool, truncate)
-        sink = DiskSink(folder, key, entries, corpus.n_points, backbone.dim, budget)
-        budget = sink.budget
-    else:
-        where = device if place == "cuda" else torch.device("cpu")
-        sink = TensorSink(shape, where, pin=place == "memory" and device.type == "cuda")
-    with torch.inference_mode():
-        way = _probe(backbone, device)
+    with (
+        torch.inference_mode(),
+        _evaluating(backbone.module),
+        fusing(backbone, device, fused) as kernels,
+    ):
+        if place == "disk":
+            assert folder is not None
+            key = _key(backbone, tokenizer, corpus, chosen_pool, truncate, kernels.kernels)
+            sink = DiskSink(folder, key, entries, corpus.n_points, backbone.dim, budget)
+            budget = sink.budget
+        else:
+            where = device if place == "cuda" else torch.device("cpu")
+            sink = TensorSink(shape, where, pin=place == "memory" and device.type == "cuda")
+        way = probe(backbone, device)
         with running(backbone, way, entries, chosen_pool, device) as runner:
             job = Job(runner, sink, corpus, entries, way, device, budget, place)
             job.run(tokenizer, token_limit(backbone.module, tokenizer), truncate, progress)
@@ -119,6 +132,7 @@ def extract(
     record: dict[str, Any] = {
         **asdict(way),
         "attention": attention,
+        "fused": kernels.description,
         "batch_tokens": job.budget,
         "store": place,
         "pool": chosen_pool.name,
@@ -147,13 +161,14 @@ def extract(
     )
 
 
-def _probe(backbone: Backbone, device: torch.device) -> Capability:
-    trained = backbone.module.training
-    backbone.module.eval()
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    trained = module.training
+    module.eval()
     try:
-        return probe(backbone, device)
+        yield
     finally:
-        backbone.module.train(trained)
+        module.train(trained)
 
 
 def _input_device(module: Any) -> torch.device:
@@ -187,14 +202,21 @@ def _auto_budget(backbone: Backbone, device: torch.device) -> int:
 
 
 def _key(
-    backbone: Backbone, tokenizer: Any, corpus: "Corpus", pool: Pool, truncate: bool
+    backbone: Backbone,
+    tokenizer: Any,
+    corpus: "Corpus",
+    pool: Pool,
+    truncate: bool,
+    kernels: str | None,
 ) -> dict[str, Any]:
     """What decides the states of a folder, bit for bit but for the machine."""
     if pool.function is not None:
         raise InputError(
             "pool: a folder keeps only mean, last and weighted (a function's content has no key)"
         )
+    fused = {} if kernels is None else {"fused": kernels}
     return {
+        **fused,
         "model": weights_sha256(backbone.module),
         "tokenizer": tokenizer_sha256(tokenizer),
         "corpus": corpus.sha256,

@@ -76,12 +76,9 @@ class Runner:
 def running(
     backbone: Backbone, way: Capability, entries: tuple[int, ...], pool: Pool, device: torch.device
 ) -> Iterator[Runner]:
-    """Hooks and attention set for extraction; the model is as it was when the block ends."""
+    """Hooks and attention set for extraction; they are as they were when the block ends."""
     module = backbone.module
-    trained = module.training
     with ExitStack() as stack:
-        stack.callback(module.train, trained)
-        module.eval()
         enter_row = stack.enter_context(packed_rows(module)) if way.batches == "packed" else None
         runner = Runner(backbone, way, entries, pool, device, enter_row)
         if way.taps == "hooks":

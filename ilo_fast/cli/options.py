@@ -126,6 +126,14 @@ def run_options(command: _Command) -> _Command:
             "error.",
         ),
         click.option(
+            "--fused",
+            type=click.Choice(["auto", "off", "liger"]),
+            default="auto",
+            show_default=True,
+            help="Fused kernels in the forward pass: auto where the extra `liger` serves a 16-bit "
+            "model on CUDA; liger is an error where it cannot serve.",
+        ),
+        click.option(
             "--reference",
             is_flag=True,
             help="Reproduce the paper's public code, rounding and quirks included.",

