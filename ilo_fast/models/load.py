@@ -64,12 +64,15 @@ def _checked_device(device: str | torch.device) -> torch.device | Literal["balan
         return "balanced"
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    expected = "device: expected 'auto', 'balanced', 'cpu', 'cuda', 'cuda:<n>' or 'mps'"
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        raise ModelError(
-            f"device: expected 'auto', 'balanced', 'cpu', 'cuda' or 'cuda:<n>', got {device!r}"
-        ) from error
+        raise ModelError(f"{expected}, got {device!r}") from error
+    if chosen.type not in ("cpu", "cuda", "mps"):
+        raise ModelError(f"{expected}, got {str(device)!r}")
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise ModelError(f"device: {device} asked for, this machine has no Apple GPU")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise ModelError(f"device: {device} asked for, this machine has {count} CUDA devices")

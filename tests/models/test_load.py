@@ -121,6 +121,7 @@ def test_the_blocks_are_the_layers_not_the_experts():
         ({"model": "{fake}"}, "is not a readable GGUF file"),
         ({"model": "{good}", "dtype": "int8"}, "dtype: expected 'auto' or one of"),
         ({"model": "{good}", "device": "tpu9"}, "device: expected"),
+        ({"model": "{good}", "device": "meta"}, "device: expected .* got 'meta'"),
         ({"model": "{good}", "revision": "main"}, "revision: only a hub id"),
         ({"model": "{broken}"}, "cannot load"),
         ({"model": "{remote}"}, "trust_remote_code"),
@@ -160,6 +161,14 @@ def test_cuda_where_there_is_none(tmp_path):
     save(tmp_path, transformers.LlamaModel, llama())
     with pytest.raises(ModelError, match="device: cuda asked for, this machine has 0"):
         load_model(tmp_path, device="cuda")
+
+
+def test_an_apple_gpu_where_there_is_none(tmp_path):
+    if torch.backends.mps.is_available():
+        pytest.skip("this machine has an Apple GPU")
+    save(tmp_path, transformers.LlamaModel, llama())
+    with pytest.raises(ModelError, match="device: mps asked for, this machine has no Apple GPU"):
+        load_model(tmp_path, device="mps")
 
 
 def write_gguf(path):
