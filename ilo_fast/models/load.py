@@ -174,7 +174,7 @@ def _pretrained(where: str, options: dict[str, Any], load: dict[str, Any]) -> tu
         if "trust_remote_code" in str(error):
             raise ModelError(
                 f"model: {where} needs code from its own repository to run; "
-                "trust_remote_code=True allows it"
+                "trust_remote_code=True or --trust-remote-code allows it"
             ) from error
         # one line for the user; the cause is chained for --debug
         lines = [line for line in str(error).splitlines() if line.strip()]

@@ -128,7 +128,7 @@ def test_the_blocks_are_the_layers_not_the_experts():
         ({"model": "{pickled}"}, "cannot load .*: UnpicklingError"),
         ({"model": "{wide}"}, r"embed_tokens.weight is \[40, 16\], LlamaModel wants \[40, 24\]"),
         ({"model": "{deep}"}, "lacks 9 weights of LlamaModel: layers.2"),
-        ({"model": "{remote}"}, "trust_remote_code"),
+        ({"model": "{remote}"}, "--trust-remote-code allows it"),
     ],
 )
 def test_refuses(tmp_path, options, named):
