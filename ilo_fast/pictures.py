@@ -60,6 +60,11 @@ def picture(
         return plots.layers(result, metrics=result.companions.get("layer_metrics"))
     if kind == "languages":
         return plots.languages(source.to_result(), score=score)
+    if kind == "map" and source.states is None:
+        raise InputError(
+            f"kind 'map' needs hidden states, which {source.name} does not hold: give the folder "
+            "that `ilo_fast.extract` kept them in"
+        )
     if source.lists is None:
         raise InputError(
             f"kind {kind!r} needs neighbour lists, which {source.name} does not hold: score with "
@@ -83,11 +88,8 @@ def picture(
 def _map(source: Source, at: int, title: str, method: str, seed: int) -> "Axes":
     from ilo_fast import plots
 
-    if source.states is None or source.lists is None:
-        raise InputError(
-            f"kind 'map' needs hidden states, which {source.name} does not hold: give the folder "
-            "that `ilo_fast.extract` kept them in"
-        )
+    assert source.states is not None
+    assert source.lists is not None
     states, metric = source.states.states[at], source.settings["metric"]
     axis_names = ("", "")
     if method == "umap":

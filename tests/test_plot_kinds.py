@@ -267,6 +267,8 @@ def test_pictures_that_cannot_be_drawn():
         picture(table, "map", method="tsne")
     with pytest.raises(InputError, match="kind 'overlap' needs neighbour lists, which mine"):
         picture(table, "overlap")
+    with pytest.raises(InputError, match="kind 'map' needs hidden states, which mine"):
+        picture(table, "map")  # neighbour lists would not help
     source = from_store(make_store(), "mine")
     with pytest.raises(InputError, match=r"layer must be one of \[0, 1, 2\], got 7"):
         picture(source, "map", layer=7)

@@ -51,7 +51,7 @@ device = click.option(
     "--device",
     default="auto",
     show_default=True,
-    help="Where to compute: auto, cpu, cuda, cuda:1, mps.",
+    help="Where to compute: auto, cpu, cuda, cuda:1, or balanced, over all CUDA cards.",
 )
 
 

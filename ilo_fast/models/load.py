@@ -1,5 +1,7 @@
 """Load a model and its tokenizer from a hub id, a local folder or a GGUF file, safely."""
 
+import os
+import pickle
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +24,15 @@ _DTYPES = {
     "float16": torch.float16,
     "float64": torch.float64,
 }
+_CANNOT_LOAD = (
+    OSError,
+    ValueError,
+    ImportError,
+    KeyError,
+    RuntimeError,
+    pickle.UnpicklingError,  # like EOFError, damaged weights in an older format of torch
+    EOFError,
+)
 Source = Literal["hub", "folder", "gguf", "memory"]
 
 
@@ -64,12 +75,15 @@ def _checked_device(device: str | torch.device) -> torch.device | Literal["balan
         return "balanced"
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    expected = "device: expected 'auto', 'balanced', 'cpu', 'cuda', 'cuda:<n>' or 'mps'"
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        raise ModelError(
-            f"device: expected 'auto', 'balanced', 'cpu', 'cuda' or 'cuda:<n>', got {device!r}"
-        ) from error
+        raise ModelError(f"{expected}, got {device!r}") from error
+    if chosen.type not in ("cpu", "cuda", "mps"):
+        raise ModelError(f"{expected}, got {str(device)!r}")
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise ModelError(f"device: {device} asked for, this machine has no Apple GPU")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise ModelError(f"device: {device} asked for, this machine has {count} CUDA devices")
@@ -144,7 +158,11 @@ def _pretrained(where: str, options: dict[str, Any], load: dict[str, Any]) -> tu
             AutoConfig.from_pretrained(where, **options)
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
         model, report = AutoModel.from_pretrained(
-            where, output_loading_info=True, **options, **load
+            where,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported instead, and refused by name below
+            **options,
+            **load,
         )
     except SafetensorError as error:
         named = ", ".join(_damaged_files(where)) or "a weights file"
@@ -152,11 +170,11 @@ def _pretrained(where: str, options: dict[str, Any], load: dict[str, Any]) -> tu
             f"model: cannot load {where}: {named} is damaged or cut short ({error}); "
             "fetch or save it again"
         ) from error
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+    except _CANNOT_LOAD as error:
         if "trust_remote_code" in str(error):
             raise ModelError(
                 f"model: {where} needs code from its own repository to run; "
-                "trust_remote_code=True allows it"
+                "trust_remote_code=True or --trust-remote-code allows it"
             ) from error
         # one line for the user; the cause is chained for --debug
         lines = [line for line in str(error).splitlines() if line.strip()]
@@ -166,10 +184,16 @@ def _pretrained(where: str, options: dict[str, Any], load: dict[str, Any]) -> tu
     # What the checkpoint lacks is filled with random numbers. Only the pooler, which comes after
     # the hidden states, may be so.
     lacking = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
-    if lacking or report["mismatched_keys"]:
+    if lacking:
         raise ModelError(
-            f"model: the checkpoint {where} lacks or misshapes weights of {type(model).__name__}: "
-            f"{', '.join(lacking[:3]) or report['mismatched_keys']} ({len(lacking)} missing)"
+            f"model: the checkpoint {where} lacks {len(lacking)} weights of "
+            f"{type(model).__name__}: {', '.join(lacking[:3])}"
+        )
+    if report["mismatched_keys"]:
+        key, found, wanted = min(report["mismatched_keys"])
+        raise ModelError(
+            f"model: the checkpoint {where} does not fit its configuration: {key} is "
+            f"{list(found)}, {type(model).__name__} wants {list(wanted)}"
         )
     return model, tokenizer
 
@@ -196,7 +220,13 @@ def load_model(
 
     Raises:
         ModelError: when there is no such model, it cannot be loaded, or it gives no hidden states.
+        TypeError: when ``model`` is no text or path; `wrap_model` takes one in memory.
     """
+    if not isinstance(model, str | os.PathLike):
+        raise TypeError(
+            "model: expected a hub id, a folder or a .gguf file, got "
+            f"{type(model).__name__} (ilo_fast.models.wrap_model takes a model in memory)"
+        )
     wanted, place = _checked_dtype(dtype), _checked_device(device)
     name = str(model)
     source, path = _locate(name, revision)

@@ -1,6 +1,7 @@
 """load_model: folders of many families, GGUF files read fast and alike, and clear refusals."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -121,19 +122,31 @@ def test_the_blocks_are_the_layers_not_the_experts():
         ({"model": "{fake}"}, "is not a readable GGUF file"),
         ({"model": "{good}", "dtype": "int8"}, "dtype: expected 'auto' or one of"),
         ({"model": "{good}", "device": "tpu9"}, "device: expected"),
+        ({"model": "{good}", "device": "meta"}, "device: expected .* got 'meta'"),
         ({"model": "{good}", "revision": "main"}, "revision: only a hub id"),
         ({"model": "{broken}"}, "cannot load"),
-        ({"model": "{remote}"}, "trust_remote_code"),
+        ({"model": "{pickled}"}, "cannot load .*: UnpicklingError"),
+        ({"model": "{wide}"}, r"embed_tokens.weight is \[40, 16\], LlamaModel wants \[40, 24\]"),
+        ({"model": "{deep}"}, "lacks 9 weights of LlamaModel: layers.2"),
+        ({"model": "{remote}"}, "--trust-remote-code allows it"),
     ],
 )
 def test_refuses(tmp_path, options, named):
     places = {name: tmp_path / name for name in ("empty", "good", "broken", "remote")}
+    altered = {name: tmp_path / name for name in ("pickled", "wide", "deep")}
     for place in places.values():
         place.mkdir()
     places |= {"file": tmp_path / "a.txt", "fake": tmp_path / "a.gguf"}
     places["file"].write_text("text")
     places["fake"].write_bytes(b"no such thing" * 10)
     save(places["good"], transformers.LlamaModel, llama())
+    for name, more in (("wide", {"hidden_size": 24}), ("deep", {"num_hidden_layers": 3})):
+        shutil.copytree(places["good"], altered[name])
+        llama(**more).save_pretrained(altered[name])
+    shutil.copytree(places["good"], altered["pickled"])
+    (altered["pickled"] / "model.safetensors").unlink()
+    (altered["pickled"] / "pytorch_model.bin").write_bytes(b"no such thing")
+    places |= altered
     (places["broken"] / "config.json").write_text('{"model_type": "llama"}')
     remote = {"model_type": "own", "auto_map": {"AutoConfig": "own.C", "AutoModel": "own.M"}}
     (places["remote"] / "config.json").write_text(json.dumps(remote))
@@ -160,6 +173,19 @@ def test_cuda_where_there_is_none(tmp_path):
     save(tmp_path, transformers.LlamaModel, llama())
     with pytest.raises(ModelError, match="device: cuda asked for, this machine has 0"):
         load_model(tmp_path, device="cuda")
+
+
+def test_a_model_in_memory_is_no_name():
+    with pytest.raises(TypeError, match=r"got LlamaModel .*wrap_model"):
+        load_model(transformers.LlamaModel(llama()))
+
+
+def test_an_apple_gpu_where_there_is_none(tmp_path):
+    if torch.backends.mps.is_available():
+        pytest.skip("this machine has an Apple GPU")
+    save(tmp_path, transformers.LlamaModel, llama())
+    with pytest.raises(ModelError, match="device: mps asked for, this machine has no Apple GPU"):
+        load_model(tmp_path, device="mps")
 
 
 def write_gguf(path):
