@@ -14,7 +14,7 @@ import torch
 
 from ilo_fast.ops.centred import MASKED, Centred, lifted_terms
 from ilo_fast.ops.points import Points, block_rows
-from ilo_fast.ops.workers import for_spans, mapped
+from ilo_fast.ops.workers import for_spans, mapped, worker_count
 
 __all__ = ["Side", "base_side", "open_pairs", "query_side"]
 
@@ -137,5 +137,5 @@ def _strip_rows(rows: torch.Tensor, base: torch.Tensor) -> int:
     fitting = max(fewest, budget // (base.element_size() * base.shape[0]))
     strip = min(fitting, _MOST_ROWS.get(kind, _MOST_ROWS["cuda"]))
     if kind == "cpu":
-        strip = min(strip, max(fewest, -(-rows.shape[0] // torch.get_num_threads())))
+        strip = min(strip, max(fewest, -(-rows.shape[0] // worker_count())))
     return strip
