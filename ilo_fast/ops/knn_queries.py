@@ -19,7 +19,7 @@ from ilo_fast.ops.query_filter import Side, base_side, open_pairs, query_side
 from ilo_fast.ops.request import EngineResult, NeighborStats
 from ilo_fast.ops.workers import mapped, worker_threads
 
-__all__ = ["Base", "prepare_base", "search_base"]
+__all__ = ["Base", "prepare_base", "search_base", "shared_forms"]
 
 _SMALL = 1 << 22  # multiplications below which the float32 filter saves nothing
 _FAR = 2.0**40  # a query further than this in the base's units could leave float32's range
@@ -59,13 +59,9 @@ def search_base(base: Base, queries: torch.Tensor, row_max: torch.Tensor, k: int
         if base.points.metric != "cosine":
             base, row_max = _same_unit(base, row_max)
         asked = prepare_points(queries, row_max, base.points.metric)
-        form = centre(asked, base.form)
-        farthest = form.norm.amax()
-        if float(farthest) > _FAR:
-            smaller = base.form.scale * 2.0 ** -int(torch.frexp(farthest).exponent)
-            frame = centre(base.points, replace(base.form, scale=smaller))
+        frame, form = shared_forms(base.points, base.form, asked)
+        if frame is not base.form:
             base = _framed(base.x, base.row_max, base.points, frame)
-            form = centre(asked, frame)
         search = _Search(base, asked, form, k)
         search.run()
         lists = search.lists
@@ -84,6 +80,17 @@ def search_base(base: Base, queries: torch.Tensor, row_max: torch.Tensor, k: int
             duplicates=(base.points.n - base.points.u,),
         ),
     )
+
+
+def shared_forms(points: Points, form: Centred, asked: Points) -> tuple[Centred, Centred]:
+    """The base's form, with a smaller scale where a query is far away, and the queries' in it."""
+    asked_form = centre(asked, form)
+    farthest = asked_form.norm.amax()
+    if float(farthest) > _FAR:
+        smaller = form.scale * 2.0 ** -int(torch.frexp(farthest).exponent)
+        form = centre(points, replace(form, scale=smaller))
+        asked_form = centre(asked, form)
+    return form, asked_form
 
 
 def _framed(x: torch.Tensor, row_max: torch.Tensor, points: Points, form: Centred) -> Base:
