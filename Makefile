@@ -44,9 +44,12 @@ $(VENV)-dadapy/stamp: pyproject.toml constraints/dadapy.txt
 	$(VENV)-dadapy/bin/python -m pip install --quiet -c constraints/dadapy.txt -e '.[dadapy]' pytest
 	@touch $@
 
+FOREIGN := tests/adapters tests/overlap/test_peers.py tests/alignment/test_peers.py tests/finetune/test_foreign.py tests/test_plot_kinds.py
+DADAPY_PAGE := 'tests/adapters/test_docs.py::test_page[dadapy]'
+
 test-adapters: $(VENV)-adapters/stamp $(VENV)-dadapy/stamp  ## the adapters beside the tools they plug into
-	$(VENV)-adapters/bin/python -m pytest -m adapters tests/adapters $(ARGS)
-	$(VENV)-dadapy/bin/python -m pytest -m adapters tests/adapters/test_dadapy.py tests/adapters/test_docs.py $(ARGS)
+	$(VENV)-adapters/bin/python -m pytest -m adapters $(FOREIGN) --ignore=tests/adapters/test_dadapy.py --deselect=$(DADAPY_PAGE) $(ARGS)
+	$(VENV)-dadapy/bin/python -m pytest -m adapters tests/adapters/test_dadapy.py $(DADAPY_PAGE) $(ARGS)
 
 lint: $(VENV)/test.stamp  ## ruff and mypy
 	$(BIN)/ruff check .

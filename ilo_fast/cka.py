@@ -14,7 +14,7 @@ from torch import Tensor
 from ilo_fast.errors import InputError
 from ilo_fast.lists import paired_lists, state_layers, unit_rows
 
-__all__ = ["cka", "cknna", "unbiased_hsic_sums"]
+__all__ = ["cka", "cknna", "kernel_at", "masked_hsic", "sparse_kernel", "unbiased_hsic_sums"]
 
 # Rows turned to float64 at once.
 _ROWS = 4096
@@ -115,15 +115,15 @@ def cknna(x: Any, y: Any, a: Any, b: Any, *, normalize: bool = True) -> np.ndarr
         left = unit_rows(one[layer]) if normalize else one[layer].double()
         right = unit_rows(two[layer]) if normalize else two[layer].double()
         shared = (near[:, :, None] == near_too[:, None, :]).any(dim=2)
-        kernel, other = _at(left, near), _at(right, near)
-        cross = _masked_hsic(_sparse(kernel, near, shared), _sparse(other, near, shared))
-        own = _sparse(kernel, near, torch.ones_like(shared))
-        own_too = _at(right, near_too)
-        own_too_sparse = _sparse(own_too, near_too, torch.ones_like(shared))
+        kernel, other = kernel_at(left, near), kernel_at(right, near)
+        cross = masked_hsic(sparse_kernel(kernel, near, shared), sparse_kernel(other, near, shared))
+        own = sparse_kernel(kernel, near, torch.ones_like(shared))
+        own_too = kernel_at(right, near_too)
+        own_too_sparse = sparse_kernel(own_too, near_too, torch.ones_like(shared))
         result[layer] = _normalise(
             np.array(cross),
-            np.array(_masked_hsic(own, own)),
-            np.array(_masked_hsic(own_too_sparse, own_too_sparse)),
+            np.array(masked_hsic(own, own)),
+            np.array(masked_hsic(own_too_sparse, own_too_sparse)),
         )
     return result
 
@@ -206,7 +206,7 @@ def _row_sums(layer: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(sizes), torch.cat(sums)
 
 
-def _at(rows: Tensor, columns: Tensor) -> Tensor:
+def kernel_at(rows: Tensor, columns: Tensor) -> Tensor:
     """Inner products of each row with its listed rows, float64 ``[n, k]``, a block at a time."""
     step = max(1, _GATHERED // (columns.shape[1] * rows.shape[1]))
     parts = [
@@ -216,14 +216,14 @@ def _at(rows: Tensor, columns: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _sparse(values: Tensor, columns: Tensor, mask: Tensor) -> csr_matrix:
+def sparse_kernel(values: Tensor, columns: Tensor, mask: Tensor) -> csr_matrix:
     """The masked kernel ``[n, n]`` from values at the listed columns."""
     n = len(values)
     ends = np.concatenate([[0], mask.sum(dim=1).cumsum(0).cpu().numpy()])
     return csr_matrix((values[mask].cpu().numpy(), columns[mask].cpu().numpy(), ends), shape=(n, n))
 
 
-def _masked_hsic(k: csr_matrix, other: csr_matrix) -> float:
+def masked_hsic(k: csr_matrix, other: csr_matrix) -> float:
     """Unbiased HSIC of two sparse kernels without a diagonal, not symmetric."""
     columns = np.asarray(k.sum(axis=0)).ravel()
     rows = np.asarray(other.sum(axis=1)).ravel()

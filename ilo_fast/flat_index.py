@@ -4,8 +4,9 @@ from typing import Any
 
 import torch
 
+from ilo_fast.arrays import row_max, to_torch, whole_number
 from ilo_fast.errors import InputError
-from ilo_fast.neighbors import Neighbors, _row_max, _to_torch, _whole_number
+from ilo_fast.neighbors import Neighbors
 from ilo_fast.ops.knn_queries import Base, prepare_base, search_base
 from ilo_fast.ops.request import METRICS, EngineResult, NeighborStats
 
@@ -32,11 +33,9 @@ class FlatIndex:
     """
 
     def __init__(self, d: int, metric: str = "inner_product") -> None:
-        if isinstance(d, bool) or not isinstance(d, int):
-            raise TypeError(f"d must be an integer; got {d!r}")
-        if d < 1:
+        self.d = whole_number(d, "d")
+        if self.d < 1:
             raise InputError(f"d must be at least 1; got {d}")
-        self.d = d
         if metric not in METRICS:
             raise InputError(f"metric must be one of {', '.join(METRICS)}; got {metric!r}")
         self.metric = metric
@@ -48,6 +47,7 @@ class FlatIndex:
     def reset(self) -> None:
         """Remove all points."""
         self._added: list[torch.Tensor] = []
+        self._largest: list[torch.Tensor] = []  # of each row, its largest magnitude
         self._base: Base | None = None
 
     @property
@@ -66,12 +66,13 @@ class FlatIndex:
             HiddenStateError: NaN or infinity, naming the row.
         """
         tensor, _ = _points(x, "x", self.d)
-        _row_max(tensor[None], single=True)
+        largest = row_max(tensor[None], single=True)[0]
         if self._added and tensor.device != self._added[0].device:
             raise InputError(
                 f"x must be on {self._added[0].device} like the points before; got {tensor.device}"
             )
         self._added.append(tensor.clone())
+        self._largest.append(largest)
         self._base = None
 
     def search(self, queries: Any, k: int) -> tuple[Any, Any]:
@@ -87,7 +88,7 @@ class FlatIndex:
             squared L2 distances, smallest first; filled up with float32's smallest or largest
             number.
         """
-        count = _whole_number(k)
+        count = whole_number(k)
         if count < 1:
             raise InputError(f"k must be at least 1; got {count}")
         found, in_kind = self._search(queries, min(count, self.ntotal))
@@ -111,7 +112,7 @@ class FlatIndex:
         Returns:
             `ilo_fast.Neighbors` with indices and distances ``[m, k]``, certified ``[m]``.
         """
-        count = _whole_number(k)
+        count = whole_number(k)
         if not 1 <= count <= self.ntotal:
             raise InputError(f"k must be between 1 and ntotal = {self.ntotal}; got {count}")
         found, in_kind = self._search(queries, count)
@@ -137,16 +138,15 @@ class FlatIndex:
             certified = torch.ones(1, m, dtype=torch.bool, device=asked.device)
             nothing = NeighborStats(("float64",), (0.0,), (0.0,), (0,))
             return EngineResult(indices, indices.float(), certified, nothing), in_kind
-        row_max = _row_max(asked[None], single=True)[0]
+        largest = row_max(asked[None], single=True, name="queries")[0]
         if self._base is None:
-            self._added = [_joined(self._added)]
-            points = self._added[0]
-            self._base = prepare_base(points, _row_max(points[None], single=True)[0], self.metric)
-        return search_base(self._base, asked, row_max, k), in_kind
+            self._added, self._largest = [_joined(self._added)], [torch.cat(self._largest)]
+            self._base = prepare_base(self._added[0], self._largest[0], self.metric)
+        return search_base(self._base, asked, largest, k), in_kind
 
 
 def _points(x: Any, name: str, d: int) -> tuple[torch.Tensor, Any]:
-    tensor, in_kind = _to_torch(x)
+    tensor, in_kind = to_torch(x, name)
     if tensor.ndim != 2 or tensor.shape[1] != d:
         raise InputError(f"{name} must be [n, {d}]; got shape {list(tensor.shape)}")
     return tensor.detach(), in_kind

@@ -1,24 +1,16 @@
 """Exact nearest neighbours: the public edge of the engine."""
 
-import operator
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import numpy as np
-import torch
-from torch.utils.dlpack import from_dlpack
 
-from ilo_fast.errors import HiddenStateError, InputError
+from ilo_fast.arrays import row_max, to_torch, whole_number
+from ilo_fast.errors import InputError
 from ilo_fast.ops import dispatch
 from ilo_fast.ops.request import METRICS, NeighborStats, Request
 
 __all__ = ["NeighborStats", "Neighbors", "knn"]
-
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_CHECK_ELEMENTS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -89,7 +81,7 @@ def knn(
     >>> found.indices.tolist(), found.certified.all().item()
     ([[1], [0], [1]], True)
     """
-    tensor, in_kind = _to_torch(x)
+    tensor, in_kind = to_torch(x)
     single = tensor.ndim == 2
     if tensor.ndim not in (2, 3):
         raise InputError(f"x must be [n, d] or [layers, n, d]; got shape {list(tensor.shape)}")
@@ -100,7 +92,7 @@ def knn(
         raise InputError(
             f"x must hold at least 1 layer, 2 points and 1 dimension; got {list(tensor.shape)}"
         )
-    count = _whole_number(k)
+    count = whole_number(k)
     for name, value in (("exact", exact), ("exclude_self", exclude_self)):
         if not isinstance(value, bool | np.bool_):
             raise TypeError(f"{name} must be True or False; got {value!r}")
@@ -112,9 +104,8 @@ def knn(
         )
     if metric not in METRICS:
         raise InputError(f"metric must be one of {', '.join(METRICS)}; got {metric!r}")
-    request = Request(
-        states, _row_max(states, single), count, metric, bool(exact), bool(exclude_self)
-    )
+    largest = row_max(states, single)
+    request = Request(states, largest, count, metric, bool(exact), bool(exclude_self))
     chosen = dispatch.choose(backend, request)
     result = chosen.load()(request)
     arrays = (result.indices, result.distances, result.certified)
@@ -122,86 +113,3 @@ def knn(
     return Neighbors(
         indices, distances, certified, metric, chosen.name, request.exact, result.stats
     )
-
-
-def _whole_number(k: Any) -> int:
-    if isinstance(k, bool | np.bool_):
-        raise TypeError(f"k must be an integer; got {k!r}")
-    try:
-        return operator.index(k)
-    except TypeError:
-        raise TypeError(f"k must be an integer; got {k!r}") from None
-
-
-def _row_max(states: torch.Tensor, single: bool) -> torch.Tensor:
-    """Largest magnitude of each row, float64 ``[layers, n]``; raises on NaN and infinity."""
-    layers, n, d = states.shape
-    largest = torch.empty(layers, n, dtype=torch.float64, device=states.device)
-    step = max(1, _CHECK_ELEMENTS // d)
-    for layer in range(layers):
-        for start in range(0, n, step):
-            rows = states[layer, start : start + step]
-            low, high = torch.aminmax(rows, dim=1)
-            largest[layer, start : start + step] = torch.maximum(high, -low)
-    bad = ~torch.isfinite(largest)
-    if bool(bad.any()):
-        layer, row = bad.nonzero()[0].tolist()
-        kind = "NaN" if bool(torch.isnan(largest[layer, row])) else "infinity"
-        where = f"row {row}" if single else f"layer {layer}, row {row}"
-        raise HiddenStateError(
-            f"x must be finite; found {kind} in {where} ({int(bad.sum())} such rows in all)"
-        )
-    return largest
-
-
-def _to_torch(x: Any) -> tuple[torch.Tensor, Callable[[torch.Tensor], Any]]:
-    """The input as a tensor that shares its memory, and a function that converts results back."""
-    tensor: torch.Tensor
-    in_kind: Callable[[torch.Tensor], Any]
-    if isinstance(x, torch.Tensor):
-        tensor, in_kind = x, _unchanged
-    elif isinstance(x, np.ndarray):
-        tensor, in_kind = _from_numpy(x), _to_numpy
-    elif hasattr(x, "__dlpack__"):
-        tensor, in_kind = from_dlpack(x), _dlpack_back(x)
-    else:
-        raise TypeError(
-            "x must be a torch tensor, a NumPy or CuPy array or an object with __dlpack__; "
-            f"got {type(x).__name__}"
-        )
-    if tensor.dtype not in _FLOATS:
-        raise TypeError(
-            f"x must be float16, bfloat16, float32 or float64; got {str(tensor.dtype)[6:]}"
-        )
-    if tensor.layout != torch.strided:
-        raise TypeError(f"x must be dense; got layout {str(tensor.layout)[6:]}")
-    return tensor, in_kind
-
-
-def _from_numpy(x: np.ndarray[Any, Any]) -> torch.Tensor:
-    if x.dtype.kind != "f" or x.dtype.itemsize > 8:
-        raise TypeError(f"x must be float16, bfloat16, float32 or float64; got {x.dtype}")
-    if not x.dtype.isnative or any(stride < 0 for stride in x.strides):
-        x = np.ascontiguousarray(x, dtype=x.dtype.newbyteorder("="))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # read-only memory is fine: it is never written
-        return torch.from_numpy(x)
-
-
-def _unchanged(result: torch.Tensor) -> torch.Tensor:
-    return result
-
-
-def _to_numpy(result: torch.Tensor) -> np.ndarray[Any, Any]:
-    return result.numpy()
-
-
-def _dlpack_back(x: Any) -> Any:
-    """How to hand tensors to the library ``x`` is from: its array namespace, or its module."""
-    if hasattr(x, "__array_namespace__"):
-        library = x.__array_namespace__()
-    else:
-        library = import_module(type(x).__module__.partition(".")[0])
-    if not hasattr(library, "from_dlpack"):
-        return _unchanged
-    return library.from_dlpack

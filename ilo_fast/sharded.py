@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 import torch.distributed as dist
 
+from ilo_fast.arrays import FLOATS, magnitudes, whole_number
 from ilo_fast.errors import HiddenStateError, InputError
 from ilo_fast.neighbors import Neighbors, NeighborStats
 from ilo_fast.ops.centred import MASKED, Centred, Operands, centre, filter_operands
@@ -22,7 +23,6 @@ from ilo_fast.ops.request import METRICS
 
 __all__ = ["gather_neighbors", "knn_sharded"]
 
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _STRIP_BYTES = 64 << 20
 _PAIRS = 1 << 20
 _TILE = 1 << 15  # columns of one product
@@ -69,10 +69,9 @@ def knn_sharded(
     [[1], [0], [1]]
     >>> dist.destroy_process_group()
     """
-    if not isinstance(x, torch.Tensor) or x.dtype not in _FLOATS or x.layout != torch.strided:
+    if not isinstance(x, torch.Tensor) or x.dtype not in FLOATS or x.layout != torch.strided:
         raise TypeError("x must be a dense floating-point torch tensor")
-    if isinstance(k, bool) or not isinstance(k, int):
-        raise TypeError(f"k must be an integer; got {k!r}")
+    k = whole_number(k)
     if x.ndim not in (2, 3):
         raise InputError(f"x must be [n, d] or [layers, n, d]; got shape {list(x.shape)}")
     if not dist.is_initialized():
@@ -147,7 +146,7 @@ class _Ring:
         """Exchange what everyone was called with; every process raises where one would."""
         layers, n, d = states.shape
         known = METRICS.index(metric) if metric in METRICS else -1
-        said = [layers, d, _FLOATS.index(states.dtype), k, known, int(exclude_self), n]
+        said = [layers, d, FLOATS.index(states.dtype), k, known, int(exclude_self), n]
         mine = torch.tensor(said, dtype=torch.int64, device=states.device)
         all_said = [torch.empty_like(mine) for _ in range(dist.get_world_size(group))]
         dist.all_gather(all_said, mine, group=group)
@@ -216,7 +215,7 @@ class _Search:
     ) -> None:
         self.ring, self.x, self.k, self.metric = ring, x, k, metric
         self.exclude_self = exclude_self
-        row_max = _row_max(x)
+        row_max = magnitudes(x)
         self._check_finite(row_max, layer)
         # One scale for all but cosine, whose rows have their own: the largest row decides it.
         self.unit = ring.largest(torch.where(row_max.isfinite(), row_max, 0.0).amax())
@@ -235,7 +234,7 @@ class _Search:
             if owner == self.ring.rank:
                 self._search(self.own, self.operands, self.own, owner)
                 continue
-            block = self._prepare(rows, _row_max(rows))
+            block = self._prepare(rows, magnitudes(rows))
             operands = self._operands(block, centre(block, self.form))
             self._search(_joined(self.own, block), operands, block, owner)
         if not self.exclude_self:
@@ -355,11 +354,6 @@ def _joined(own: Points, block: Points) -> Points:
         zero=torch.cat([own.zero, block.zero]),
         size=torch.cat([own.size, block.size]),
     )
-
-
-def _row_max(x: torch.Tensor) -> torch.Tensor:
-    low, high = torch.aminmax(x, dim=1)
-    return torch.maximum(high, -low).to(torch.float64)
 
 
 def _below(values: torch.Tensor) -> torch.Tensor:

@@ -38,6 +38,7 @@ ALLOWED = {
 # A part may import those of lower rank only; the parts of one rank are siblings.
 RANK = {
     "errors": 0,
+    "arrays": 1,
     "layers": 1,
     "lists": 1,
     "files": 1,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ilo_fast.adapters._shared import replaced
-from ilo_fast.cka import _at, _masked_hsic, _sparse
+from ilo_fast.cka import kernel_at, masked_hsic, sparse_kernel
 from ilo_fast.neighbors import knn
 from ilo_fast.overlap import layer_overlap
 
@@ -138,17 +138,17 @@ class _Kernel:
     def __init__(self, feats: Tensor, topk: int) -> None:
         self.rows = feats.double()
         self.near = knn(feats, topk, metric="inner_product").indices
-        self.values = _at(self.rows, self.near)
+        self.values = kernel_at(self.rows, self.near)
         everywhere = torch.ones_like(self.near, dtype=torch.bool)
-        own = _sparse(self.values, self.near, everywhere)
-        self.own = _masked_hsic(own, own)
+        own = sparse_kernel(self.values, self.near, everywhere)
+        self.own = masked_hsic(own, own)
 
     def alignment(self, other: "_Kernel") -> float:
         """CKNNA with the 1e-6 they add to the denominator."""
         shared = (self.near[:, :, None] == other.near[:, None, :]).any(dim=2)
-        cross = _masked_hsic(
-            _sparse(self.values, self.near, shared),
-            _sparse(_at(other.rows, self.near), self.near, shared),
+        cross = masked_hsic(
+            sparse_kernel(self.values, self.near, shared),
+            sparse_kernel(kernel_at(other.rows, self.near), self.near, shared),
         )
         product = self.own * other.own
         return cross / (math.sqrt(product) + 1e-6) if product >= 0 else math.nan

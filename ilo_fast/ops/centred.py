@@ -23,7 +23,7 @@ from ilo_fast.ops.points import Points, block_rows
 from ilo_fast.ops.precision import UNIT_ROUNDOFF_32, UNIT_ROUNDOFF_64, gamma
 from ilo_fast.ops.workers import for_spans
 
-__all__ = ["MASKED", "Centred", "Operands", "centre", "filter_operands"]
+__all__ = ["MASKED", "Centred", "Operands", "centre", "filter_operands", "lifted_terms"]
 
 MASKED = -1.0e30  # finite: far below any form value (|d| <= 1), far from overflow
 _LARGEST_EXPONENT = 400  # the scale's square must stay finite
@@ -115,15 +115,21 @@ def _middle(points: Points) -> torch.Tensor:
     return (near @ z) / near.sum()
 
 
-def filter_operands(points: Points, form: Centred, order: torch.Tensor, padded: int) -> Operands:
-    """Cast the centred form to float32, in the order given, with its error folded into ``b'``."""
-    u, dim = points.z.shape
-    device = points.z.device
+def lifted_terms(points: Points, form: Centred) -> tuple[torch.Tensor, torch.Tensor]:
+    """``b'`` and slack of `Operands`, float32 ``[u]``: the float32 error is folded into ``b'``."""
+    dim = points.z.shape[1]
     relative = gamma(dim + 16, UNIT_ROUNDOFF_32)
     error = (0.5 * form.norm * form.norm + form.b.abs()) * (relative * (1.0 + 4.0 * relative))
     error += form.slack + 4.0 * (dim + 4) * 2.0**-126  # products and inputs lost to underflow
     lifted = _round_up(form.b + error)
-    slack = _round_up(lifted.to(torch.float64) - form.b + error)
+    return lifted, _round_up(lifted.to(torch.float64) - form.b + error)
+
+
+def filter_operands(points: Points, form: Centred, order: torch.Tensor, padded: int) -> Operands:
+    """Cast the centred form to float32, in the order given, with its error folded into ``b'``."""
+    u, dim = points.z.shape
+    device = points.z.device
+    lifted, slack = lifted_terms(points, form)
     lifted, slack = lifted[order], slack[order]
     left = torch.empty(padded, dim + 2, dtype=torch.float32, device=device)
     right = torch.empty_like(left)

@@ -31,16 +31,20 @@ _TINY = 2.0**-1000  # below every scaled value that is not an underflow itself
 _PADDED_ELEMENTS = 1 << 22
 
 
-def pair_values(points: Points, rows: torch.Tensor, cols: torch.Tensor) -> torch.Tensor:
+def pair_values(
+    points: Points, rows: torch.Tensor, cols: torch.Tensor, left: Points | None = None
+) -> torch.Tensor:
     """Float64 values ``[pairs]`` of pairs of distinct points; smaller is nearer.
 
     ``|z_i - z_j|^2 / 2`` for cosine (which is 1 - cos; exactly 1 with a zero vector) and for
-    euclidean, ``-<z_i, z_j>`` for inner_product, all in units of the scaled ``z``.
+    euclidean, ``-<z_i, z_j>`` for inner_product, all in units of the scaled ``z``. ``rows`` are
+    of ``left``, by default the same points as ``cols``.
     """
+    left = points if left is None else left
     values = torch.empty(rows.shape[0], dtype=torch.float64, device=rows.device)
 
     def compare(part: slice) -> None:
-        terms = points.z.index_select(0, rows[part])
+        terms = left.z.index_select(0, rows[part])
         other = points.z.index_select(0, cols[part])
         if points.metric == "inner_product":
             values[part] = fold_sum(terms.mul_(other)).neg_()
@@ -50,7 +54,7 @@ def pair_values(points: Points, rows: torch.Tensor, cols: torch.Tensor) -> torch
 
     for_spans(compare, rows.shape[0], block_rows(rows.device, points.z.shape[1]))
     if points.metric == "cosine":
-        values[points.zero[rows] | points.zero[cols]] = 1.0
+        values[left.zero[rows] | points.zero[cols]] = 1.0
     return values
 
 
@@ -62,7 +66,11 @@ def _values_once(points: Points, rows: torch.Tensor, cols: torch.Tensor) -> torc
 
 
 def tie_error(
-    points: Points, values: torch.Tensor, rows: torch.Tensor, cols: torch.Tensor
+    points: Points,
+    values: torch.Tensor,
+    rows: torch.Tensor,
+    cols: torch.Tensor,
+    left: Points | None = None,
 ) -> torch.Tensor:
     """Proven bound of the rounding error of ``pair_values``, normalisation included."""
     u = UNIT_ROUNDOFF_64
@@ -73,7 +81,8 @@ def tie_error(
         return rounding.add_((depth + 5) ** 2 * u * u)
     if points.metric == "euclidean":
         return values * ((depth + 5) * u) + _TINY
-    return points.size[rows] * points.size[cols] * ((depth + 3) * u) + _TINY
+    sizes = points.size if left is None else left.size
+    return sizes[rows] * points.size[cols] * ((depth + 3) * u) + _TINY
 
 
 def tie_slack(points: Points, centred_norm: torch.Tensor, scale: float) -> torch.Tensor:

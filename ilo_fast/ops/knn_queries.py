@@ -6,23 +6,26 @@ two slacks, from below. What the bounds leave open is ranked by the exact stage.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 
-from ilo_fast.ops.centred import Centred, Operands, centre, filter_operands
-from ilo_fast.ops.exact import Lists, empty_lists, expand, rank
-from ilo_fast.ops.points import Duplicates, Points, prepare_points
+from ilo_fast.ops.centred import Centred, centre
+from ilo_fast.ops.exact import Lists, empty_lists, expand, pair_values, rank_values, tie_error
+from ilo_fast.ops.points import Points, prepare_points
 from ilo_fast.ops.precision import ieee_products
+from ilo_fast.ops.query_filter import Side, base_side, open_pairs, query_side
 from ilo_fast.ops.request import EngineResult, NeighborStats
+from ilo_fast.ops.workers import mapped, worker_threads
 
-__all__ = ["Base", "prepare_base", "search_base"]
+__all__ = ["Base", "prepare_base", "search_base", "shared_forms"]
 
-_STRIP_BYTES = 64 << 20
 _SMALL = 1 << 22  # multiplications below which the float32 filter saves nothing
-_BIN = 32
 _FAR = 2.0**40  # a query further than this in the base's units could leave float32's range
-_PAIRS = 1 << 20
+_WAITING = 1 << 20  # open pairs held back to be ranked together
+_RANKED = {"cpu": 1 << 14, "cuda": 1 << 20}  # pairs ranked at a time
+_FEW = 1 << 24  # multiplications below which worker threads cost more than they give
 _ROOM = 2.0**16  # queries may be this much larger than the base before it is scaled anew
 _LARGEST = 1.75 * 2.0**1023
 
@@ -35,12 +38,12 @@ class Base:
     row_max: torch.Tensor
     points: Points
     form: Centred
-    single: Operands
+    single: Side
 
 
 def prepare_base(x: torch.Tensor, row_max: torch.Tensor, metric: str) -> Base:
     """Prepare finite points ``x [n, d]``; ``row_max [n]`` is each row's largest magnitude."""
-    with ieee_products(x.device):
+    with _engine(x.device, x.numel() * 16):
         room = 1.0 if metric == "cosine" else _ROOM
         points = prepare_points(x, (row_max * room).clamp(max=_LARGEST), metric)
         return _framed(x, row_max, points, centre(points))
@@ -52,17 +55,13 @@ def search_base(base: Base, queries: torch.Tensor, row_max: torch.Tensor, k: int
     k is at most the number of base points. Every row is what float64 arithmetic gives,
     candidates equal to rounding by the lower index.
     """
-    with ieee_products(queries.device):
+    with _engine(queries.device, queries.numel() * base.points.u):
         if base.points.metric != "cosine":
             base, row_max = _same_unit(base, row_max)
         asked = prepare_points(queries, row_max, base.points.metric)
-        form = centre(asked, base.form)
-        farthest = form.norm.amax()
-        if float(farthest) > _FAR:
-            smaller = base.form.scale * 2.0 ** -int(torch.frexp(farthest).exponent)
-            frame = centre(base.points, replace(base.form, scale=smaller))
+        frame, form = shared_forms(base.points, base.form, asked)
+        if frame is not base.form:
             base = _framed(base.x, base.row_max, base.points, frame)
-            form = centre(asked, frame)
         search = _Search(base, asked, form, k)
         search.run()
         lists = search.lists
@@ -83,10 +82,30 @@ def search_base(base: Base, queries: torch.Tensor, row_max: torch.Tensor, k: int
     )
 
 
+def shared_forms(points: Points, form: Centred, asked: Points) -> tuple[Centred, Centred]:
+    """The base's form, with a smaller scale where a query is far away, and the queries' in it."""
+    asked_form = centre(asked, form)
+    farthest = asked_form.norm.amax()
+    if float(farthest) > _FAR:
+        smaller = form.scale * 2.0 ** -int(torch.frexp(farthest).exponent)
+        form = centre(points, replace(form, scale=smaller))
+        asked_form = centre(asked, form)
+    return form, asked_form
+
+
 def _framed(x: torch.Tensor, row_max: torch.Tensor, points: Points, form: Centred) -> Base:
-    operands = _single(points, form)
-    # The base is never on the left of the product.
-    return Base(x, row_max, points, form, replace(operands, left=operands.left[:0].clone()))
+    return Base(x, row_max, points, form, base_side(points, form, torch.float32))
+
+
+@contextmanager
+def _engine(device: torch.device, multiplications: int) -> Iterator[None]:
+    """IEEE products, and worker threads where there is enough for them to do."""
+    with ieee_products(device):
+        if multiplications < _FEW:
+            yield
+            return
+        with worker_threads(device):
+            yield
 
 
 def _same_unit(base: Base, row_max: torch.Tensor) -> tuple[Base, torch.Tensor]:
@@ -103,7 +122,7 @@ class _Search:
 
     def __init__(self, base: Base, asked: Points, form: Centred, k: int) -> None:
         self.base, self.asked, self.form, self.k = base, asked, form, k
-        # Self is never among the columns: "excluding" it keeps `rank` from adding it.
+        # Self is never among the columns: "excluding" it keeps it from being expanded.
         self.lists = empty_lists(replace(asked, duplicates=None), k, exclude_self=True)
         self.compared = 0
         self.repaired = 0
@@ -114,131 +133,52 @@ class _Search:
         rows = torch.arange(asked.u, device=asked.z.device)
         if asked.u * base.points.u * asked.z.shape[1] > _SMALL:
             # With more open columns than this a float64 product is cheaper.
-            rows = self._serve(_single(asked, self.form), base.single, rows, 64 + 8 * self.k)
+            rows = self._serve(base.single, rows, 64 + 8 * self.k)
         self.repaired = rows.shape[0]
         if self.repaired:
-            right = _double(base.points, base.form)
-            self._serve(_double(asked, self.form), right, rows, base.points.u)
+            double = base_side(base.points, base.form, torch.float64)
+            self._serve(double, rows, base.points.u)
 
-    def _serve(
-        self, left: Operands, right: Operands, rows: torch.Tensor, limit: int
-    ) -> torch.Tensor:
+    def _serve(self, right: Side, rows: torch.Tensor, limit: int) -> torch.Tensor:
         """Rank rows with at most ``limit`` open columns; return the others."""
-        u = self.base.points.u
-        step = max(1, _STRIP_BYTES // (right.slack.element_size() * u))
+        left = query_side(self.asked, self.form, right.rows.dtype)
         left_over = [rows[:0]]
-        for some in torch.split(rows, step):
-            upper = left.left[some] @ right.right
-            row, col = _open_pairs(upper, left.slack[some], right.slack, min(self.k, u))
-            counts = torch.bincount(row, minlength=some.shape[0])
-            narrow = counts <= limit
-            if not bool(narrow.all()):
-                left_over.append(some[~narrow])
-                kept = narrow[row]
-                row, col, counts = row[kept], col[kept], counts * narrow
-            for low, high, start, stop in _portions(counts):
-                self.compared += stop - start
-                self._rank(some[low:high], row[start:stop] - low, col[start:stop], narrow[low:high])
+        waiting: list[tuple[torch.Tensor, torch.Tensor]] = []
+        held = 0
+        for row, col, crowded in open_pairs(
+            left, right, rows, min(self.k, self.base.points.u), limit
+        ):
+            left_over.append(crowded)
+            waiting.append((row, col))
+            held += row.shape[0]
+            if held >= _WAITING:
+                self._rank(waiting)
+                waiting, held = [], 0
+        if held:
+            self._rank(waiting)
         return torch.cat(left_over)
 
-    def _rank(
-        self, rows: torch.Tensor, row: torch.Tensor, col: torch.Tensor, narrow: torch.Tensor
-    ) -> None:
-        """Rank the pairs ``(rows[row], col)`` on a set of just these queries and columns.
+    def _rank(self, pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Rank pairs of queries and distinct base points, sorted by query, all of every query."""
+        base, asked = self.base.points, self.asked
+        rows, cols = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+        self.compared += rows.shape[0]
 
-        Every row where ``narrow`` is true has pairs; the others have none and are left alone.
-        """
-        base, asked, count = self.base.points, self.asked, rows.shape[0]
-        columns, place = torch.unique(col, return_inverse=True)
-        together = Points(
-            metric=base.metric,
-            z=torch.cat([asked.z[rows], base.z[columns]]),
-            zero=torch.cat([asked.zero[rows], base.zero[columns]]),
-            size=torch.cat([asked.size[rows], base.size[columns]]),
-            exponent=base.exponent,
-            n=base.n,
-            duplicates=_copies(base, columns, count),
-        )
-        lists = empty_lists(replace(together, duplicates=None), self.k, exclude_self=True)
-        rank(together, row, place + count, lists)
-        self.lists.indices[rows[narrow]] = lists.indices[:count][narrow]
-        self.lists.values[rows[narrow]] = lists.values[:count][narrow]
+        def rank(part: slice) -> None:
+            row, col = rows[part], cols[part]
+            values = pair_values(base, row, col, left=asked)
+            errors = tie_error(base, values, row, col, left=asked)
+            rank_values(base, row, col, values, errors, self.lists)
+
+        at_once = _RANKED.get(rows.device.type, _RANKED["cuda"])
+        for _ in mapped(rank, _whole_rows(rows, at_once)):
+            pass
 
 
-def _copies(base: Points, columns: torch.Tensor, queries: int) -> Duplicates:
-    """The original base points each of the columns stands for; the queries stand for none."""
-    none = torch.zeros(queries, dtype=torch.int64, device=columns.device)
-    if base.duplicates is None:
-        members, starts = columns, torch.arange(columns.shape[0], device=columns.device)
-        counts = torch.ones_like(columns)
-    else:
-        members = base.duplicates.members
-        starts, counts = base.duplicates.starts[columns], base.duplicates.counts[columns]
-    return Duplicates(
-        group=none,
-        members=members,
-        starts=torch.cat([none, starts]),
-        counts=torch.cat([none, counts]),
-    )
-
-
-def _open_pairs(
-    upper: torch.Tensor, slack_row: torch.Tensor, slack: torch.Tensor, k: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows and columns that may be among the row's k best or tie with them, sorted by row.
-
-    A row's threshold is a proven lower bound of its k-th best. Where there are many columns, the
-    best of each bin of 32 stand for them: the k-th best of the bins' maxima is at most the k-th
-    best of all, and only bins whose maximum reaches the threshold are looked into.
-    """
-    rows, u = upper.shape
-    whole = u // _BIN * _BIN if u >= 4 * _BIN * k else 0
-    tail = upper[:, whole:]
-    sure = tail.to(torch.float64) - slack[whole:]
-    if whole:
-        bins = upper[:, :whole].view(rows, -1, _BIN)
-        highest = bins.amax(dim=2)
-        loosest = slack[:whole].view(-1, _BIN).amax(dim=1)
-        sure = torch.cat([highest.to(torch.float64) - loosest, sure], dim=1)
-    kth = torch.topk(sure, k, dim=1).values[:, -1]
-    threshold = _round_down(kth - slack_row, upper.dtype)[:, None]
-    row, col = (tail >= threshold).nonzero().unbind(1)
-    if not whole:
-        return row, col
-    bin_row, bin_col = (highest >= threshold).nonzero().unbind(1)
-    inside, slot = (bins[bin_row, bin_col] >= threshold[bin_row]).nonzero().unbind(1)
-    row = torch.cat([bin_row[inside], row])
-    col = torch.cat([bin_col[inside] * _BIN + slot, col + whole])
-    order = torch.argsort(row, stable=True)
-    return row[order], col[order]
-
-
-def _round_down(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    rounded = values.to(dtype)
-    below = torch.nextafter(rounded, torch.full_like(rounded, -torch.inf))
-    return torch.where(rounded.to(torch.float64) > values, below, rounded)
-
-
-def _portions(counts: torch.Tensor) -> Iterator[tuple[int, int, int, int]]:
-    """Runs of rows with about ``_PAIRS`` open pairs (or one row): rows from, to, pairs from, to."""
+def _whole_rows(rows: torch.Tensor, most: int) -> list[slice]:
+    """Cut sorted rows into runs of about ``most`` entries that split no row."""
+    _, counts = torch.unique_consecutive(rows, return_counts=True)
     ends = torch.cumsum(counts, dim=0)
-    _, lengths = torch.unique_consecutive(ends // _PAIRS, return_counts=True)
-    low = start = 0
-    for high in torch.cumsum(lengths, dim=0).tolist():
-        stop = int(ends[high - 1])
-        if stop > start:
-            yield low, high, start, stop
-        low, start = high, stop
-
-
-def _single(points: Points, form: Centred) -> Operands:
-    order = torch.arange(points.u, device=points.z.device)
-    return filter_operands(points, form, order, points.u)
-
-
-def _double(points: Points, form: Centred) -> Operands:
-    d = form.rows(points.z)
-    lifted = (form.b + form.slack)[:, None]
-    one = torch.ones_like(lifted)
-    left, right = torch.cat([d, lifted, one], dim=1), torch.cat([d, one, lifted], dim=1).T
-    return Operands(left, right, 2.0 * form.slack)
+    _, lengths = torch.unique_consecutive(ends // most, return_counts=True)
+    stops = ends[torch.cumsum(lengths, dim=0) - 1].tolist()
+    return [slice(*cut) for cut in zip([0, *stops[:-1]], stops, strict=True)]

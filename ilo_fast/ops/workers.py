@@ -4,7 +4,8 @@ Splitting every small tensor operation over all cores costs a barrier an operati
 and very slow when other programs use the cores too. Here each worker takes a block (a tile of the
 product, a run of rows) through all its operations on one core; torch lets go of Python's lock
 inside operations. On other devices, with one thread, or outside ``worker_threads``, blocks are
-taken one after another by the caller.
+taken one after another by the caller. What the caller does itself between blocks is small, so it
+has one core then too.
 """
 
 import threading
@@ -16,7 +17,7 @@ from typing import TypeVar
 
 import torch
 
-__all__ = ["for_spans", "mapped", "worker_threads"]
+__all__ = ["for_spans", "mapped", "worker_count", "worker_threads"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -34,7 +35,10 @@ _current = _Current()
 
 @contextmanager
 def worker_threads(device: torch.device) -> Iterator[None]:
-    """Give ``mapped`` as many workers as torch has threads, for the length of the block."""
+    """Give ``mapped`` as many workers as torch has threads, for the length of the block.
+
+    torch's own operations in the calling thread use one thread meanwhile.
+    """
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1 or _current.executor is not None:
         yield
@@ -51,7 +55,11 @@ def worker_threads(device: torch.device) -> Iterator[None]:
         for _ in range(threads):
             executor.submit(start)
         ready.wait()
-        torch.set_num_threads(threads)  # put the default of threads to come back
+        torch.set_num_threads(1)
+        # The last call in any thread is the default of threads to come: put that back.
+        keeper = threading.Thread(target=torch.set_num_threads, args=(threads,))
+        keeper.start()
+        keeper.join()
         _current.executor, _current.threads = executor, threads
         yield
     finally:
@@ -59,6 +67,11 @@ def worker_threads(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(threads)
         _current.executor, _current.threads = None, 1
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+def worker_count() -> int:
+    """How many blocks ``mapped`` takes at a time."""
+    return _current.threads
 
 
 def mapped(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

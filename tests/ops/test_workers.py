@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from ilo_fast.ops.workers import for_spans, mapped, worker_threads
+from ilo_fast.ops.workers import for_spans, mapped, worker_count, worker_threads
 
 CPU = torch.device("cpu")
 
@@ -29,17 +29,25 @@ def test_results_come_in_order(threads):
     assert list(mapped(slow_first, range(3))) == [0, 1, 4]
 
 
-def test_workers_are_single_threaded_and_the_caller_is_not(threads):
-    with worker_threads(CPU):
-        seen = set(mapped(lambda _: torch.get_num_threads(), range(8)))
-        assert seen == {1}
-        assert torch.get_num_threads() == threads
-    assert torch.get_num_threads() == threads
+def new_thread_count():
+    """What torch uses in a thread that has not asked before."""
     fresh = []
     thread = threading.Thread(target=lambda: fresh.append(torch.get_num_threads()))
     thread.start()
     thread.join()
-    assert fresh == [threads]
+    return fresh[0]
+
+
+def test_one_core_a_worker_and_the_callers_setting_comes_back(threads):
+    with worker_threads(CPU):
+        seen = set(mapped(lambda _: torch.get_num_threads(), range(8)))
+        assert seen == {1}
+        assert worker_count() == threads
+        assert torch.get_num_threads() == 1
+        assert new_thread_count() == threads  # threads of the caller's program are left alone
+    assert torch.get_num_threads() == threads
+    assert new_thread_count() == threads
+    assert worker_count() == 1
 
 
 def test_nothing_is_left_running(threads):

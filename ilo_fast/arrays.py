@@ -1,0 +1,107 @@
+"""Arrays of any library as torch tensors, results back in kind, and the checks on the way."""
+
+import operator
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.dlpack import from_dlpack
+
+from ilo_fast.errors import HiddenStateError
+
+__all__ = ["FLOATS", "magnitudes", "row_max", "to_torch", "whole_number"]
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_CHECK_ELEMENTS = 1 << 24
+
+
+def whole_number(value: Any, name: str = "k") -> int:
+    """An integer of any library as Python's; bool is none."""
+    if isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be an integer; got {value!r}")
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer; got {value!r}") from None
+
+
+def magnitudes(rows: torch.Tensor) -> torch.Tensor:
+    """Largest magnitude of each row of ``[n, d]``, float64 ``[n]``; NaN where a row holds one."""
+    low, high = torch.aminmax(rows, dim=1)
+    return torch.maximum(high, -low).to(torch.float64)
+
+
+def row_max(states: torch.Tensor, single: bool, name: str = "x") -> torch.Tensor:
+    """`magnitudes` of ``[layers, n, d]``, float64 ``[layers, n]``; raises on NaN and infinity."""
+    layers, n, d = states.shape
+    largest = torch.empty(layers, n, dtype=torch.float64, device=states.device)
+    step = max(1, _CHECK_ELEMENTS // d)
+    for layer in range(layers):
+        for start in range(0, n, step):
+            rows = slice(start, start + step)
+            largest[layer, rows] = magnitudes(states[layer, rows])
+    bad = ~torch.isfinite(largest)
+    if bool(bad.any()):
+        layer, row = bad.nonzero()[0].tolist()
+        kind = "NaN" if bool(torch.isnan(largest[layer, row])) else "infinity"
+        where = f"row {row}" if single else f"layer {layer}, row {row}"
+        raise HiddenStateError(
+            f"{name} must be finite; found {kind} in {where} ({int(bad.sum())} such rows in all)"
+        )
+    return largest
+
+
+def to_torch(x: Any, name: str = "x") -> tuple[torch.Tensor, Callable[[torch.Tensor], Any]]:
+    """The input as a tensor that shares its memory, and a function that converts results back."""
+    tensor: torch.Tensor
+    in_kind: Callable[[torch.Tensor], Any]
+    if isinstance(x, torch.Tensor):
+        tensor, in_kind = x, _unchanged
+    elif isinstance(x, np.ndarray):
+        tensor, in_kind = _from_numpy(x, name), _to_numpy
+    elif hasattr(x, "__dlpack__"):
+        tensor, in_kind = from_dlpack(x), _dlpack_back(x)
+    else:
+        raise TypeError(
+            f"{name} must be a torch tensor, a NumPy or CuPy array or an object with __dlpack__; "
+            f"got {type(x).__name__}"
+        )
+    if tensor.dtype not in FLOATS:
+        raise TypeError(
+            f"{name} must be float16, bfloat16, float32 or float64; got {str(tensor.dtype)[6:]}"
+        )
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name} must be dense; got layout {str(tensor.layout)[6:]}")
+    return tensor, in_kind
+
+
+def _from_numpy(x: np.ndarray[Any, Any], name: str) -> torch.Tensor:
+    if x.dtype.kind != "f" or x.dtype.itemsize > 8:
+        raise TypeError(f"{name} must be float16, bfloat16, float32 or float64; got {x.dtype}")
+    if not x.dtype.isnative or any(stride < 0 for stride in x.strides):
+        x = np.ascontiguousarray(x, dtype=x.dtype.newbyteorder("="))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # read-only memory is fine: it is never written
+        return torch.from_numpy(x)
+
+
+def _unchanged(result: torch.Tensor) -> torch.Tensor:
+    return result
+
+
+def _to_numpy(result: torch.Tensor) -> np.ndarray[Any, Any]:
+    return result.numpy()
+
+
+def _dlpack_back(x: Any) -> Any:
+    """How to hand tensors to the library ``x`` is from: its array namespace, or its module."""
+    if hasattr(x, "__array_namespace__"):
+        library = x.__array_namespace__()
+    else:
+        library = import_module(type(x).__module__.partition(".")[0])
+    if not hasattr(library, "from_dlpack"):
+        return _unchanged
+    return library.from_dlpack
