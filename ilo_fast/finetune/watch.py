@@ -81,7 +81,8 @@ class Watch:
         self._tables: list[pd.DataFrame] = []
         self.record: dict[str, Any] = {}
         self._mark: float | None = None
-        self.training_seconds = self.scoring_seconds = self._last_scoring = 0.0
+        self.training_seconds = self.scoring_seconds = 0.0
+        self._last_scoring = self._trained_before = 0.0  # its seconds; those trained until then
         self._scored_at: int | None = None
 
     def begin(self, model: nn.Module, tokenizer: Any, step: int, out: Path) -> None:
@@ -108,7 +109,8 @@ class Watch:
             **environment.describe(str(next(inner.parameters()).device)),
         }
         self._tables.clear()
-        self.training_seconds = self.scoring_seconds = self._last_scoring = 0.0
+        self.training_seconds = self.scoring_seconds = 0.0
+        self._last_scoring = self._trained_before = 0.0  # its seconds; those trained until then
         self._scored_at = None
         if step and self.out.exists():
             before = read_parquet(self.out).table
@@ -124,7 +126,12 @@ class Watch:
         self._mark = now
         if self.every == "auto":
             spent = self.scoring_seconds + self._last_scoring
-            return spent <= self.overhead * self.training_seconds
+            waited = self.training_seconds - self._trained_before
+            # The second keeps what an expensive first scoring held back from coming all at once.
+            return (
+                spent <= self.overhead * self.training_seconds
+                and self._last_scoring <= self.overhead * waited
+            )
         if isinstance(self.every, int):
             return step % self.every == 0
         return step in self.every
@@ -147,12 +154,15 @@ class Watch:
         self._scored_at = step
         self.record["extraction"] = found.extraction
         self.record["backend"] = {"name": found.backend}
-        self._last_scoring = time.perf_counter() - began
-        self.scoring_seconds += self._last_scoring
+        self._trained_before = self.training_seconds
+        computed = time.perf_counter()
+        self.scoring_seconds += computed - began
         self.record["overhead"] = self.cost()
         assert self.out is not None
         self.result.write_parquet(self.out)
         self._mark = time.perf_counter()
+        self.scoring_seconds += self._mark - computed
+        self._last_scoring = self._mark - began
         return self._means(table)
 
     @property

@@ -253,6 +253,26 @@ def test_the_default_cadence_keeps_to_its_share(monkeypatch, corpus):
     assert watch.cost()["share"] == pytest.approx(0.02)
 
 
+def test_an_expensive_first_scoring_is_followed_by_no_burst(monkeypatch, corpus):
+    """Step 0 takes 20 s, every later scoring 0.5 s: they keep 25 steps of 1 s apart."""
+    clock = [0.0]
+    watch = Watch(corpus)
+    monkeypatch.setattr("ilo_fast.finetune.watch.time.perf_counter", lambda: clock[0])
+    watch._mark, watch._last_scoring, watch.scoring_seconds = 0.0, 20.0, 20.0
+    scored = []
+    for step in range(1, 3001):
+        clock[0] += 1.0
+        if watch.due(step):
+            scored.append(step)
+            clock[0] += 0.5
+            watch.scoring_seconds += 0.5
+            watch._last_scoring, watch._trained_before = 0.5, watch.training_seconds
+            watch._mark = clock[0]
+    assert scored[:3] == [2000, 2025, 2050]
+    assert min(np.diff(scored)) == 25
+    assert watch.scoring_seconds <= 0.02 * watch.training_seconds
+
+
 def test_untouched_restores_on_errors():
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout())
     model[1].eval()
