@@ -183,7 +183,7 @@ def scanpy(shrink: int, threads: int) -> Workload:
     from ilo_fast.adapters.sklearn import KNeighborsTransformer
 
     k = 15
-    x = points(12_000 // shrink, 50)  # above 8,192 cells its default is approximate
+    x = points(8_000 // shrink, 50)  # above 8,192 cells its default is approximate
 
     def run(**arguments: Any) -> Any:
         cells = anndata.AnnData(x)
