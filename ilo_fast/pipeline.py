@@ -16,6 +16,7 @@ from ilo_fast.errors import InputError
 from ilo_fast.ilo import ilo_scores
 from ilo_fast.layers import LayerSpec, parse_layers, resolve_layers
 from ilo_fast.models import LoadedModel, load_model
+from ilo_fast.models.fingerprint import weights_sha256
 from ilo_fast.models.fused import check_fused
 from ilo_fast.neighbors import Neighbors, knn
 from ilo_fast.ops import dispatch
@@ -90,8 +91,8 @@ def score(
             an `ilo_fast.progress.Progress` hears of the other stages too.
         states: a folder to keep the hidden states in: a run stopped half-way goes on there, and
             a later one with another k, threshold or metric reads them (``record["extraction"]``
-            says which). Or what `extract` made of this corpus with this model; its own pooling,
-            batches and layers are what they are.
+            says which). Or what `extract` made of this corpus with this model, which its record is
+            held against; its own batches are what they are.
         each_layer: called with each layer's number and `Neighbors`.
 
     Returns:
@@ -120,12 +121,13 @@ def score(
     listener.stage(f"Loading {getattr(model, 'name', model)}")
     with clock.measure("load"):
         loaded = _loaded(model, revision, dtype, device, trust_remote_code, seed)
-        described = model_record(loaded)
     chosen = resolve_layers(layers, loaded.n_layers + 1)
     listener.stage(_describe(loaded, text))
     if isinstance(states, ActivationStore):
         store = states
-        _check_states(store, chosen, pool, truncate, text)
+        with clock.measure("load"):
+            weights = weights_sha256(loaded.model)
+        _check_states(store, chosen, pool, truncate, text, weights, dtype_name(loaded.dtype))
     else:
         store = extract(
             loaded.model,
@@ -139,6 +141,7 @@ def score(
             fused=fused,
             progress=TimedProgress(listener if progress is None else progress, clock),
         )
+        weights = store.record["weights_sha256"]
     listener.stage(f"Neighbours in {len(chosen)} layers of {text.n_points:,} points")
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     searches = []
@@ -179,7 +182,7 @@ def score(
     }
     record = score_record(
         started=started,
-        model=described,
+        model=model_record(loaded, weights),
         corpus=text.record,
         options=options,
         seed=seed,
@@ -216,19 +219,39 @@ def _check_points(corpus: Corpus, k: int) -> None:
 
 
 def _check_states(
-    states: ActivationStore, layers: tuple[int, ...], pool: str, truncate: bool, corpus: Corpus
+    states: ActivationStore,
+    layers: tuple[int, ...],
+    pool: str,
+    truncate: bool,
+    corpus: Corpus,
+    weights: str,
+    dtype: str,
 ) -> None:
-    """That the states are of these layers and of this corpus, pooled as asked for."""
-    made = states.record
-    for name, expected, came in (
-        ("layers", layers, states.layers),
-        ("languages", corpus.languages, states.languages),
-        ("points", corpus.n_points, len(states.language_ids)),
-        ("pool", pool, made.get("pool", pool)),
-        ("truncate", truncate, made.get("truncate", truncate)),
-    ):
-        if expected != came:
-            raise InputError(f"states: made with {name} {came}, asked for are {expected}")
+    """That the states are of these layers, this corpus and this model, pooled as asked for.
+
+    What the record of states made by hand does not say is taken to fit.
+    """
+    came: dict[str, Any] = {
+        **states.record,
+        "layers": states.layers,
+        "languages": states.languages,
+        "points": len(states.language_ids),
+    }
+    expected = {
+        "layers": layers,
+        "languages": corpus.languages,
+        "points": corpus.n_points,
+        "pool": pool,
+        "truncate": truncate,
+        "dtype": dtype,
+        "corpus_sha256": corpus.sha256,
+        "weights_sha256": weights,
+    }
+    different = [name for name in expected if came.get(name, expected[name]) != expected[name]]
+    if different:
+        made = ", ".join(f"{name} {came[name]}" for name in different)
+        asked = ", ".join(f"{name} {expected[name]}" for name in different)
+        raise InputError(f"states: made with {made}; asked for are {asked}")
 
 
 def _loaded(

@@ -237,6 +237,11 @@ def open_store(folder: str | Path) -> ActivationStore:
         languages=languages,
         language_ids=np.repeat(np.arange(len(languages), dtype=np.int64), sentences),
         sentence_ids=np.tile(np.arange(sentences, dtype=np.int64), len(languages)),
-        record={**record, "states": "read"},
+        record={
+            "weights_sha256": key["model"],
+            "corpus_sha256": key["corpus"],
+            **record,
+            "states": "read",
+        },
         folder=folder,
     )
