@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 
 from ilo_fast.activations import ActivationStore, extract
+from ilo_fast.activations.pooling import PoolSpec, check_pool
 from ilo_fast.alignment import same_language, translation_hit
 from ilo_fast.companions import SETTINGS, Companions, check_metrics
 from ilo_fast.corpora import Corpus, load_corpus
@@ -37,7 +38,7 @@ def score(
     threshold: int = 3,
     layers: LayerSpec = None,
     metric: str = "cosine",
-    pool: str = "mean",
+    pool: PoolSpec = "mean",
     batch_tokens: int | Literal["auto"] = "auto",
     device: str = "auto",
     dtype: str = "auto",
@@ -69,7 +70,8 @@ def score(
         layers: which entries of ``hidden_states``: None for all, numbers, slices, or text such as
             ``"0,5,10:20"``.
         metric: ``"cosine"``, ``"euclidean"`` or ``"inner_product"``.
-        pool: ``"mean"``, ``"last"`` or ``"weighted"`` (by position) over a sentence's tokens.
+        pool: ``"mean"``, ``"last"`` or ``"weighted"`` (by position) over a sentence's tokens, or a
+            function as `ilo_fast.extract` takes it, of which records keep the name.
         batch_tokens: tokens in one forward pass, or ``"auto"``.
         device: where to compute; ``"auto"`` takes a GPU where there is one.
         dtype: of the forward pass; ``"auto"`` is the checkpoint's.
@@ -105,6 +107,7 @@ def score(
     _check_options(k, threshold, metric, backend, reference)
     check_fused(fused)
     parse_layers(layers)
+    pool_name = check_pool(pool).name
     if not isinstance(states, str | Path | ActivationStore | None):
         raise TypeError(
             f"states must be a folder or an ActivationStore, got {type(states).__name__}"
@@ -127,7 +130,7 @@ def score(
         store = states
         with clock.measure("load"):
             weights = weights_sha256(loaded.model)
-        _check_states(store, chosen, pool, truncate, text, weights, dtype_name(loaded.dtype))
+        _check_states(store, chosen, pool_name, truncate, text, weights, dtype_name(loaded.dtype))
     else:
         store = extract(
             loaded.model,
@@ -168,7 +171,7 @@ def score(
         "threshold": threshold,
         "metric": metric,
         "layers": list(chosen),
-        "pool": pool,
+        "pool": pool_name,
         "batch_tokens": batch_tokens,
         "device": str(device),
         "dtype": dtype_name(dtype),

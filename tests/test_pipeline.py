@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ilo_fast import Corpus, score
+from ilo_fast import Corpus, extract, score
 from ilo_fast.errors import CorpusError, HiddenStateError, InputError, ModelError
 from ilo_fast.models import load_model
 from ilo_fast.progress import Progress
@@ -217,3 +217,21 @@ def test_nan_names_layer_and_sentence(tiny_model, corpus):
         loaded.model.get_input_embeddings().weight[ids.pop()] = float("nan")
     with pytest.raises(HiddenStateError, match=r"layer 0 .*sentence 3 of bb"):
         score(loaded, text, k=2)
+
+
+def first_token(states, offsets):
+    return states[offsets[:-1]]
+
+
+def test_a_pooling_function_is_recorded_by_name(tiny_model, corpus, tmp_path):
+    result = score(tiny_model, corpus, pool=first_token)
+    result.save(tmp_path, plots=False)
+    written = json.loads((tmp_path / "run.json").read_text())
+    assert written["options"]["pool"] == written["extraction"]["pool"] == "first_token"
+
+    loaded = load_model(tiny_model)
+    store = extract(loaded.model, loaded.tokenizer, corpus, pool=first_token)
+    again = score(loaded, corpus, pool=first_token, states=store)
+    pd.testing.assert_frame_equal(again.table, result.table, check_exact=True)
+    with pytest.raises(InputError, match="made with pool first_token; asked for are pool mean"):
+        score(loaded, corpus, states=store)
