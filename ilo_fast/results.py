@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from ilo_fast.environment import require_space
 from ilo_fast.errors import InputError
 from ilo_fast.files import staged
-from ilo_fast.tables import write_table
+from ilo_fast.tables import TABLES, write_table
 
 __all__ = ["COLUMNS", "SCORES", "Result", "read_parquet"]
 
@@ -45,6 +45,7 @@ COLUMNS = tuple(_SCHEMA)
 SCORES = ("bridge", "reach", "ilo", "translation_hit", "same_language")
 """The columns that are scores between 0 and 1."""
 
+_PICTURES = ("layers.png", "languages.png")
 _METADATA_KEY = b"ilo_fast"
 _PLOT_BYTES = 4 << 20  # two pictures at 160 dots an inch, with room to spare
 _ROW_BYTES = 400  # one row as CSV plus Parquet, generously
@@ -142,14 +143,15 @@ class Result:
         ``.parquet`` and, but for the neighbour lists, a ``.csv``.
 
         All are written under temporary names first and renamed at the end, so that an interrupt or
-        a full disk leaves what ``folder`` held before. Returns the paths. Raises InputError when
-        the disk has too little room, OSError when writing fails all the same.
+        a full disk leaves what ``folder`` held before. Pictures and companion tables that another
+        run left there go away with its scores; other files stay. Returns the paths. Raises
+        InputError when the disk has too little room, OSError when writing fails all the same.
         """
         folder = Path(folder)
         require_space(folder, self.space_needed(plots=plots))
         began = time.perf_counter()
         record = copy.deepcopy(self.record)
-        with staged(folder) as temporary:
+        with staged(folder, obsolete=_left_behind(folder, record)) as temporary:
             self.table.to_csv(temporary / "scores.csv", index=False, lineterminator="\n")
             if plots:
                 from ilo_fast import plots as draw
@@ -199,6 +201,23 @@ def from_columns(columns: Mapping[str, Any], record: dict[str, Any]) -> Result:
     for name, kind in _SCHEMA.items():
         table[name] = table[name].astype(kinds[kind])
     return Result(table, record)
+
+
+def _left_behind(folder: Path, record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of what `Result.save` may have written besides scores, where ``folder`` holds a run.
+
+    Empty where it is the run of ``record``, whose pictures and tables are still right.
+    """
+    try:
+        earlier = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return ()  # nothing says that the files are ours
+    if not isinstance(earlier, dict) or not (folder / "scores.parquet").is_file():
+        return ()
+    run = [(one.get("finished"), one.get("options")) for one in (earlier, record)]
+    if run[0] == run[1] and run[0][0] is not None:
+        return ()
+    return (*_PICTURES, *(f"{name}{ending}" for name in TABLES for ending in (".parquet", ".csv")))
 
 
 def _write_parquet(table: pd.DataFrame, record: Mapping[str, Any], path: Path) -> None:

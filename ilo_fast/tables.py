@@ -11,7 +11,10 @@ import pyarrow.parquet as pq
 
 from ilo_fast.errors import InputError
 
-__all__ = ["read_table", "write_table"]
+__all__ = ["TABLES", "read_table", "write_table"]
+
+TABLES = ("language_metrics", "pair_metrics", "layer_metrics", "neighbors")
+"""Names of the tables beside a result, and of their files."""
 
 _METADATA_KEY = b"ilo_fast"  # as in `Result.write_parquet`
 
