@@ -21,7 +21,7 @@ from ilo_fast.models.fingerprint import weights_sha256
 from ilo_fast.models.fused import check_fused
 from ilo_fast.neighbors import Neighbors, knn
 from ilo_fast.ops import dispatch
-from ilo_fast.ops.request import METRICS
+from ilo_fast.ops.request import METRICS, Request
 from ilo_fast.progress import Progress
 from ilo_fast.record import dtype_name, model_record, score_record, search_record
 from ilo_fast.results import COLUMNS, Result, from_columns
@@ -125,6 +125,7 @@ def score(
     with clock.measure("load"):
         loaded = _loaded(model, revision, dtype, device, trust_remote_code, seed)
     chosen = resolve_layers(layers, loaded.n_layers + 1)
+    _check_search(engine, loaded, text.n_points, k, metric)
     listener.stage(_describe(loaded, text))
     if isinstance(states, ActivationStore):
         store = states
@@ -219,6 +220,13 @@ def _check_points(corpus: Corpus, k: int) -> None:
             f"k must be less than the number of points, {corpus.n_points} "
             f"({corpus.n_languages} languages × {corpus.n_sentences} sentences), got {k}"
         )
+
+
+def _check_search(engine: str, loaded: LoadedModel, n: int, k: int, metric: str) -> None:
+    """That a backend serves the searches to come, asked before the model runs."""
+    points = torch.empty(1, n, loaded.dim, device="meta")
+    largest = torch.empty(1, n, dtype=torch.float64, device="meta")
+    dispatch.choose(engine, Request(points, largest, k, metric), loaded.device)
 
 
 def _check_states(

@@ -235,3 +235,20 @@ def test_a_pooling_function_is_recorded_by_name(tiny_model, corpus, tmp_path):
     pd.testing.assert_frame_equal(again.table, result.table, check_exact=True)
     with pytest.raises(InputError, match="made with pool first_token; asked for are pool mean"):
         score(loaded, corpus, states=store)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backend": "triton"}, "'triton' cannot serve this search: Triton needs a CUDA device"),
+        ({"backend": "cuda"}, "'cuda' cannot serve this search: not part of this version"),
+        ({"reference": True, "metric": "inner_product"}, "'reference' cannot serve this search"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused_before_the_model_runs(
+    tiny_model, corpus, monkeypatch, options, message
+):
+    monkeypatch.setattr("ilo_fast.pipeline.extract", lambda *_, **__: pytest.fail("it ran"))
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(InputError, match=message):
+        score(tiny_model, corpus, device="cpu", **options)

@@ -78,11 +78,15 @@ def names() -> tuple[str, ...]:
     return _KNOWN
 
 
-def choose(backend: str, request: Request) -> Backend:
-    """Return the backend for a request; raise ``InputError`` when a forced one cannot serve."""
+def choose(backend: str, request: Request, device: torch.device | None = None) -> Backend:
+    """Return the backend for a request; raise ``InputError`` when a forced one cannot serve.
+
+    ``device`` is where the request will be, for one that is asked about before it is there (its
+    points on the meta device); the request's own otherwise.
+    """
     if backend not in _KNOWN:
         raise InputError(f"backend must be one of {', '.join(_KNOWN)}; got {backend!r}")
-    device = request.x.device
+    device = request.x.device if device is None else device
     if backend == "auto":
         for candidate in BACKENDS:
             if candidate.automatic and not candidate.obstacle(device, request):
