@@ -85,7 +85,7 @@ def extract(
             ``"resumed"`` (``"sentences_kept"`` were there) or ``"read"``.
 
     Raises:
-        ModelError: when the model gives no hidden states.
+        ModelError: when the model gives no hidden states, or some that are not one vector a token.
         CorpusError: on a sentence without tokens or over the model's limit, naming it.
         HiddenStateError: on NaN or infinity, naming layer and sentence.
         InputError: on a layer the model does not have, an unknown pooling or place, or too little
