@@ -14,7 +14,7 @@ from ilo_fast.alignment import same_language, translation_hit
 from ilo_fast.companions import SETTINGS, Companions, check_metrics
 from ilo_fast.corpora import Corpus, load_corpus
 from ilo_fast.errors import InputError
-from ilo_fast.ilo import ilo_scores
+from ilo_fast.ilo import check_threshold, ilo_scores
 from ilo_fast.layers import LayerSpec, parse_layers, resolve_layers
 from ilo_fast.models import LoadedModel, load_model
 from ilo_fast.models.fingerprint import weights_sha256
@@ -66,7 +66,8 @@ def score(
         model: a hub id, a folder, a ``.gguf`` file, or what `ilo_fast.models.load_model` returned.
         corpus: a folder, a table, ``"flores"``, ``"demo"`` or a `Corpus`; see `load_corpus`.
         k: neighbours of each point; at least 1 and less than the number of points.
-        threshold: other languages among the k that make a point a bridge.
+        threshold: other languages among the k that make a point a bridge; at most k, and less than
+            the number of languages.
         layers: which entries of ``hidden_states``: None for all, numbers, slices, or text such as
             ``"0,5,10:20"``.
         metric: ``"cosine"``, ``"euclidean"`` or ``"inner_product"``.
@@ -120,6 +121,7 @@ def score(
     with clock.measure("corpus"):
         text = load_corpus(corpus, languages=languages, limit=limit)
         _check_points(text, k)
+        check_threshold(threshold, k, text.n_languages)
         more = Companions(asked, text, threshold=threshold, seed=seed)
     listener.stage(f"Loading {getattr(model, 'name', model)}")
     with clock.measure("load"):

@@ -71,7 +71,7 @@ def test_chosen_layers_and_a_loaded_model(result, tiny_model, corpus):
 
 
 def test_languages_and_limit(tiny_model, corpus):
-    some = score(tiny_model, corpus, languages=["hin_Deva", "eng_Latn"], limit=7, k=3)
+    some = score(tiny_model, corpus, languages=["hin_Deva", "eng_Latn"], limit=7, k=3, threshold=1)
     assert list(dict.fromkeys(some.table["language"])) == ["hin_Deva", "eng_Latn"]
     assert set(some.table["n_points"]) == {7}
 
@@ -177,6 +177,9 @@ def test_progress_may_be_any_object_with_the_three_calls(tiny_model, corpus):
         ({"k": 2.5}, TypeError, "k must be a whole number, got 2.5"),
         ({"k": 48}, InputError, r"k must be less than the number of points, 48 .*got 48"),
         ({"threshold": 0}, InputError, "threshold must be at least 1"),
+        ({"threshold": 6}, InputError, r"at most 3, .*k = 5 .* 3 languages but its own\); got 6"),
+        ({"k": 2}, InputError, r"threshold must be at most 2, .*k = 2 .*; got 3"),
+        ({"threshold": 4}, InputError, r"at most 3, .* 3 languages but its own\); got 4"),
         ({"metric": "manhattan"}, InputError, "metric must be one of cosine.*'manhattan'"),
         ({"backend": "gpu"}, InputError, "backend must be one of auto.*'gpu'"),
         ({"backend": "torch", "reference": True}, InputError, "brings its own backend"),
@@ -216,7 +219,7 @@ def test_nan_names_layer_and_sentence(tiny_model, corpus):
     with torch.no_grad():
         loaded.model.get_input_embeddings().weight[ids.pop()] = float("nan")
     with pytest.raises(HiddenStateError, match=r"layer 0 .*sentence 3 of bb"):
-        score(loaded, text, k=2)
+        score(loaded, text, k=2, threshold=1)
 
 
 def first_token(states, offsets):
