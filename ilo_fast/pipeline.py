@@ -11,6 +11,7 @@ import torch
 from ilo_fast.activations import ActivationStore, extract
 from ilo_fast.activations.pooling import PoolSpec, check_pool
 from ilo_fast.alignment import same_language, translation_hit
+from ilo_fast.arrays import whole_number
 from ilo_fast.companions import SETTINGS, Companions, check_metrics
 from ilo_fast.corpora import Corpus, load_corpus
 from ilo_fast.errors import InputError
@@ -105,7 +106,8 @@ def score(
         InputError: (a ValueError) on arguments, corpora, models and hidden states that cannot be
             used; the message names which, what was expected and what came.
     """
-    _check_options(k, threshold, metric, backend, reference)
+    k, threshold = _at_least_1("k", k), _at_least_1("threshold", threshold)
+    _check_options(metric, backend, reference)
     check_fused(fused)
     parse_layers(layers)
     pool_name = check_pool(pool).name
@@ -201,13 +203,16 @@ def score(
     return replace(from_columns(columns, record), companions=companions)
 
 
-def _check_options(k: int, threshold: int, metric: str, backend: str, reference: bool) -> None:
+def _at_least_1(name: str, value: Any) -> int:
+    """A whole number, NumPy's too, as the int that records can hold."""
+    number = whole_number(value, name)
+    if number < 1:
+        raise InputError(f"{name} must be at least 1, got {number}")
+    return number
+
+
+def _check_options(metric: str, backend: str, reference: bool) -> None:
     """What can be said wrong before a model is loaded."""
-    for name, value in (("k", k), ("threshold", threshold)):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name} must be a whole number, got {value!r}")
-        if value < 1:
-            raise InputError(f"{name} must be at least 1, got {value}")
     if metric not in METRICS:
         raise InputError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
     if backend not in dispatch.names():

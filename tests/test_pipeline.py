@@ -174,7 +174,10 @@ def test_progress_may_be_any_object_with_the_three_calls(tiny_model, corpus):
     ("options", "error", "message"),
     [
         ({"k": 0}, InputError, "k must be at least 1, got 0"),
-        ({"k": 2.5}, TypeError, "k must be a whole number, got 2.5"),
+        ({"k": 2.5}, TypeError, "k must be an integer; got 2.5"),
+        ({"k": True}, TypeError, "k must be an integer; got True"),
+        ({"threshold": np.bool_(True)}, TypeError, "threshold must be an integer"),
+        ({"k": np.int64(0)}, InputError, "k must be at least 1, got 0"),
         ({"k": 48}, InputError, r"k must be less than the number of points, 48 .*got 48"),
         ({"threshold": 0}, InputError, "threshold must be at least 1"),
         ({"threshold": 6}, InputError, r"at most 3, .*k = 5 .* 3 languages but its own\); got 6"),
@@ -255,3 +258,9 @@ def test_a_search_that_cannot_be_is_refused_before_the_model_runs(
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(InputError, match=message):
         score(tiny_model, corpus, device="cpu", **options)
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers(result, tiny_model, corpus):
+    same = score(tiny_model, corpus, k=np.int64(K), threshold=np.uint8(THRESHOLD))
+    pd.testing.assert_frame_equal(same.table, result.table, check_exact=True)
+    assert json.dumps(same.record["options"]) == json.dumps(result.record["options"])
