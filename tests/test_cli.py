@@ -128,6 +128,21 @@ def test_reference_flag(run, tiny_model, corpus_folder, tmp_path):
     assert "neighbours by reference" in shown
 
 
+def test_a_terminal_without_unicode_is_written_to_all_the_same(tiny_model, corpus_folder, tmp_path):
+    given = ("score", tiny_model, "--corpus", corpus_folder, "--out", tmp_path / "schön")
+    done = subprocess.run(
+        [COMMAND, *given, "--no-plots"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+        capture_output=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout.decode("ascii")
+    assert "4 languages ? 12 sentences" in shown
+    assert "sch?n: run.json" in shown
+
+
 def test_a_table_as_corpus(run, tiny_model, parallel_text, tmp_path):
     pd.DataFrame(parallel_text).to_csv(tmp_path / "text.tsv", sep="\t", index=False)
     out = tmp_path / "out"
