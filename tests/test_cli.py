@@ -19,6 +19,7 @@ from tiny import save_tiny_model
 from ilo_fast import cli
 from ilo_fast.cli import display
 from ilo_fast.errors import ModelError
+from ilo_fast.ops import dispatch
 from ilo_fast.results import read_parquet
 
 demo = sys.modules["ilo_fast.cli.demo"]  # the name is also the command's
@@ -165,6 +166,29 @@ def test_env_names_versions_devices_and_backend(run):
     assert "torch" in shown
     assert "cpu" in shown
     assert "auto: torch on cpu" in shown
+    for name in dispatch.names():  # what --backend takes
+        assert re.search(rf"│ {name} +│", shown)
+
+
+def test_float64_in_the_forward_pass(run, tiny_model, corpus_folder, tmp_path):
+    given = ("--corpus", corpus_folder, "--out", tmp_path / "out", "--no-plots", "-q")
+    code, shown, _ = run("score", tiny_model, *given, "--dtype", "float64")
+    assert code == 0
+    assert "float64 on cpu" in shown
+
+
+def test_corpus_errors_name_the_option(fails, tiny_model, parallel_text, tmp_path):
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for at, language in enumerate(parallel_text):
+        (folder / f"{language}.{'dev' if at % 2 else 'devtest'}").write_text("one\ntwo\n")
+    assert "with split='dev' or 'devtest' (--split)" in fails(
+        "score", tiny_model, "--corpus", folder
+    )
+    numbers = pd.DataFrame({**parallel_text, "length": range(12)})
+    numbers.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
+    said = fails("score", tiny_model, "--corpus", tmp_path / "t.jsonl")
+    assert said.endswith("name the ones that are with languages= (--languages)")
 
 
 def test_no_command_shows_help(run):

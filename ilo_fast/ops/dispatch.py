@@ -16,7 +16,7 @@ import torch
 from ilo_fast.errors import InputError
 from ilo_fast.ops.request import EngineResult, Request
 
-__all__ = ["BACKENDS", "Backend", "choose", "explain", "names"]
+__all__ = ["BACKENDS", "Backend", "choose", "described", "explain", "names"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,17 @@ def names() -> tuple[str, ...]:
     ('auto', 'torch', 'triton', 'cuda', 'reference')
     """
     return _KNOWN
+
+
+def described() -> tuple[tuple[str, str], ...]:
+    """Each of `names` with a line on what it does.
+
+    >>> [name for name, _ in described()] == list(names())
+    True
+    """
+    lines = {candidate.name: candidate.describe for candidate in BACKENDS}
+    lines["auto"] = "the first of the automatic ones that serves the device"
+    return tuple((name, lines.get(name, "not part of this version")) for name in _KNOWN)
 
 
 def choose(backend: str, request: Request, device: torch.device | None = None) -> Backend:
