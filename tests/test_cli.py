@@ -441,11 +441,11 @@ def test_out_that_cannot_be_written(run, tiny_model, corpus_folder, tmp_path):
 def test_interrupts_leave_nothing_half_written(fails, tiny_model, corpus_folder, monkeypatch):
     from ilo_fast import results
 
-    def interrupted(table, record, path):
+    def interrupted(table, record, path, types):
         path.write_bytes(b"PAR1")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(results, "_write_parquet", interrupted)
+    monkeypatch.setattr(results, "write_parquet", interrupted)
     message = fails("score", tiny_model, "--corpus", corpus_folder, status=130)
     assert message.startswith("interrupted")
 
@@ -519,3 +519,27 @@ def test_a_reader_that_goes_away(tmp_path):
         said = process.stderr.read()
     assert process.returncode == 1
     assert said == ""
+
+
+def test_choices_are_what_the_library_takes():
+    """The commands repeat them, so that --help imports none of the library."""
+    from ilo_fast import groups, pictures, results
+    from ilo_fast.companions import METRICS as FURTHER
+    from ilo_fast.models import fused, load
+    from ilo_fast.ops import request, segment_pool
+
+    def choices(command, option):
+        [found] = [one for one in cli.cli.commands[command].params if one.name == option]
+        return set(found.type.choices)
+
+    for command in ("score", "compare", "plot"):
+        assert choices(command, "metric") == set(request.METRICS)
+    assert choices("score", "pool") == set(segment_pool.MODES)
+    assert choices("score", "dtype") == {"auto", *load._DTYPES}
+    assert choices("score", "fused") == set(fused.FUSED)
+    assert choices("compare", "by") == set(groups.KINDS) - {"all"}
+    assert choices("plot", "kind") == set(pictures.KINDS)
+    assert choices("plot", "score") == set(results.SCORES)
+    [option] = [one for one in cli.cli.commands["score"].params if one.name == "metrics"]
+    for name in FURTHER:
+        assert name in option.help

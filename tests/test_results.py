@@ -136,7 +136,7 @@ def test_save_leaves_the_record_alone(tmp_path):
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
-@pytest.mark.parametrize("step", ["_write_parquet", "csv", "replace_none"])
+@pytest.mark.parametrize("step", ["write_parquet", "csv", "replace_none"])
 def test_a_failure_while_writing_keeps_the_old_files(tmp_path, monkeypatch, error, step):
     make_result(seed=1).save(tmp_path, plots=False)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -146,13 +146,13 @@ def test_a_failure_while_writing_keeps_the_old_files(tmp_path, monkeypatch, erro
 
     if step == "csv":
         monkeypatch.setattr(pd.DataFrame, "to_csv", fail)
-    elif step == "_write_parquet":
+    elif step == "write_parquet":
 
-        def half(table, record, path):
+        def half(table, record, path, types):
             path.write_bytes(b"PAR1 half of it")
             raise error
 
-        monkeypatch.setattr(results, "_write_parquet", half)
+        monkeypatch.setattr(results, "write_parquet", half)
     else:
         monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(type(error)):
