@@ -82,7 +82,8 @@ def _from_numpy(x: np.ndarray[Any, Any], name: str) -> torch.Tensor:
     if x.dtype.kind != "f" or x.dtype.itemsize > 8:
         raise TypeError(f"{name} must be float16, bfloat16, float32 or float64; got {x.dtype}")
     if not x.dtype.isnative or any(stride < 0 for stride in x.strides):
-        x = np.ascontiguousarray(x, dtype=x.dtype.newbyteorder("="))
+        # a copy in any case: an axis of length 1 keeps its negative stride in a contiguous array
+        x = np.array(x, dtype=x.dtype.newbyteorder("="), order="C")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # read-only memory is fine: it is never written
         return torch.from_numpy(x)

@@ -121,6 +121,15 @@ def test_any_strides_and_gradients():
         np.testing.assert_array_equal(knn(array).indices, expected)
 
 
+def test_a_negative_stride_of_an_axis_of_length_1():
+    x = np.random.default_rng(0).normal(size=(9, 4))
+    found = knn(x[None][::-1], k=2)
+    np.testing.assert_array_equal(found.indices[0], knn(x, k=2).indices)
+    column = np.arange(5.0)[:, None]
+    found = knn(column[:, ::-1], k=1, metric="euclidean")
+    assert found.indices.tolist() == [[1], [0], [1], [2], [3]]
+
+
 def test_the_input_is_left_alone():
     x = torch.from_numpy(points())
     before = x.clone()
