@@ -10,12 +10,18 @@ import numpy as np
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from ilo_fast.errors import HiddenStateError
+from ilo_fast.errors import HiddenStateError, InputError
 
 __all__ = ["FLOATS", "magnitudes", "row_max", "to_torch", "whole_number"]
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _CHECK_ELEMENTS = 1 << 24
+# float type → the integers of its size, and the bits of its smallest normal number
+_NORMAL = {
+    torch.float64: (torch.int64, 1 << 52),
+    torch.float32: (torch.int32, 1 << 23),
+    torch.bfloat16: (torch.int16, 1 << 7),
+}
 
 
 def whole_number(value: Any, name: str = "k") -> int:
@@ -29,9 +35,30 @@ def whole_number(value: Any, name: str = "k") -> int:
 
 
 def magnitudes(rows: torch.Tensor) -> torch.Tensor:
-    """Largest magnitude of each row of ``[n, d]``, float64 ``[n]``; NaN where a row holds one."""
+    """Largest magnitude of each row of ``[n, d]``, float64 ``[n]``; NaN where a row holds one.
+
+    Raises InputError on subnormal numbers where the processor is set to take them for zero.
+    """
+    if rows.device.type == "cpu" and rows.dtype in _NORMAL and _flushes() and _has_subnormal(rows):
+        raise InputError(
+            "the points hold subnormal numbers, which torch.set_flush_denormal(True) makes zeros "
+            "of: their neighbours would be wrong; call torch.set_flush_denormal(False) before"
+        )
     low, high = torch.aminmax(rows, dim=1)
     return torch.maximum(high, -low).to(torch.float64)
+
+
+def _flushes() -> bool:
+    """Whether this thread's arithmetic makes zeros of subnormal numbers."""
+    tiny = torch.full((1,), torch.finfo(torch.float64).tiny, dtype=torch.float64)
+    return bool((tiny * 0.5).view(torch.int64) == 0)
+
+
+def _has_subnormal(rows: torch.Tensor) -> bool:
+    """By the bits, as a comparison of flushed numbers sees zeros."""
+    integer, normal = _NORMAL[rows.dtype]
+    bits = rows.view(integer) & torch.iinfo(integer).max
+    return bool(((bits > 0) & (bits < normal)).any())
 
 
 def row_max(states: torch.Tensor, single: bool, name: str = "x") -> torch.Tensor:
@@ -82,7 +109,8 @@ def _from_numpy(x: np.ndarray[Any, Any], name: str) -> torch.Tensor:
     if x.dtype.kind != "f" or x.dtype.itemsize > 8:
         raise TypeError(f"{name} must be float16, bfloat16, float32 or float64; got {x.dtype}")
     if not x.dtype.isnative or any(stride < 0 for stride in x.strides):
-        x = np.ascontiguousarray(x, dtype=x.dtype.newbyteorder("="))
+        # a copy in any case: an axis of length 1 keeps its negative stride in a contiguous array
+        x = np.array(x, dtype=x.dtype.newbyteorder("="), order="C")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # read-only memory is fine: it is never written
         return torch.from_numpy(x)

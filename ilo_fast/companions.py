@@ -24,15 +24,12 @@ from ilo_fast.errors import InputError
 from ilo_fast.kept import list_rows
 from ilo_fast.neighbors import Neighbors
 from ilo_fast.results import SCORES
-from ilo_fast.tables import read_table
+from ilo_fast.tables import TABLES, read_table
 
 __all__ = ["METRICS", "SETTINGS", "TABLES", "Companions", "check_metrics", "read_companions"]
 
 METRICS = ("mrr", "fragments", "null", "intervals", "hubness", "pairs", "neighbors")
 """What can be asked for beside the scores; docs/metrics.md says what each is."""
-
-TABLES = ("language_metrics", "pair_metrics", "layer_metrics", "neighbors")
-"""Names of the tables, and of their files."""
 
 SETTINGS = {
     "permutations": 1000,

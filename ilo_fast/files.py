@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,12 +11,14 @@ __all__ = ["staged"]
 
 
 @contextmanager
-def staged(folder: str | Path) -> Iterator[Path]:
+def staged(folder: str | Path, *, obsolete: Iterable[str] = ()) -> Iterator[Path]:
     """A temporary folder inside ``folder``; its files move up when the block ends well.
 
     ``folder`` is made if it is missing. Each file is flushed to disk and then renamed, so a reader
     finds the old file or the new one, never a part. When the block raises (an interrupt, a full
     disk), nothing in ``folder`` changes and the temporary files are removed.
+
+    Files named in ``obsolete`` that the block does not write anew are removed last.
 
     >>> import tempfile, pathlib
     >>> from ilo_fast.files import staged
@@ -36,6 +38,9 @@ def staged(folder: str | Path) -> Iterator[Path]:
             _flush(path)
         for path in written:
             os.replace(path, folder / path.name)
+        for name in set(obsolete) - {path.name for path in written}:
+            if (folder / name).is_file():
+                (folder / name).unlink()
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

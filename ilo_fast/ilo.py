@@ -11,7 +11,7 @@ from torch.utils.dlpack import from_dlpack
 from ilo_fast.errors import InputError
 from ilo_fast.neighbors import Neighbors
 
-__all__ = ["ILOScores", "ilo_scores"]
+__all__ = ["ILOScores", "check_threshold", "ilo_scores"]
 
 _BLOCK_POINTS = 1 << 20
 
@@ -50,7 +50,8 @@ def ilo_scores(neighbors: Any, languages: Sequence[Any], *, threshold: int = 3) 
     Args:
         neighbors: a :class:`Neighbors`, or an index array ``[n, k]`` or ``[layers, n, k]``.
         languages: n labels, one a point.
-        threshold: the paper's t, at least 1.
+        threshold: the paper's t, at least 1. More than k, or than the other languages there are,
+            makes bridge and ILO 0 by the definition; `ilo_fast.score` refuses that.
 
     Raises:
         ValueError: not one label a point, fewer than 2 languages, indices out of range, a
@@ -95,6 +96,21 @@ def ilo_scores(neighbors: Any, languages: Sequence[Any], *, threshold: int = 3) 
         (bridge > 0) & (reach > 0), 2 * bridge * reach / np.where(total > 0, total, 1), 0
     )
     return ILOScores(names, points, bridge, reach, ilo, reach_count, int(threshold), k)
+
+
+def check_threshold(threshold: int, k: int, languages: int) -> None:
+    """That a point can see ``threshold`` other languages; else every ILO would be 0.
+
+    Raises InputError, saying what would fit, when k or the languages are too few.
+
+    >>> check_threshold(3, k=5, languages=4)
+    """
+    most = min(k, languages - 1)
+    if threshold > most:
+        raise InputError(
+            f"threshold must be at most {most}, or no point can be a bridge (it has k = {k} "
+            f"neighbours and sees at most {languages - 1} languages but its own); got {threshold}"
+        )
 
 
 def _indices(neighbors: Any) -> torch.Tensor:

@@ -9,17 +9,20 @@ from typing import Any, Literal
 import torch
 
 from ilo_fast.activations import ActivationStore, extract
+from ilo_fast.activations.pooling import PoolSpec, check_pool
 from ilo_fast.alignment import same_language, translation_hit
+from ilo_fast.arrays import whole_number
 from ilo_fast.companions import SETTINGS, Companions, check_metrics
 from ilo_fast.corpora import Corpus, load_corpus
 from ilo_fast.errors import InputError
-from ilo_fast.ilo import ilo_scores
+from ilo_fast.ilo import check_threshold, ilo_scores
 from ilo_fast.layers import LayerSpec, parse_layers, resolve_layers
 from ilo_fast.models import LoadedModel, load_model
+from ilo_fast.models.fingerprint import weights_sha256
 from ilo_fast.models.fused import check_fused
 from ilo_fast.neighbors import Neighbors, knn
 from ilo_fast.ops import dispatch
-from ilo_fast.ops.request import METRICS
+from ilo_fast.ops.request import METRICS, Request
 from ilo_fast.progress import Progress
 from ilo_fast.record import dtype_name, model_record, score_record, search_record
 from ilo_fast.results import COLUMNS, Result, from_columns
@@ -36,7 +39,7 @@ def score(
     threshold: int = 3,
     layers: LayerSpec = None,
     metric: str = "cosine",
-    pool: str = "mean",
+    pool: PoolSpec = "mean",
     batch_tokens: int | Literal["auto"] = "auto",
     device: str = "auto",
     dtype: str = "auto",
@@ -64,11 +67,13 @@ def score(
         model: a hub id, a folder, a ``.gguf`` file, or what `ilo_fast.models.load_model` returned.
         corpus: a folder, a table, ``"flores"``, ``"demo"`` or a `Corpus`; see `load_corpus`.
         k: neighbours of each point; at least 1 and less than the number of points.
-        threshold: other languages among the k that make a point a bridge.
+        threshold: other languages among the k that make a point a bridge; at most k, and less than
+            the number of languages.
         layers: which entries of ``hidden_states``: None for all, numbers, slices, or text such as
             ``"0,5,10:20"``.
         metric: ``"cosine"``, ``"euclidean"`` or ``"inner_product"``.
-        pool: ``"mean"``, ``"last"`` or ``"weighted"`` (by position) over a sentence's tokens.
+        pool: ``"mean"``, ``"last"`` or ``"weighted"`` (by position) over a sentence's tokens, or a
+            function as `ilo_fast.extract` takes it, of which records keep the name.
         batch_tokens: tokens in one forward pass, or ``"auto"``.
         device: where to compute; ``"auto"`` takes a GPU where there is one.
         dtype: of the forward pass; ``"auto"`` is the checkpoint's.
@@ -90,8 +95,8 @@ def score(
             an `ilo_fast.progress.Progress` hears of the other stages too.
         states: a folder to keep the hidden states in: a run stopped half-way goes on there, and
             a later one with another k, threshold or metric reads them (``record["extraction"]``
-            says which). Or what `extract` made of this corpus with this model; its own pooling,
-            batches and layers are what they are.
+            says which). Or what `extract` made of this corpus with this model, which its record is
+            held against; its own batches are what they are.
         each_layer: called with each layer's number and `Neighbors`.
 
     Returns:
@@ -101,9 +106,11 @@ def score(
         InputError: (a ValueError) on arguments, corpora, models and hidden states that cannot be
             used; the message names which, what was expected and what came.
     """
-    _check_options(k, threshold, metric, backend, reference)
+    k, threshold = _at_least_1("k", k), _at_least_1("threshold", threshold)
+    _check_options(metric, backend, reference)
     check_fused(fused)
     parse_layers(layers)
+    pool_name = check_pool(pool).name
     if not isinstance(states, str | Path | ActivationStore | None):
         raise TypeError(
             f"states must be a folder or an ActivationStore, got {type(states).__name__}"
@@ -116,16 +123,19 @@ def score(
     with clock.measure("corpus"):
         text = load_corpus(corpus, languages=languages, limit=limit)
         _check_points(text, k)
+        check_threshold(threshold, k, text.n_languages)
         more = Companions(asked, text, threshold=threshold, seed=seed)
     listener.stage(f"Loading {getattr(model, 'name', model)}")
     with clock.measure("load"):
         loaded = _loaded(model, revision, dtype, device, trust_remote_code, seed)
-        described = model_record(loaded)
     chosen = resolve_layers(layers, loaded.n_layers + 1)
+    _check_search(engine, loaded, text.n_points, k, metric)
     listener.stage(_describe(loaded, text))
     if isinstance(states, ActivationStore):
         store = states
-        _check_states(store, chosen, pool, truncate, text)
+        with clock.measure("load"):
+            weights = weights_sha256(loaded.model)
+        _check_states(store, chosen, pool_name, truncate, text, weights, dtype_name(loaded.dtype))
     else:
         store = extract(
             loaded.model,
@@ -139,6 +149,7 @@ def score(
             fused=fused,
             progress=TimedProgress(listener if progress is None else progress, clock),
         )
+        weights = store.record["weights_sha256"]
     listener.stage(f"Neighbours in {len(chosen)} layers of {text.n_points:,} points")
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     searches = []
@@ -165,7 +176,7 @@ def score(
         "threshold": threshold,
         "metric": metric,
         "layers": list(chosen),
-        "pool": pool,
+        "pool": pool_name,
         "batch_tokens": batch_tokens,
         "device": str(device),
         "dtype": dtype_name(dtype),
@@ -179,7 +190,7 @@ def score(
     }
     record = score_record(
         started=started,
-        model=described,
+        model=model_record(loaded, weights),
         corpus=text.record,
         options=options,
         seed=seed,
@@ -192,13 +203,16 @@ def score(
     return replace(from_columns(columns, record), companions=companions)
 
 
-def _check_options(k: int, threshold: int, metric: str, backend: str, reference: bool) -> None:
+def _at_least_1(name: str, value: Any) -> int:
+    """A whole number, NumPy's too, as the int that records can hold."""
+    number = whole_number(value, name)
+    if number < 1:
+        raise InputError(f"{name} must be at least 1, got {number}")
+    return number
+
+
+def _check_options(metric: str, backend: str, reference: bool) -> None:
     """What can be said wrong before a model is loaded."""
-    for name, value in (("k", k), ("threshold", threshold)):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name} must be a whole number, got {value!r}")
-        if value < 1:
-            raise InputError(f"{name} must be at least 1, got {value}")
     if metric not in METRICS:
         raise InputError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
     if backend not in dispatch.names():
@@ -215,20 +229,47 @@ def _check_points(corpus: Corpus, k: int) -> None:
         )
 
 
+def _check_search(engine: str, loaded: LoadedModel, n: int, k: int, metric: str) -> None:
+    """That a backend serves the searches to come, asked before the model runs."""
+    points = torch.empty(1, n, loaded.dim, device="meta")
+    largest = torch.empty(1, n, dtype=torch.float64, device="meta")
+    dispatch.choose(engine, Request(points, largest, k, metric), loaded.device)
+
+
 def _check_states(
-    states: ActivationStore, layers: tuple[int, ...], pool: str, truncate: bool, corpus: Corpus
+    states: ActivationStore,
+    layers: tuple[int, ...],
+    pool: str,
+    truncate: bool,
+    corpus: Corpus,
+    weights: str,
+    dtype: str,
 ) -> None:
-    """That the states are of these layers and of this corpus, pooled as asked for."""
-    made = states.record
-    for name, expected, came in (
-        ("layers", layers, states.layers),
-        ("languages", corpus.languages, states.languages),
-        ("points", corpus.n_points, len(states.language_ids)),
-        ("pool", pool, made.get("pool", pool)),
-        ("truncate", truncate, made.get("truncate", truncate)),
-    ):
-        if expected != came:
-            raise InputError(f"states: made with {name} {came}, asked for are {expected}")
+    """That the states are of these layers, this corpus and this model, pooled as asked for.
+
+    What the record of states made by hand does not say is taken to fit.
+    """
+    came: dict[str, Any] = {
+        **states.record,
+        "layers": states.layers,
+        "languages": states.languages,
+        "points": len(states.language_ids),
+    }
+    expected = {
+        "layers": layers,
+        "languages": corpus.languages,
+        "points": corpus.n_points,
+        "pool": pool,
+        "truncate": truncate,
+        "dtype": dtype,
+        "corpus_sha256": corpus.sha256,
+        "weights_sha256": weights,
+    }
+    different = [name for name in expected if came.get(name, expected[name]) != expected[name]]
+    if different:
+        made = ", ".join(f"{name} {came[name]}" for name in different)
+        asked = ", ".join(f"{name} {expected[name]}" for name in different)
+        raise InputError(f"states: made with {made}; asked for are {asked}")
 
 
 def _loaded(

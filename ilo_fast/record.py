@@ -10,7 +10,6 @@ import torch
 from ilo_fast import environment
 from ilo_fast.activations.tokens import tokenizer_sha256
 from ilo_fast.models import LoadedModel
-from ilo_fast.models.fingerprint import weights_sha256
 from ilo_fast.neighbors import Neighbors
 from ilo_fast.ops import dispatch
 
@@ -32,13 +31,13 @@ def dtype_name(dtype: str | torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def model_record(loaded: LoadedModel) -> dict[str, Any]:
-    """The model: its hub revision where it has one, a hash of its weights, dtype and sizes."""
+def model_record(loaded: LoadedModel, weights_sha256: str) -> dict[str, Any]:
+    """The model: its hub revision where it has one, the hash of its weights, dtype and sizes."""
     return {
         "name": loaded.name,
         "revision": loaded.revision,
         "source": loaded.source,
-        "weights_sha256": weights_sha256(loaded.model),
+        "weights_sha256": weights_sha256,
         "licence": loaded.licence,
         "tokenizer": type(loaded.tokenizer).__name__,
         "tokenizer_sha256": tokenizer_sha256(loaded.tokenizer),

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ilo_fast.environment import require_space
 from ilo_fast.errors import InputError
 from ilo_fast.files import staged
-from ilo_fast.tables import write_table
+from ilo_fast.tables import TABLES, read_table, write_parquet, write_table
 
 __all__ = ["COLUMNS", "SCORES", "Result", "read_parquet"]
 
@@ -45,7 +44,7 @@ COLUMNS = tuple(_SCHEMA)
 SCORES = ("bridge", "reach", "ilo", "translation_hit", "same_language")
 """The columns that are scores between 0 and 1."""
 
-_METADATA_KEY = b"ilo_fast"
+_PICTURES = ("layers.png", "languages.png")
 _PLOT_BYTES = 4 << 20  # two pictures at 160 dots an inch, with room to spare
 _ROW_BYTES = 400  # one row as CSV plus Parquet, generously
 
@@ -121,7 +120,7 @@ class Result:
         """Write the table to ``path``, the run record as JSON in the file's metadata."""
         path = Path(path)
         with staged(path.parent) as temporary:
-            _write_parquet(self.table, self.record, temporary / path.name)
+            write_parquet(self.table, self.record, temporary / path.name, _SCHEMA)
         return path
 
     @staticmethod
@@ -142,14 +141,15 @@ class Result:
         ``.parquet`` and, but for the neighbour lists, a ``.csv``.
 
         All are written under temporary names first and renamed at the end, so that an interrupt or
-        a full disk leaves what ``folder`` held before. Returns the paths. Raises InputError when
-        the disk has too little room, OSError when writing fails all the same.
+        a full disk leaves what ``folder`` held before. Pictures and companion tables that another
+        run left there go away with its scores; other files stay. Returns the paths. Raises
+        InputError when the disk has too little room, OSError when writing fails all the same.
         """
         folder = Path(folder)
         require_space(folder, self.space_needed(plots=plots))
         began = time.perf_counter()
         record = copy.deepcopy(self.record)
-        with staged(folder) as temporary:
+        with staged(folder, obsolete=_left_behind(folder, record)) as temporary:
             self.table.to_csv(temporary / "scores.csv", index=False, lineterminator="\n")
             if plots:
                 from ilo_fast import plots as draw
@@ -158,7 +158,7 @@ class Result:
                 draw.save(draw.layers(self, metrics=more), temporary / "layers.png")
                 draw.save(draw.languages(self), temporary / "languages.png")
             record.setdefault("timeline", {})["files"] = time.perf_counter() - began
-            _write_parquet(self.table, record, temporary / "scores.parquet")
+            write_parquet(self.table, record, temporary / "scores.parquet", _SCHEMA)
             for name, companion in self.companions.items():
                 write_table(companion, record, temporary, name, csv=name != "neighbors")
             text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
@@ -180,16 +180,7 @@ class Result:
 
 def read_parquet(path: str | Path) -> Result:
     """Read a result and its run record; InputError when ``path`` does not hold one."""
-    try:
-        table = pq.read_table(path)
-    except FileNotFoundError:
-        raise InputError(f"no result file at {str(path)!r}") from None
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{str(path)!r} is not a Parquet file: {error}") from error
-    metadata = table.schema.metadata or {}
-    if _METADATA_KEY not in metadata:
-        raise InputError(f"{str(path)!r} holds no ilo_fast run record in its metadata")
-    return Result(table.to_pandas(), json.loads(metadata[_METADATA_KEY]))
+    return Result(*read_table(path))
 
 
 def from_columns(columns: Mapping[str, Any], record: dict[str, Any]) -> Result:
@@ -201,12 +192,18 @@ def from_columns(columns: Mapping[str, Any], record: dict[str, Any]) -> Result:
     return Result(table, record)
 
 
-def _write_parquet(table: pd.DataFrame, record: Mapping[str, Any], path: Path) -> None:
-    arrow = pa.Table.from_pandas(table, preserve_index=False)
-    fields = [
-        pa.field(field.name, _SCHEMA.get(field.name, field.type), metadata=field.metadata)
-        for field in arrow.schema
-    ]
-    text = json.dumps(record, ensure_ascii=False, allow_nan=False)
-    metadata = {**(arrow.schema.metadata or {}), _METADATA_KEY: text.encode()}
-    pq.write_table(arrow.cast(pa.schema(fields)).replace_schema_metadata(metadata), path)
+def _left_behind(folder: Path, record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of what `Result.save` may have written besides scores, where ``folder`` holds a run.
+
+    Empty where it is the run of ``record``, whose pictures and tables are still right.
+    """
+    try:
+        earlier = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return ()  # nothing says that the files are ours
+    if not isinstance(earlier, dict) or not (folder / "scores.parquet").is_file():
+        return ()
+    run = [(one.get("finished"), one.get("options")) for one in (earlier, record)]
+    if run[0] == run[1] and run[0][0] is not None:
+        return ()
+    return (*_PICTURES, *(f"{name}{ending}" for name in TABLES for ending in (".parquet", ".csv")))

@@ -11,9 +11,33 @@ import pyarrow.parquet as pq
 
 from ilo_fast.errors import InputError
 
-__all__ = ["read_table", "write_table"]
+__all__ = ["RECORD_KEY", "TABLES", "read_table", "write_parquet", "write_table"]
 
-_METADATA_KEY = b"ilo_fast"  # as in `Result.write_parquet`
+TABLES = ("language_metrics", "pair_metrics", "layer_metrics", "neighbors")
+"""Names of the tables beside a result, and of their files."""
+
+RECORD_KEY = b"ilo_fast"
+"""Where a Parquet file's metadata hold the run record, as JSON."""
+
+
+def write_parquet(
+    table: pd.DataFrame,
+    record: Mapping[str, Any],
+    path: Path,
+    types: Mapping[str, pa.DataType] | None = None,
+) -> None:
+    """Write ``table`` with ``record`` in its metadata; ``types`` of columns that must have those.
+
+    ``path`` is in a folder of `ilo_fast.files.staged`. NaN becomes null.
+    """
+    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    fields = [
+        pa.field(field.name, (types or {}).get(field.name, field.type), metadata=field.metadata)
+        for field in arrow.schema
+    ]
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    metadata = {**(arrow.schema.metadata or {}), RECORD_KEY: text.encode()}
+    pq.write_table(arrow.cast(pa.schema(fields)).replace_schema_metadata(metadata), path)
 
 
 def write_table(
@@ -24,21 +48,20 @@ def write_table(
     ``folder`` is one of `ilo_fast.files.staged`. NaN becomes null in Parquet and an empty field in
     CSV, whose numbers have all their digits.
     """
-    arrow = pa.Table.from_pandas(table, preserve_index=False)
-    text = json.dumps(record, ensure_ascii=False, allow_nan=False)
-    metadata = {**(arrow.schema.metadata or {}), _METADATA_KEY: text.encode()}
-    pq.write_table(arrow.replace_schema_metadata(metadata), folder / f"{name}.parquet")
+    write_parquet(table, record, folder / f"{name}.parquet")
     if csv:
         table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
 
 
-def read_table(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The table and the run record that `write_table` wrote; InputError on another file."""
+def read_table(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The table and the run record that `write_parquet` wrote; InputError on another file."""
     try:
         table = pq.read_table(path)
+    except FileNotFoundError:
+        raise InputError(f"no result file at {str(path)!r}") from None
     except pa.ArrowInvalid as error:
         raise InputError(f"{str(path)!r} is not a Parquet file: {error}") from error
     metadata = table.schema.metadata or {}
-    if _METADATA_KEY not in metadata:
+    if RECORD_KEY not in metadata:
         raise InputError(f"{str(path)!r} holds no ilo_fast run record in its metadata")
-    return table.to_pandas(), json.loads(metadata[_METADATA_KEY])
+    return table.to_pandas(), json.loads(metadata[RECORD_KEY])

@@ -19,6 +19,7 @@ from tiny import save_tiny_model
 from ilo_fast import cli
 from ilo_fast.cli import display
 from ilo_fast.errors import ModelError
+from ilo_fast.ops import dispatch
 from ilo_fast.results import read_parquet
 
 demo = sys.modules["ilo_fast.cli.demo"]  # the name is also the command's
@@ -128,6 +129,21 @@ def test_reference_flag(run, tiny_model, corpus_folder, tmp_path):
     assert "neighbours by reference" in shown
 
 
+def test_a_terminal_without_unicode_is_written_to_all_the_same(tiny_model, corpus_folder, tmp_path):
+    given = ("score", tiny_model, "--corpus", corpus_folder, "--out", tmp_path / "schön")
+    done = subprocess.run(
+        [COMMAND, *given, "--no-plots"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+        capture_output=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout.decode("ascii")
+    assert "4 languages ? 12 sentences" in shown
+    assert "sch?n: run.json" in shown
+
+
 def test_a_table_as_corpus(run, tiny_model, parallel_text, tmp_path):
     pd.DataFrame(parallel_text).to_csv(tmp_path / "text.tsv", sep="\t", index=False)
     out = tmp_path / "out"
@@ -150,6 +166,29 @@ def test_env_names_versions_devices_and_backend(run):
     assert "torch" in shown
     assert "cpu" in shown
     assert "auto: torch on cpu" in shown
+    for name in dispatch.names():  # what --backend takes
+        assert re.search(rf"│ {name} +│", shown)
+
+
+def test_float64_in_the_forward_pass(run, tiny_model, corpus_folder, tmp_path):
+    given = ("--corpus", corpus_folder, "--out", tmp_path / "out", "--no-plots", "-q")
+    code, shown, _ = run("score", tiny_model, *given, "--dtype", "float64")
+    assert code == 0
+    assert "float64 on cpu" in shown
+
+
+def test_corpus_errors_name_the_option(fails, tiny_model, parallel_text, tmp_path):
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for at, language in enumerate(parallel_text):
+        (folder / f"{language}.{'dev' if at % 2 else 'devtest'}").write_text("one\ntwo\n")
+    assert "with split='dev' or 'devtest' (--split)" in fails(
+        "score", tiny_model, "--corpus", folder
+    )
+    numbers = pd.DataFrame({**parallel_text, "length": range(12)})
+    numbers.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
+    said = fails("score", tiny_model, "--corpus", tmp_path / "t.jsonl")
+    assert said.endswith("name the ones that are with languages= (--languages)")
 
 
 def test_no_command_shows_help(run):
@@ -402,11 +441,11 @@ def test_out_that_cannot_be_written(run, tiny_model, corpus_folder, tmp_path):
 def test_interrupts_leave_nothing_half_written(fails, tiny_model, corpus_folder, monkeypatch):
     from ilo_fast import results
 
-    def interrupted(table, record, path):
+    def interrupted(table, record, path, types):
         path.write_bytes(b"PAR1")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(results, "_write_parquet", interrupted)
+    monkeypatch.setattr(results, "write_parquet", interrupted)
     message = fails("score", tiny_model, "--corpus", corpus_folder, status=130)
     assert message.startswith("interrupted")
 
@@ -480,3 +519,27 @@ def test_a_reader_that_goes_away(tmp_path):
         said = process.stderr.read()
     assert process.returncode == 1
     assert said == ""
+
+
+def test_choices_are_what_the_library_takes():
+    """The commands repeat them, so that --help imports none of the library."""
+    from ilo_fast import groups, pictures, results
+    from ilo_fast.companions import METRICS as FURTHER
+    from ilo_fast.models import fused, load
+    from ilo_fast.ops import request, segment_pool
+
+    def choices(command, option):
+        [found] = [one for one in cli.cli.commands[command].params if one.name == option]
+        return set(found.type.choices)
+
+    for command in ("score", "compare", "plot"):
+        assert choices(command, "metric") == set(request.METRICS)
+    assert choices("score", "pool") == set(segment_pool.MODES)
+    assert choices("score", "dtype") == {"auto", *load._DTYPES}
+    assert choices("score", "fused") == set(fused.FUSED)
+    assert choices("compare", "by") == set(groups.KINDS) - {"all"}
+    assert choices("plot", "kind") == set(pictures.KINDS)
+    assert choices("plot", "score") == set(results.SCORES)
+    [option] = [one for one in cli.cli.commands["score"].params if one.name == "metrics"]
+    for name in FURTHER:
+        assert name in option.help

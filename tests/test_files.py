@@ -39,3 +39,17 @@ def test_a_disk_that_fills_at_the_flush(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"), staged(tmp_path) as temporary:
         (temporary / "a").write_text("all of it")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_obsolete_files_go_when_the_block_ends_well(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_text("old")
+    (tmp_path / "d").mkdir()
+    obsolete = ("a", "b", "d", "never there")
+    with pytest.raises(KeyboardInterrupt), staged(tmp_path, obsolete=obsolete):
+        raise KeyboardInterrupt
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c", "d"]
+    with staged(tmp_path, obsolete=obsolete) as temporary:
+        (temporary / "a").write_text("new")
+    assert (tmp_path / "a").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c", "d"]

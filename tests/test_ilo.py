@@ -127,3 +127,12 @@ def test_bad_neighbors(neighbors, error, message):
 def test_bad_threshold(threshold, error):
     with pytest.raises(error, match="threshold must be"):
         ilo_scores(np.array([[1], [0]]), ["a", "b"], threshold=threshold)
+
+
+@pytest.mark.parametrize("threshold", [3, 4, 9])
+def test_a_threshold_out_of_reach_gives_no_bridges(threshold):
+    """By the definition; `score` refuses it, where it can only be a mistake."""
+    lists = np.array([[1, 2], [0, 2], [0, 1]])
+    scores = ilo_scores(lists, ["en", "de", "fr"], threshold=threshold)
+    assert scores.bridge.tolist() == scores.ilo.tolist() == [[0.0, 0.0, 0.0]]
+    assert scores.reach.tolist() == [[1.0, 1.0, 1.0]]

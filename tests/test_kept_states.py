@@ -4,14 +4,18 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
-from ilo_fast import Corpus, cli, score
+from ilo_fast import Corpus, cli, extract, score
+from ilo_fast.activations.disk import open_store
 from ilo_fast.activations.runner import Runner
 from ilo_fast.errors import InputError
+from ilo_fast.models import load_model
 from ilo_fast.results import read_parquet
 
 COMMAND = Path(sys.executable).with_name("ilo-fast")
@@ -129,3 +133,38 @@ def test_compare_and_plot_take_the_folder(tiny_model, corpus_folder, tmp_path, c
     assert (tmp_path / "map.svg").read_text().count("<svg") == 1
     scored = read_parquet(tmp_path / "out" / "scores.parquet")
     assert scored.record["extraction"]["states"] == "made"
+
+
+def test_states_of_another_text_model_or_dtype_are_refused(tiny_model, corpus, tmp_path):
+    loaded = load_model(tiny_model)
+    store = extract(loaded.model, loaded.tokenizer, corpus)
+    scored = score(loaded, corpus, states=store)
+    assert scored.record["model"]["weights_sha256"] == store.record["weights_sha256"]
+    pd.testing.assert_frame_equal(scored.table, score(loaded, corpus).table, check_exact=True)
+
+    turned = tuple(reversed(corpus.sentences[0]))
+    other = Corpus("made-up", corpus.languages, (turned, *corpus.sentences[1:]))
+    with pytest.raises(InputError, match=r"states: made with corpus_sha256 \w{64}; asked for are"):
+        score(loaded, other, states=store)
+    with pytest.raises(InputError, match=r"made with dtype float32, weights_sha256 \w{64}; asked"):
+        score(load_model(tiny_model, dtype="bfloat16"), corpus, states=store)
+    with torch.no_grad():
+        next(loaded.model.parameters())[0, 0] += 1
+    with pytest.raises(InputError, match=r"states: made with weights_sha256 \w{64}; asked for are"):
+        score(loaded, corpus, states=store)
+    by_hand = replace(store, record={})
+    assert score(loaded, corpus, states=by_hand).record["extraction"] == {}
+    with pytest.raises(InputError, match="made with dtype float16; asked for are dtype float32"):
+        score(loaded, corpus, states=replace(store, record={"dtype": "float16"}))
+
+
+def test_a_folder_says_what_its_states_are_of(tiny_model, corpus, tmp_path):
+    loaded = load_model(tiny_model)
+    made = extract(loaded.model, loaded.tokenizer, corpus, folder=tmp_path / "states")
+    path = tmp_path / "states" / "record.json"  # as it was before it held the hashes
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in record.items() if not k.endswith("sha256")}))
+    again = extract(loaded.model, loaded.tokenizer, corpus, folder=tmp_path / "states")
+    for store in (open_store(tmp_path / "states"), again):
+        for name in ("weights_sha256", "corpus_sha256"):
+            assert store.record[name] == made.record[name]

@@ -121,6 +121,15 @@ def test_any_strides_and_gradients():
         np.testing.assert_array_equal(knn(array).indices, expected)
 
 
+def test_a_negative_stride_of_an_axis_of_length_1():
+    x = np.random.default_rng(0).normal(size=(9, 4))
+    found = knn(x[None][::-1], k=2)
+    np.testing.assert_array_equal(found.indices[0], knn(x, k=2).indices)
+    column = np.arange(5.0)[:, None]
+    found = knn(column[:, ::-1], k=1, metric="euclidean")
+    assert found.indices.tolist() == [[1], [0], [1], [2], [3]]
+
+
 def test_the_input_is_left_alone():
     x = torch.from_numpy(points())
     before = x.clone()
@@ -261,6 +270,48 @@ def test_property_powers_of_two_change_nothing(problem, exponent):
         scale = np.ldexp(1.0, generator.integers(-300, 300, size=(len(x), 1)))
     found, scaled = knn(x, k, metric=metric), knn(x * scale, k, metric=metric)
     np.testing.assert_array_equal(scaled.indices, found.indices)
+
+
+@pytest.fixture
+def flushing():
+    """Subnormal numbers are zeros to this thread's arithmetic."""
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush")
+    yield
+    torch.set_flush_denormal(False)
+
+
+def in_steps(dtype, unit):
+    """Points on a line through 0, a multiple of ``unit`` each, made from their bits."""
+    integer = {8: torch.int64, 4: torch.int32, 2: torch.int16}[dtype.itemsize]
+    return (torch.arange(6, dtype=integer)[:, None] * unit).view(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_subnormal_points(dtype):
+    found = knn(in_steps(dtype, 1), k=1, metric="euclidean")
+    assert found.indices.tolist() == [[1], [0], [1], [2], [3], [4]]
+    assert found.certified.all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_subnormal_points_are_refused_where_they_are_flushed(flushing, dtype):
+    x = in_steps(dtype, 1)
+    for points in (x, x.flip(0).T.contiguous().T, -x):
+        with pytest.raises(ValueError, match=r"subnormal numbers.*set_flush_denormal\(False\)"):
+            knn(points, k=1, metric="euclidean")
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean", "inner_product"])
+def test_flushing_changes_nothing_for_normal_points(flushing, metric):
+    x = torch.randn(300, 24, generator=torch.Generator().manual_seed(0))
+    x[:, 3] *= 1e-37
+    x[7] = 0
+    flushed = knn(x, k=5, metric=metric)
+    torch.set_flush_denormal(False)
+    usual = knn(x, k=5, metric=metric)
+    assert torch.equal(flushed.indices, usual.indices)
+    assert flushed.certified.all()
 
 
 def test_errors_are_value_errors():

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ilo_fast import Corpus, score
+from ilo_fast import Corpus, extract, score
 from ilo_fast.errors import CorpusError, HiddenStateError, InputError, ModelError
 from ilo_fast.models import load_model
 from ilo_fast.progress import Progress
@@ -71,7 +71,7 @@ def test_chosen_layers_and_a_loaded_model(result, tiny_model, corpus):
 
 
 def test_languages_and_limit(tiny_model, corpus):
-    some = score(tiny_model, corpus, languages=["hin_Deva", "eng_Latn"], limit=7, k=3)
+    some = score(tiny_model, corpus, languages=["hin_Deva", "eng_Latn"], limit=7, k=3, threshold=1)
     assert list(dict.fromkeys(some.table["language"])) == ["hin_Deva", "eng_Latn"]
     assert set(some.table["n_points"]) == {7}
 
@@ -174,9 +174,15 @@ def test_progress_may_be_any_object_with_the_three_calls(tiny_model, corpus):
     ("options", "error", "message"),
     [
         ({"k": 0}, InputError, "k must be at least 1, got 0"),
-        ({"k": 2.5}, TypeError, "k must be a whole number, got 2.5"),
+        ({"k": 2.5}, TypeError, "k must be an integer; got 2.5"),
+        ({"k": True}, TypeError, "k must be an integer; got True"),
+        ({"threshold": np.bool_(True)}, TypeError, "threshold must be an integer"),
+        ({"k": np.int64(0)}, InputError, "k must be at least 1, got 0"),
         ({"k": 48}, InputError, r"k must be less than the number of points, 48 .*got 48"),
         ({"threshold": 0}, InputError, "threshold must be at least 1"),
+        ({"threshold": 6}, InputError, r"at most 3, .*k = 5 .* 3 languages but its own\); got 6"),
+        ({"k": 2}, InputError, r"threshold must be at most 2, .*k = 2 .*; got 3"),
+        ({"threshold": 4}, InputError, r"at most 3, .* 3 languages but its own\); got 4"),
         ({"metric": "manhattan"}, InputError, "metric must be one of cosine.*'manhattan'"),
         ({"backend": "gpu"}, InputError, "backend must be one of auto.*'gpu'"),
         ({"backend": "torch", "reference": True}, InputError, "brings its own backend"),
@@ -216,4 +222,45 @@ def test_nan_names_layer_and_sentence(tiny_model, corpus):
     with torch.no_grad():
         loaded.model.get_input_embeddings().weight[ids.pop()] = float("nan")
     with pytest.raises(HiddenStateError, match=r"layer 0 .*sentence 3 of bb"):
-        score(loaded, text, k=2)
+        score(loaded, text, k=2, threshold=1)
+
+
+def first_token(states, offsets):
+    return states[offsets[:-1]]
+
+
+def test_a_pooling_function_is_recorded_by_name(tiny_model, corpus, tmp_path):
+    result = score(tiny_model, corpus, pool=first_token)
+    result.save(tmp_path, plots=False)
+    written = json.loads((tmp_path / "run.json").read_text())
+    assert written["options"]["pool"] == written["extraction"]["pool"] == "first_token"
+
+    loaded = load_model(tiny_model)
+    store = extract(loaded.model, loaded.tokenizer, corpus, pool=first_token)
+    again = score(loaded, corpus, pool=first_token, states=store)
+    pd.testing.assert_frame_equal(again.table, result.table, check_exact=True)
+    with pytest.raises(InputError, match="made with pool first_token; asked for are pool mean"):
+        score(loaded, corpus, states=store)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backend": "triton"}, "'triton' cannot serve this search: Triton needs a CUDA device"),
+        ({"backend": "cuda"}, "'cuda' cannot serve this search: not part of this version"),
+        ({"reference": True, "metric": "inner_product"}, "'reference' cannot serve this search"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused_before_the_model_runs(
+    tiny_model, corpus, monkeypatch, options, message
+):
+    monkeypatch.setattr("ilo_fast.pipeline.extract", lambda *_, **__: pytest.fail("it ran"))
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(InputError, match=message):
+        score(tiny_model, corpus, device="cpu", **options)
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers(result, tiny_model, corpus):
+    same = score(tiny_model, corpus, k=np.int64(K), threshold=np.uint8(THRESHOLD))
+    pd.testing.assert_frame_equal(same.table, result.table, check_exact=True)
+    assert json.dumps(same.record["options"]) == json.dumps(result.record["options"])

@@ -94,6 +94,41 @@ def test_save_writes_the_five_files(tmp_path):
     assert read_parquet(tmp_path / "out" / "scores.parquet").record == record
 
 
+def run_of(finished, metrics=()):
+    """A result of its own run, with the companion tables of ``metrics``."""
+    made = make_result()
+    record = {**made.record, "finished": finished, "options": {"metrics": list(metrics)}}
+    table = pd.DataFrame({"layer": [0]})
+    return Result(made.table, record, dict.fromkeys(metrics, table))
+
+
+def test_another_run_leaves_nothing_of_the_one_before(tmp_path):
+    run_of("12:00", ["pair_metrics", "neighbors"]).save(tmp_path)
+    for name in ("notes.txt", "trace.json", "layers.svg", "mine.parquet"):
+        (tmp_path / name).write_text("mine")
+    foreign = {"notes.txt", "trace.json", "layers.svg", "mine.parquet"}
+    assert {"neighbors.parquet", "pair_metrics.csv"} <= {path.name for path in tmp_path.iterdir()}
+    run_of("13:00", ["pair_metrics"]).save(tmp_path, plots=False)
+    scores = {"run.json", "scores.csv", "scores.parquet"}
+    tables = {"pair_metrics.parquet", "pair_metrics.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == scores | tables | foreign
+
+
+def test_the_same_run_saved_again_keeps_its_files(tmp_path):
+    run_of("12:00", ["pair_metrics"]).save(tmp_path)
+    before = {path.name for path in tmp_path.iterdir()}
+    read_parquet(tmp_path / "scores.parquet").save(tmp_path, plots=False)
+    assert {path.name for path in tmp_path.iterdir()} == before
+
+
+def test_files_of_a_folder_without_a_run_are_not_ours(tmp_path):
+    (tmp_path / "neighbors.csv").write_text("mine")
+    (tmp_path / "layers.png").write_text("mine")
+    run_of("12:00").save(tmp_path, plots=False)
+    assert (tmp_path / "neighbors.csv").read_text() == "mine"
+    assert (tmp_path / "layers.png").read_text() == "mine"
+
+
 def test_save_leaves_the_record_alone(tmp_path):
     result = make_result()
     result.save(tmp_path, plots=False)
@@ -101,7 +136,7 @@ def test_save_leaves_the_record_alone(tmp_path):
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
-@pytest.mark.parametrize("step", ["_write_parquet", "csv", "replace_none"])
+@pytest.mark.parametrize("step", ["write_parquet", "csv", "replace_none"])
 def test_a_failure_while_writing_keeps_the_old_files(tmp_path, monkeypatch, error, step):
     make_result(seed=1).save(tmp_path, plots=False)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -111,13 +146,13 @@ def test_a_failure_while_writing_keeps_the_old_files(tmp_path, monkeypatch, erro
 
     if step == "csv":
         monkeypatch.setattr(pd.DataFrame, "to_csv", fail)
-    elif step == "_write_parquet":
+    elif step == "write_parquet":
 
-        def half(table, record, path):
+        def half(table, record, path, types):
             path.write_bytes(b"PAR1 half of it")
             raise error
 
-        monkeypatch.setattr(results, "_write_parquet", half)
+        monkeypatch.setattr(results, "write_parquet", half)
     else:
         monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(type(error)):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ilo_fast.activations.attention import NotPackable, packed_rows
 from ilo_fast.activations.packing import Segments
-from ilo_fast.activations.taps import hooked
+from ilo_fast.activations.taps import check_states, hooked
 from ilo_fast.errors import ModelError
 from ilo_fast.models.structure import Backbone, position_offset
 
@@ -83,7 +83,8 @@ def probe(backbone: Backbone, device: torch.device) -> Capability:
     """Try hooks and packing on a few tokens of this model, in its own dtype.
 
     Raises:
-        ModelError: when the model returns no hidden states at all.
+        ModelError: when the model returns no hidden states, or some that are not ``[batch, tokens,
+            dim]``.
     """
     ids = _probe_ids(backbone, device)
     first, middle, _ = _PROBE_LENGTHS
@@ -140,6 +141,8 @@ def _hidden_states(backbone: Backbone, ids: Tensor) -> tuple[Tensor, ...]:
             f"model: {type(backbone.module).__name__} returned {got} of the "
             f"{backbone.n_entries} hidden states that its {backbone.n_layers} layers should give"
         )
+    for entry, each in enumerate(states):
+        check_states(backbone, entry, each)
     return tuple(states)
 
 

@@ -18,7 +18,7 @@ import json
 import os
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -77,6 +77,25 @@ def _allocate(descriptor: int, size: int) -> None:
     os.ftruncate(descriptor, size)  # a file system that cannot allocate ahead
 
 
+def _read(folder: Path, name: str, *keys: str) -> dict[str, Any]:
+    """A JSON file of a folder of states; InputError when it is damaged or lacks one of ``keys``."""
+    try:
+        content: Any = json.loads((folder / name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"folder: {folder} holds states without their {name}") from None
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise InputError(
+            f"folder: {name} in {folder} is damaged ({error}); give another folder or delete it"
+        ) from error
+    whole = isinstance(content, dict) and all(key in content for key in keys)
+    if not whole or not isinstance(content.get("key", {}), dict):
+        raise InputError(
+            f"folder: {name} in {folder} is damaged (it must hold "
+            f"{' and '.join(keys) or 'a record'}); give another folder or delete it"
+        )
+    return dict(content)
+
+
 class DiskSink:
     """Write states into a folder, or go on where an earlier run stopped.
 
@@ -85,8 +104,8 @@ class DiskSink:
     same bits.
 
     Raises:
-        InputError: when the folder holds states under another key, or the disk has no room for
-            them.
+        InputError: when the folder holds states under another key, or damaged files, or the disk
+            has no room for them.
     """
 
     def __init__(
@@ -111,9 +130,14 @@ class DiskSink:
         whole = folder / _WHOLE
         self._complete = whole.is_file()
         self._path = whole if self._complete else folder / _PARTIAL
-        self._states = _map(self._path, self.shape, len(self._header), "r+")
+        # a finished folder may lie where nothing can be written; batches found damaged need that
+        self._writable = not self._complete
+        self._states = self._open("r+" if self._writable else "r")
         self._lines = self._read_journal()
-        self._journal = (folder / _JOURNAL).open("a", encoding="utf-8")
+        self._journal: TextIO | None = None
+
+    def _open(self, mode: str) -> Any:
+        return _map(self._path, self.shape, len(self._header), mode)
 
     def _begin(self, wanted: dict[str, Any], budget: int) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -135,7 +159,7 @@ class DiskSink:
         _replace(self.folder / _STORE, json.dumps({"key": wanted, "budget": budget}, indent=1))
 
     def _take_up(self, wanted: dict[str, Any]) -> int:
-        stored = json.loads((self.folder / _STORE).read_text(encoding="utf-8"))
+        stored = _read(self.folder, _STORE, "key", "budget")
         different = sorted(
             name
             for name in {*stored["key"], *wanted}
@@ -152,15 +176,13 @@ class DiskSink:
         """Finished batches and their checksums; a half-written last line is none."""
         lines: dict[tuple[int, int], int] = {}
         text = (self.folder / _JOURNAL).read_text(encoding="utf-8", errors="replace")
+        self._cut_short = bool(text) and not text.endswith("\n")
         for line in text.split("\n")[:-1]:
             try:
                 entry = json.loads(line)
                 lines[entry["start"], entry["stop"]] = entry["crc32"]
             except (ValueError, KeyError, TypeError):
                 continue
-        if text and not text.endswith("\n"):
-            with (self.folder / _JOURNAL).open("a", encoding="utf-8") as file:
-                file.write("\n")
         return lines
 
     def check(self, order: npt.NDArray[np.int64], first: int) -> None:
@@ -178,6 +200,11 @@ class DiskSink:
         self._done.sort()
 
     def write(self, start: int, stop: int, rows: npt.NDArray[np.int64], block: Tensor) -> None:
+        if not self._writable:
+            self._states, self._writable = self._open("r+"), True
+        if self._journal is None:
+            self._journal = (self.folder / _JOURNAL).open("a", encoding="utf-8")
+            self._journal.write("\n" * self._cut_short)
         data = np.ascontiguousarray(block.numpy())
         self._states[:, rows] = data
         line = {"start": start, "stop": stop, "crc32": zlib.crc32(data.data)}
@@ -198,13 +225,15 @@ class DiskSink:
 
     def earlier_record(self) -> dict[str, Any] | None:
         """How the states were made, where an earlier run finished them."""
-        path = self.folder / _RECORD
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return _read(self.folder, _RECORD) if (self.folder / _RECORD).is_file() else None
 
     def finish(self, record: dict[str, Any]) -> Tensor:
-        self._states.flush()
-        self._journal.close()
-        _replace(self.folder / _RECORD, json.dumps(record, indent=1, default=str))
+        if self._writable:
+            self._states.flush()
+        if self._journal is not None:
+            self._journal.close()
+        if self._journal is not None or not (self.folder / _RECORD).is_file():
+            _replace(self.folder / _RECORD, json.dumps(record, indent=1, default=str))
         if not self._complete:
             os.replace(self._path, self.folder / _WHOLE)
         return _read_states(self.folder, self.shape, len(self._header))
@@ -219,13 +248,13 @@ def open_store(folder: str | Path) -> ActivationStore:
     """Open a finished folder of states.
 
     Raises:
-        InputError: when the folder holds no finished states.
+        InputError: when the folder holds no finished states, or damaged files.
     """
     folder = Path(folder)
     if not (folder / _WHOLE).is_file() or not (folder / _STORE).is_file():
         raise InputError(f"folder: {folder} holds no finished states ({_WHOLE})")
-    key = json.loads((folder / _STORE).read_text(encoding="utf-8"))["key"]
-    record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+    key = _read(folder, _STORE, "key", "budget")["key"]
+    record = _read(folder, _RECORD)
     layers, points, dim = key["shape"]
     with (folder / _WHOLE).open("rb") as file:
         offset = 8 + int.from_bytes(file.read(8), "little")
@@ -237,6 +266,11 @@ def open_store(folder: str | Path) -> ActivationStore:
         languages=languages,
         language_ids=np.repeat(np.arange(len(languages), dtype=np.int64), sentences),
         sentence_ids=np.tile(np.arange(sentences, dtype=np.int64), len(languages)),
-        record={**record, "states": "read"},
+        record={
+            "weights_sha256": key["model"],
+            "corpus_sha256": key["corpus"],
+            **record,
+            "states": "read",
+        },
         folder=folder,
     )

@@ -81,11 +81,11 @@ def extract(
 
     Returns:
         ActivationStore: ``states`` float32 ``[layers, points, dim]`` and a ``record`` of how they
-            were made; its ``"states"`` is ``"made"``, ``"resumed"`` (``"sentences_kept"`` were
-            there) or ``"read"``.
+            were made, hashes of weights and text included; its ``"states"`` is ``"made"``,
+            ``"resumed"`` (``"sentences_kept"`` were there) or ``"read"``.
 
     Raises:
-        ModelError: when the model gives no hidden states.
+        ModelError: when the model gives no hidden states, or some that are not one vector a token.
         CorpusError: on a sentence without tokens or over the model's limit, naming it.
         HiddenStateError: on NaN or infinity, naming layer and sentence.
         InputError: on a layer the model does not have, an unknown pooling or place, or too little
@@ -107,6 +107,8 @@ def extract(
     folder = None if folder is None else Path(folder)
     shape = (len(entries), corpus.n_points, backbone.dim)
     place = choose_place(store, 4 * int(np.prod(shape, dtype=np.int64)), device, folder)
+    weights = weights_sha256(backbone.module)
+    dtype = str(parameter_dtype(backbone.module)).removeprefix("torch.")
     sink: Sink
     with (
         torch.inference_mode(),
@@ -115,7 +117,7 @@ def extract(
     ):
         if place == "disk":
             assert folder is not None
-            key = _key(backbone, tokenizer, corpus, chosen_pool, truncate, kernels.kernels)
+            key = _key(backbone, weights, tokenizer, corpus, chosen_pool, truncate, kernels.kernels)
             sink = DiskSink(folder, key, entries, corpus.n_points, backbone.dim, budget)
             budget = sink.budget
         else:
@@ -129,6 +131,7 @@ def extract(
     attention = sorted(runner.kernels)
     if way.batches != "packed":
         attention = [str(backbone.module.config._attn_implementation)]  # type: ignore[union-attr]
+    made_of = {"weights_sha256": weights, "corpus_sha256": corpus.sha256, "dtype": dtype}
     record: dict[str, Any] = {
         **asdict(way),
         "attention": attention,
@@ -138,14 +141,14 @@ def extract(
         "pool": chosen_pool.name,
         "layers": list(entries),
         "truncate": truncate,
-        "dtype": str(parameter_dtype(backbone.module)).removeprefix("torch."),
+        **made_of,
         "device": str(device),
         "sentences": corpus.n_points,
         "tokens": job.tokens,
         "seconds": round(seconds, 3),
     }
     if not job.made and isinstance(sink, DiskSink):
-        record = sink.earlier_record() or record
+        record = {**made_of, **(sink.earlier_record() or record)}
     states = sink.finish(record)
     record["states"] = "made" if not job.kept else "resumed" if job.made else "read"
     if job.kept and job.made:
@@ -203,6 +206,7 @@ def _auto_budget(backbone: Backbone, device: torch.device) -> int:
 
 def _key(
     backbone: Backbone,
+    weights: str,
     tokenizer: Any,
     corpus: "Corpus",
     pool: Pool,
@@ -217,7 +221,7 @@ def _key(
     fused = {} if kernels is None else {"fused": kernels}
     return {
         **fused,
-        "model": weights_sha256(backbone.module),
+        "model": weights,
         "tokenizer": tokenizer_sha256(tokenizer),
         "corpus": corpus.sha256,
         "languages": list(corpus.languages),

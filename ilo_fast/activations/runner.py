@@ -14,7 +14,8 @@ from ilo_fast.activations.attention import packed_rows
 from ilo_fast.activations.capability import Capability, forward
 from ilo_fast.activations.packing import Segments
 from ilo_fast.activations.pooling import Pool
-from ilo_fast.activations.taps import ForwardStopped, hooked
+from ilo_fast.activations.taps import ForwardStopped, check_states, hooked
+from ilo_fast.errors import ModelError
 from ilo_fast.models.structure import Backbone
 
 __all__ = ["Runner", "running"]
@@ -34,13 +35,19 @@ class Runner:
     ) -> None:
         self._backbone, self._way, self._entries, self._pool = backbone, way, entries, pool
         self._device, self._enter_row = device, enter_row
-        self._segments = Segments(())
+        self._segments, self._batch = Segments(()), torch.Size()
         self._pooled: dict[int, Tensor] = {}
         self.module = backbone.module
         self.kernels: set[str] = set()
 
     def receive(self, entry: int, states: Tensor) -> None:
-        """Pool the states of a hook; ``[batch, tokens, dim]`` holds no padding."""
+        """Pool the states of a hook, ``[batch, tokens, dim]``, which hold no padding."""
+        check_states(self._backbone, entry, states)
+        if states.shape[:2] != self._batch:
+            raise ModelError(
+                f"model: hidden state {entry} of {type(self.module).__name__} must have a vector "
+                f"for each of {list(self._batch)} tokens, got {list(states.shape)}"
+            )
         self._pooled[entry] = self._pool(states.reshape(-1, states.shape[-1]), self._segments)
 
     def run(self, row: npt.NDArray[np.int64], lengths: Sequence[int]) -> Tensor:
@@ -52,6 +59,7 @@ class Runner:
         ids = torch.from_numpy(row)
         packed = self._way.batches == "packed"
         ids = ids[None] if packed else ids.view(len(lengths), -1)
+        self._batch = ids.shape
         if self._device.type == "cuda":
             ids = ids.pin_memory().to(self._device, non_blocking=True)
         with ExitStack() as stack:

@@ -19,7 +19,7 @@ from ilo_fast.errors import ModelError
 from ilo_fast.layers import LayerSpec, resolve_layers
 from ilo_fast.models.structure import Backbone, find_backbone
 
-__all__ = ["ForwardStopped", "Tap", "hooked", "tap"]
+__all__ = ["ForwardStopped", "Tap", "check_states", "hooked", "tap"]
 
 
 class ForwardStopped(BaseException):
@@ -30,6 +30,21 @@ class ForwardStopped(BaseException):
 
 
 Receive = Callable[[int, Tensor], None]
+
+
+def check_states(backbone: Backbone, entry: int, states: Any) -> None:
+    """That a hidden state is ``[batch, tokens, dim]``; some models keep several a token.
+
+    Raises:
+        ModelError: naming the model, the entry and what came.
+    """
+    fits = isinstance(states, Tensor) and states.ndim == 3 and states.shape[-1] == backbone.dim
+    if not fits:
+        got = list(states.shape) if isinstance(states, Tensor) else type(states).__name__
+        raise ModelError(
+            f"model: hidden state {entry} of {type(backbone.module).__name__} must be "
+            f"[batch, tokens, {backbone.dim}], got {got}"
+        )
 
 
 @contextmanager
@@ -181,7 +196,8 @@ def tap(
         Tap: its ``states`` are float32 ``[layers, points, dim]``.
 
     Raises:
-        ModelError: when ``model`` gives no hidden states, or its layers cannot be hooked.
+        ModelError: when ``model`` gives no hidden states, or some that are not ``[batch, tokens,
+            dim]``, or its layers cannot be hooked.
         InputError: on a layer the model does not have, or an unknown pooling.
 
     >>> import torch, ilo_fast
@@ -200,6 +216,7 @@ def tap(
     collected, padding = Tap(entries), _Padding()
 
     def receive(entry: int, states: Tensor) -> None:
+        check_states(backbone, entry, states)
         packed, segments = padding.packed(states.detach())
         collected.add(entry, chosen_pool(packed, segments))
 

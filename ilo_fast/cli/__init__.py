@@ -2,6 +2,7 @@
 
 import _thread
 import errno
+import io
 import sys
 import threading
 import traceback
@@ -61,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _run(given: list[str]) -> int:
     debug = "--debug" in given
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what it cannot encode is shown as "?"
+            stream.reconfigure(errors="replace")
     try:
         # Not cli.main(), which prints lines of its own when interrupted.
         with _interrupts_repeated(), cli.make_context("ilo-fast", given) as context:

@@ -76,8 +76,8 @@ def show_environment() -> None:
         table.add_row(device.id, device.name, memory)
     console.print(table)
     table = Table("backend", "what it does", title="Neighbour search", title_justify="left")
-    for backend in dispatch.BACKENDS:
-        table.add_row(backend.name, backend.describe)
+    for name, what in dispatch.described():
+        table.add_row(name, what)
     console.print(table)
     for device in found_devices:
         line = f"auto: {dispatch.explain(device.id)}"

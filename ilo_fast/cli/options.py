@@ -105,7 +105,7 @@ def run_options(command: _Command) -> _Command:
         device,
         click.option(
             "--dtype",
-            type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+            type=click.Choice(["auto", "float32", "bfloat16", "float16", "float64"]),
             default="auto",
             show_default=True,
             help="Of the forward pass; auto is the checkpoint's own.",
@@ -122,8 +122,8 @@ def run_options(command: _Command) -> _Command:
             "--backend",
             default="auto",
             show_default=True,
-            help="Of the neighbour search; `ilo-fast env` lists them. One that cannot serve is an "
-            "error.",
+            help="Of the neighbour search; `ilo-fast env` lists the choices. One that cannot serve "
+            "is an error.",
         ),
         click.option(
             "--fused",

@@ -65,7 +65,8 @@ def read_flores(
         if ids != first_ids:
             raise CorpusError(
                 f"FLORES+ {split}: {code} has other sentence ids than {chosen[0]} "
-                f"({len(ids)} and {len(first_ids)} sentences); leave one out with languages="
+                f"({len(ids)} and {len(first_ids)} sentences); leave one out with "
+                "languages= (--languages)"
             )
     renamed = [f"{code} is {names[code]} in FLORES+" for code in chosen if names[code] != code]
     return Corpus(

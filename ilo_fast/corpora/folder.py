@@ -59,6 +59,7 @@ def _files(folder: Path, split: str | None) -> dict[str, Path]:
         raise CorpusError(
             f"{folder}: holds {counts} files; say which to read with split="
             + " or ".join(repr(s) for s in SPLITS if s in found)
+            + " (--split)"
         )
     files = found.get(split, {}) if split is not None else next(iter(found.values()), {})
     if not files:

@@ -62,7 +62,7 @@ def _language_columns(table: _Table, path: Path) -> tuple[str, ...]:
         if name and any(len(value.split()) > 1 for value in values):
             raise CorpusError(
                 f"{path}: column {name!r} holds sentences, but its name is that of a row number; "
-                "name the columns to read with languages="
+                "name the columns to read with languages= (--languages)"
             )
         left_out.append(name)
     if left_out:
@@ -80,7 +80,7 @@ def _check_cells(table: _Table, chosen: tuple[str, ...], path: Path) -> None:
                 raise CorpusError(
                     f"{path}: {table.unit} {number}, column {name!r}: expected text, got "
                     f"{_short(value)} ({type(value).__name__}); if the column is no language, name "
-                    "the ones that are with languages="
+                    "the ones that are with languages= (--languages)"
                 )
             elif not _is_unicode(value):
                 raise CorpusError(

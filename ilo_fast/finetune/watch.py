@@ -14,6 +14,7 @@ from ilo_fast.corpora import Corpus, load_corpus
 from ilo_fast.errors import InputError, ModelError
 from ilo_fast.finetune.parts import unwrap
 from ilo_fast.finetune.scoring import ScoreOptions, score_in_place, untouched
+from ilo_fast.ilo import check_threshold
 from ilo_fast.layers import LayerSpec, parse_layers, resolve_layers
 from ilo_fast.models import find_backbone
 from ilo_fast.results import Result, from_columns, read_parquet
@@ -73,6 +74,7 @@ class Watch:
                 f"corpus must have at least 2 languages and more than k={self.options.k} points, "
                 f"got {self.corpus.n_languages} and {self.corpus.n_points}"
             )
+        check_threshold(self.options.threshold, self.options.k, self.corpus.n_languages)
         self._groups = groups
         for layers in (groups or {}).values():
             parse_layers(layers)

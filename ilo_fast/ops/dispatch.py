@@ -16,7 +16,7 @@ import torch
 from ilo_fast.errors import InputError
 from ilo_fast.ops.request import EngineResult, Request
 
-__all__ = ["BACKENDS", "Backend", "choose", "explain", "names"]
+__all__ = ["BACKENDS", "Backend", "choose", "described", "explain", "names"]
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,26 @@ def names() -> tuple[str, ...]:
     return _KNOWN
 
 
-def choose(backend: str, request: Request) -> Backend:
-    """Return the backend for a request; raise ``InputError`` when a forced one cannot serve."""
+def described() -> tuple[tuple[str, str], ...]:
+    """Each of `names` with a line on what it does.
+
+    >>> [name for name, _ in described()] == list(names())
+    True
+    """
+    lines = {candidate.name: candidate.describe for candidate in BACKENDS}
+    lines["auto"] = "the first of the automatic ones that serves the device"
+    return tuple((name, lines.get(name, "not part of this version")) for name in _KNOWN)
+
+
+def choose(backend: str, request: Request, device: torch.device | None = None) -> Backend:
+    """Return the backend for a request; raise ``InputError`` when a forced one cannot serve.
+
+    ``device`` is where the request will be, for one that is asked about before it is there (its
+    points on the meta device); the request's own otherwise.
+    """
     if backend not in _KNOWN:
         raise InputError(f"backend must be one of {', '.join(_KNOWN)}; got {backend!r}")
-    device = request.x.device
+    device = request.x.device if device is None else device
     if backend == "auto":
         for candidate in BACKENDS:
             if candidate.automatic and not candidate.obstacle(device, request):

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from ilo_fast.errors import InputError
 from ilo_fast.scans.dataset import Dataset
-from ilo_fast.scans.tables import CELL_KEY, RECORD_KEY, SCHEMAS
+from ilo_fast.scans.tables import CELL_KEY, SCHEMAS
+from ilo_fast.tables import RECORD_KEY
 
 __all__ = ["VIEWS", "connect", "query", "read_table", "records"]
 

@@ -21,7 +21,8 @@ from ilo_fast.errors import InputError
 from ilo_fast.overlap import mutual_knn
 from ilo_fast.results import SCORES
 from ilo_fast.scans.dataset import Dataset
-from ilo_fast.scans.tables import CELL_KEY, RECORD_KEY, SCHEMAS
+from ilo_fast.scans.tables import CELL_KEY, SCHEMAS
+from ilo_fast.tables import RECORD_KEY
 
 __all__ = ["report_data", "write_report"]
 

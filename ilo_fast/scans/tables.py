@@ -17,10 +17,10 @@ from ilo_fast.alignment import bootstrap_intervals, ilo_null, neighbor_counts
 from ilo_fast.corpora import Corpus
 from ilo_fast.results import SCORES, Result
 from ilo_fast.scans.jobs import Cell, Job
+from ilo_fast.tables import RECORD_KEY
 
-__all__ = ["CELL_KEY", "RECORD_KEY", "SCHEMAS", "cell_tables", "failure_table", "to_bytes"]
+__all__ = ["CELL_KEY", "SCHEMAS", "cell_tables", "failure_table", "to_bytes"]
 
-RECORD_KEY = b"ilo_fast"  # as in `Result.write_parquet`, which reads `scores` files too
 CELL_KEY = b"ilo_fast_scan"
 
 _TEXT, _WHOLE, _REAL = pa.string(), pa.int64(), pa.float64()

@@ -13,6 +13,7 @@ import torch
 from ilo_fast.activations import ActivationStore, extract
 from ilo_fast.corpora import load_corpus
 from ilo_fast.errors import CorpusError, HiddenStateError, InputError, ModelError
+from ilo_fast.ilo import check_threshold
 from ilo_fast.models import LoadedModel, load_model
 from ilo_fast.neighbors import Neighbors
 from ilo_fast.pipeline import score
@@ -99,6 +100,7 @@ def _run(job: Job, cache: ModelCache, progress: Any) -> tuple[dict[str, dict[str
     text = load_corpus(**job.corpus_arguments)
     if text.sha256 != job.corpus_sha256:
         raise CorpusError(f"corpus: {job.corpus} changed since the scan began")
+    check_threshold(options["threshold"], options["k"], text.n_languages)
     loaded = cache.get(job)
     states: ActivationStore = extract(
         loaded.model,

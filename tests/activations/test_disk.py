@@ -192,3 +192,64 @@ def test_refuses_folders_of_something_else(tmp_path):
     with pytest.raises(InputError, match=r"holds states without their store\.json"):
         keep(tmp_path)
     assert (tmp_path / "states.safetensors").read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", ['{"key": {"m', "[]", '{"key": {}}', '{"key": 1, "budget": 2}'])
+def test_a_damaged_folder_is_named(tmp_path, content):
+    keep(tmp_path / "s")
+    (tmp_path / "s" / "store.json").write_text(content)
+    with pytest.raises(InputError, match=r"folder: store.json in .*s is damaged \("):
+        keep(tmp_path / "s")
+    with pytest.raises(InputError, match=r"folder: store.json in .*s is damaged \("):
+        open_store(tmp_path / "s")
+
+
+def test_a_damaged_record_is_named(tmp_path):
+    keep(tmp_path / "s")
+    (tmp_path / "s" / "record.json").write_bytes(b"\xff\x00")
+    for use in (keep, open_store):
+        with pytest.raises(InputError, match=r"folder: record.json in .*s is damaged \("):
+            use(tmp_path / "s")
+
+
+def test_a_finished_folder_is_read_without_writing(tmp_path, ran, monkeypatch):
+    made = keep(tmp_path / "s")
+    before = {path.name: path.stat() for path in (tmp_path / "s").iterdir()}
+    opened = Path.open
+
+    def read_only(self, mode="r", *args, **kwargs):
+        assert mode in ("r", "rb"), f"{self} opened to write"
+        return opened(self, mode, *args, **kwargs)
+
+    memmap = disk.np.memmap
+    modes = []
+
+    def mapped(path, **options):
+        modes.append(options["mode"])
+        return memmap(path, **options)
+
+    monkeypatch.setattr(Path, "open", read_only)
+    monkeypatch.setattr(disk.np, "memmap", mapped)
+    monkeypatch.setattr(os, "replace", lambda *_: pytest.fail("renamed"))
+    ran.clear()
+    again = keep(tmp_path / "s")
+    assert ran == []
+    assert set(modes) <= {"r", "c"}
+    assert torch.equal(again.states, made.states)
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "s").iterdir()} == {
+        name: stat.st_mtime_ns for name, stat in before.items()
+    }
+
+
+def test_a_damaged_batch_of_a_finished_folder_is_made_again(tmp_path, ran):
+    truth = keep(tmp_path / "s").states.clone()
+    path = tmp_path / "s" / "states.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-4:] = b"\x00\x00\x80\x7f"  # an infinity in the last vector
+    path.write_bytes(data)
+    ran.clear()
+    assert torch.equal(keep(tmp_path / "s").states, truth)
+    assert len(ran) == 1
+    ran.clear()
+    assert torch.equal(keep(tmp_path / "s").states, truth)
+    assert ran == []

@@ -5,10 +5,11 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
-from families import make
+import transformers
+from families import Characters, make
 
 import ilo_fast
-from ilo_fast.activations import ForwardStopped
+from ilo_fast.activations import ForwardStopped, runner
 from ilo_fast.errors import InputError, ModelError
 
 ROWS = ([5, 6, 7, 8, 9], [11, 12], [13, 14, 15])
@@ -141,3 +142,42 @@ def test_refuses():
         pass
     with ilo_fast.tap(model, 0) as tap, pytest.raises(ModelError, match="no forward pass"):
         _ = tap.states
+
+
+def several_streams():
+    """Gemma 3n carries four states of every token from layer to layer."""
+    config = transformers.Gemma3nTextConfig(
+        vocab_size=99, vocab_size_per_layer_input=99, hidden_size=32,
+        hidden_size_per_layer_input=8, intermediate_size=48, num_hidden_layers=3,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, sliding_window=4,
+        layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+        num_kv_shared_layers=0, altup_num_inputs=4, laurel_rank=4,
+        activation_sparsity_pattern=[0.0] * 3, pad_token_id=0,
+    )  # fmt: skip
+    return transformers.Gemma3nTextModel(config).eval()
+
+
+def test_several_states_a_token_are_refused():
+    model = several_streams()
+    ids = torch.tensor([[3, 4, 5, 6]])
+    said = r"hidden state 0 of Gemma3nTextModel must be \[batch, tokens, 32\], got \[4, 1, 4, 32\]"
+    with pytest.raises(ModelError, match=said), ilo_fast.tap(model, [0, 3]):
+        model(ids)
+    assert hooks(model) == 0
+    corpus = ilo_fast.Corpus("c", ("aa", "bb"), (("abc", "de"), ("fg", "hij")))
+    with pytest.raises(ModelError, match=r"must be \[batch, tokens, 32\], got \[4, 1, 11, 32\]"):
+        ilo_fast.extract(model, Characters(), corpus)
+
+
+@pytest.mark.parametrize("name", ["llama", "bloom"])
+def test_states_of_fewer_tokens_are_refused(name, monkeypatch):
+    """A batch whose states came out shorter must not be pooled as if they were all there."""
+    model, forward = make(name), runner.forward
+
+    def shorter(backbone, ids, segments, **extra):
+        return forward(backbone, ids[:, 1:], None, **extra)
+
+    monkeypatch.setattr(runner, "forward", shorter)
+    corpus = ilo_fast.Corpus("c", ("aa", "bb"), (("abc", "de"), ("fg", "hij")))
+    with pytest.raises(ModelError, match=r"hidden state 0 of \w+ must have a vector for each of"):
+        ilo_fast.extract(model, Characters(), corpus)

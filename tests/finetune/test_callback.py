@@ -218,6 +218,7 @@ def test_what_cannot_work_is_said(make, corpus):
         ({"every": 2.5}, InputError, "every must be"),
         ({"overhead": 0}, InputError, "overhead must lie"),
         ({"k": 48}, InputError, "more than k=48 points"),
+        ({"threshold": 4}, InputError, "threshold must be at most 3.*; got 4"),
         ({"languages": ["eng_Latn"]}, InputError, "at least 2"),
         ({"groups": {"x": "1:a"}}, InputError, "layers must be"),
         ({"poolz": "mean"}, TypeError, "unknown argument 'poolz'"),

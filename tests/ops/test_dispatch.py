@@ -90,3 +90,11 @@ def test_reference_says_what_it_lacks():
         knn(x, 2, backend="reference", metric="inner_product")
     with pytest.raises(ValueError, match="drops the first neighbour"):
         knn(x, 2, backend="reference", exclude_self=False)
+
+
+def test_a_request_can_be_asked_about_before_its_points_are_there():
+    x = torch.empty(1, 8, 3, device="meta")
+    request = Request(x, torch.empty(1, 8, device="meta"), 2, "inner_product")
+    assert choose("auto", request, torch.device("cpu")).name == "torch"
+    with pytest.raises(InputError, match="cosine and euclidean only"):
+        choose("reference", request, torch.device("cpu"))

@@ -256,11 +256,19 @@ def test_names_never_leave_the_folder(plan, models, tmp_path, name):
 def test_odd_names_come_back_whole(run, models, tmp_path):
     odd = "../../x'; drop\u202e <b>😀"
     corpus = {"corpus": "demo", "name": odd, "limit": 2, "languages": ["eng_Latn", "deu_Latn"]}
-    entry = {"model": str(models / "step9"), "name": odd, "truncate": True}
+    entry = {"model": str(models / "step9"), "name": odd, "truncate": True, "threshold": 1}
     summary = run(models=[entry], corpora=[corpus])
     found = summary.to_pandas()[["model", "corpus"]].drop_duplicates()
     assert found.to_numpy().tolist() == [[odd, odd]]
     assert sorted(p.name for p in tmp_path.iterdir() if p.name not in ("models", "text")) == ["out"]
+
+
+def test_a_threshold_out_of_reach_fails_before_the_model_is_loaded(run, models, monkeypatch):
+    monkeypatch.setattr("ilo_fast.scans.work.load_model", lambda *_, **__: pytest.fail("it loads"))
+    summary = run(models=[{"model": str(models / "step9"), "k": 3, "threshold": 4}])
+    row = summary.to_pandas("failures").iloc[0]
+    assert row["kind"] == "options"
+    assert "threshold must be at most 3" in row["reason"]
 
 
 def test_folders_that_hold_something_else(run, tmp_path):
