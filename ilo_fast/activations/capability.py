@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ilo_fast.activations.attention import NotPackable, packed_rows
 from ilo_fast.activations.packing import Segments
@@ -19,7 +19,7 @@ from ilo_fast.activations.taps import check_states, hooked
 from ilo_fast.errors import ModelError
 from ilo_fast.models.structure import Backbone, position_offset
 
-__all__ = ["Capability", "forward", "probe", "states_apart", "trial_states"]
+__all__ = ["Capability", "Forward", "probe", "states_apart", "trial_states"]
 
 _PROBE_LENGTHS = (5, 11, 7)
 # Share of a dimension's size by which a packed state may differ from the sentence alone: rounding
@@ -42,28 +42,30 @@ class Capability:
     taps_reason: str | None = None
 
 
-def forward(backbone: Backbone, ids: Tensor, segments: Segments | None, **extra: Any) -> Any:
-    """One forward pass of ``ids``: a packed row ``[1, tokens]`` of ``segments``, or ``[b, n]``.
+class Forward:
+    """Forward passes of a model; what they take is looked up once, when this is made."""
 
-    The attention mask is all ones (nothing is padding): given, so that no model guesses it.
-    """
-    module = backbone.module
-    accepted = _parameters(module)
-    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **extra}
-    if segments is not None:
-        if "position_ids" not in accepted:
-            raise NotPackable(f"{type(module).__name__} takes no position_ids")
-        positions = segments.positions(position_offset(module))
-        inputs["position_ids"] = positions.to(ids.device)[None]
-    if "use_cache" in accepted:
-        inputs["use_cache"] = False
-    return module(**inputs)
+    def __init__(self, backbone: Backbone) -> None:
+        import inspect
 
+        self.module = backbone.module
+        self._accepted = frozenset(inspect.signature(self.module.forward).parameters)
+        self._first_position = position_offset(self.module)
 
-def _parameters(module: nn.Module) -> frozenset[str]:
-    import inspect
+    def __call__(self, ids: Tensor, segments: Segments | None, **extra: Any) -> Any:
+        """One pass of ``ids``: a packed row ``[1, tokens]`` of ``segments``, or ``[b, n]``.
 
-    return frozenset(inspect.signature(module.forward).parameters)
+        The attention mask is all ones (nothing is padding): given, so that no model guesses it.
+        """
+        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **extra}
+        if segments is not None:
+            if "position_ids" not in self._accepted:
+                raise NotPackable(f"{type(self.module).__name__} takes no position_ids")
+            positions = segments.positions(self._first_position)
+            inputs["position_ids"] = positions.to(ids.device)[None]
+        if "use_cache" in self._accepted:
+            inputs["use_cache"] = False
+        return self.module(**inputs)
 
 
 def _probe_ids(backbone: Backbone, device: torch.device) -> Tensor:
@@ -133,7 +135,7 @@ def states_apart(ours: Sequence[Tensor], truth: Sequence[Tensor]) -> str | None:
 
 
 def _hidden_states(backbone: Backbone, ids: Tensor) -> tuple[Tensor, ...]:
-    output = forward(backbone, ids, None, output_hidden_states=True)
+    output = Forward(backbone)(ids, None, output_hidden_states=True)
     states = getattr(output, "hidden_states", None)
     if states is None or len(states) != backbone.n_entries:
         got = "none" if states is None else str(len(states))
@@ -165,7 +167,7 @@ def _why_not_packed(
             hooked(backbone, entries, keep, stop_early=False),
             row(segments),
         ):
-            forward(backbone, ids, segments)
+            Forward(backbone)(ids, segments)
     except NotPackable as error:
         return str(error)
     except (AttributeError, TypeError, RuntimeError, ValueError, KeyError, IndexError) as error:

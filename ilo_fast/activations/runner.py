@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from ilo_fast.activations.attention import packed_rows
-from ilo_fast.activations.capability import Capability, forward
+from ilo_fast.activations.capability import Capability, Forward
 from ilo_fast.activations.packing import Segments
 from ilo_fast.activations.pooling import Pool
 from ilo_fast.activations.taps import ForwardStopped, check_states, hooked
@@ -37,7 +37,7 @@ class Runner:
         self._device, self._enter_row = device, enter_row
         self._segments, self._batch = Segments(()), torch.Size()
         self._pooled: dict[int, Tensor] = {}
-        self.module = backbone.module
+        self.module, self._forward = backbone.module, Forward(backbone)
         self.kernels: set[str] = set()
 
     def receive(self, entry: int, states: Tensor) -> None:
@@ -67,9 +67,9 @@ class Runner:
             kernels = stack.enter_context(self._enter_row(self._segments)) if packed else set()
             try:
                 if self._way.taps == "hooks":
-                    forward(self._backbone, ids, self._segments if packed else None)
+                    self._forward(ids, self._segments if packed else None)
                 else:
-                    output = forward(self._backbone, ids, None, output_hidden_states=True)
+                    output = self._forward(ids, None, output_hidden_states=True)
                     for entry in self._entries:
                         self.receive(entry, output.hidden_states[entry])
             except ForwardStopped:

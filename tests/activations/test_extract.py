@@ -7,6 +7,7 @@ import torch
 from families import SENTENCES, Characters, make
 
 from ilo_fast import Corpus, extract
+from ilo_fast.activations import capability
 from ilo_fast.activations.runner import Runner
 from ilo_fast.errors import CorpusError, HiddenStateError, InputError, ModelError
 
@@ -201,3 +202,19 @@ def test_too_little_memory_is_said_before_anything_runs(monkeypatch):
     for place in ("auto", "memory"):
         with pytest.raises(InputError, match=r"store: the states take 6\.1 kB"):
             extract(make("llama"), Characters(), CORPUS, store=place)
+
+
+def test_the_model_is_looked_over_once_and_not_in_every_batch(monkeypatch):
+    looked, offset = [], capability.position_offset
+
+    def counted(module):
+        looked.append(module)
+        return offset(module)
+
+    monkeypatch.setattr(capability, "position_offset", counted)
+    counts = []
+    for budget in (10_000, 1):
+        extract(make("llama"), Characters(), CORPUS, batch_tokens=budget)
+        counts.append(len(looked))
+        looked.clear()
+    assert counts == [3, 3]  # two passes of the probe, and the run

@@ -9,7 +9,7 @@ import transformers
 from families import Characters, make
 
 import ilo_fast
-from ilo_fast.activations import ForwardStopped, runner
+from ilo_fast.activations import ForwardStopped, capability, runner
 from ilo_fast.errors import InputError, ModelError
 
 ROWS = ([5, 6, 7, 8, 9], [11, 12], [13, 14, 15])
@@ -172,12 +172,13 @@ def test_several_states_a_token_are_refused():
 @pytest.mark.parametrize("name", ["llama", "bloom"])
 def test_states_of_fewer_tokens_are_refused(name, monkeypatch):
     """A batch whose states came out shorter must not be pooled as if they were all there."""
-    model, forward = make(name), runner.forward
+    model, forward = make(name), capability.Forward.__call__
 
-    def shorter(backbone, ids, segments, **extra):
-        return forward(backbone, ids[:, 1:], None, **extra)
+    class Shorter(capability.Forward):
+        def __call__(self, ids, segments, **extra):
+            return forward(self, ids[:, 1:], None, **extra)
 
-    monkeypatch.setattr(runner, "forward", shorter)
+    monkeypatch.setattr(runner, "Forward", Shorter)
     corpus = ilo_fast.Corpus("c", ("aa", "bb"), (("abc", "de"), ("fg", "hij")))
     with pytest.raises(ModelError, match=r"hidden state 0 of \w+ must have a vector for each of"):
         ilo_fast.extract(model, Characters(), corpus)
