@@ -92,15 +92,22 @@ def _checked_device(device: str | torch.device) -> torch.device | Literal["balan
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers' loading bars and reports off the terminal, where our own progress goes."""
+    """Keep transformers' loading bars and reports off the terminal, where our own progress goes.
+
+    And the hub library's lines about its retries: what becomes of them is said in one error.
+    """
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
     shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    hub_verbosity = hub_logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
+        hub_logging.set_verbosity(hub_verbosity)
         logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()
@@ -178,8 +185,9 @@ def _pretrained(where: str, options: dict[str, Any], load: dict[str, Any]) -> tu
             ) from error
         # one line for the user; the cause is chained for --debug
         lines = [line for line in str(error).splitlines() if line.strip()]
+        hint = "" if Path(where).exists() else f" (no folder or file {where} exists here)"
         raise ModelError(
-            f"model: cannot load {where}: {type(error).__name__}: {' '.join(lines[:2])}"
+            f"model: cannot load {where}: {type(error).__name__}: {' '.join(lines[:2])}{hint}"
         ) from error
     # What the checkpoint lacks is filled with random numbers. Only the pooler, which comes after
     # the hidden states, may be so.

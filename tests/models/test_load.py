@@ -241,3 +241,19 @@ def test_weights_sha256_sees_every_change():
     other = fresh()
     other.config.rms_norm_eps = 1e-3
     assert weights_sha256(other) != before
+
+
+def test_a_name_that_is_neither_here_nor_on_the_hub(monkeypatch, capfd):
+    from huggingface_hub.utils import logging
+
+    before = logging.get_verbosity()
+
+    def unreachable(where, **options):
+        logging.get_logger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
+        raise OSError("We couldn't connect to the hub.\n\nCheck your connection.")
+
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", unreachable)
+    with pytest.raises(ModelError, match=r"the hub\. Check .*\(no folder or file models/typo exi"):
+        load_model("models/typo")
+    assert capfd.readouterr().err == ""
+    assert logging.get_verbosity() == before
