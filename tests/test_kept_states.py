@@ -137,7 +137,9 @@ def test_compare_and_plot_take_the_folder(tiny_model, corpus_folder, tmp_path, c
 
 def test_states_of_another_text_model_or_dtype_are_refused(tiny_model, corpus, tmp_path):
     loaded = load_model(tiny_model)
-    store = extract(loaded.model, loaded.tokenizer, corpus)
+    store = extract(loaded.model, loaded.tokenizer, corpus, folder=tmp_path / "states")
+    in_memory = extract(loaded.model, loaded.tokenizer, corpus)
+    assert "weights_sha256" not in in_memory.record  # hashing costs as much as some sentences
     scored = score(loaded, corpus, states=store)
     assert scored.record["model"]["weights_sha256"] == store.record["weights_sha256"]
     pd.testing.assert_frame_equal(scored.table, score(loaded, corpus).table, check_exact=True)
@@ -152,6 +154,8 @@ def test_states_of_another_text_model_or_dtype_are_refused(tiny_model, corpus, t
         next(loaded.model.parameters())[0, 0] += 1
     with pytest.raises(InputError, match=r"states: made with weights_sha256 \w{64}; asked for are"):
         score(loaded, corpus, states=store)
+    with pytest.raises(InputError, match=r"states: made with corpus_sha256 \w{64}; asked for are"):
+        score(loaded, other, states=in_memory)
     by_hand = replace(store, record={})
     assert score(loaded, corpus, states=by_hand).record["extraction"] == {}
     with pytest.raises(InputError, match="made with dtype float16; asked for are dtype float32"):
