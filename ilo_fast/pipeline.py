@@ -131,11 +131,10 @@ def score(
     chosen = resolve_layers(layers, loaded.n_layers + 1)
     _check_search(engine, loaded, text.n_points, k, metric)
     listener.stage(_describe(loaded, text))
-    kept = isinstance(states, str | Path)  # extract hashes the weights then
-    with clock.measure("load"):
-        weights = "" if kept else weights_sha256(loaded.model)
     if isinstance(states, ActivationStore):
         store = states
+        with clock.measure("load"):
+            weights = weights_sha256(loaded.model)
         _check_states(store, chosen, pool_name, truncate, text, weights, dtype_name(loaded.dtype))
     else:
         store = extract(
@@ -150,7 +149,8 @@ def score(
             fused=fused,
             progress=TimedProgress(listener if progress is None else progress, clock),
         )
-        weights = store.record.get("weights_sha256", weights)
+        with clock.measure("load"):  # hashed already where the states are kept
+            weights = store.record.get("weights_sha256") or weights_sha256(loaded.model)
     listener.stage(f"Neighbours in {len(chosen)} layers of {text.n_points:,} points")
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     searches = []

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -470,31 +469,6 @@ def test_debug_shows_the_traceback(run, tmp_path):
     assert said.splitlines()[-1].startswith("ilo-fast: ")
 
 
-# ---------------------------------------------------------------- the installed command
-
-
-def start(*arguments, **options):
-    return subprocess.Popen(
-        [COMMAND, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-
-
-def test_ctrl_c_ends_with_130_and_one_line(tiny_model, corpus_folder, tmp_path):
-    out = tmp_path / "out"
-    with start("score", tiny_model, "--corpus", corpus_folder, "--out", out) as process:
-        assert process.stderr.readline().startswith("Loading")
-        process.send_signal(signal.SIGINT)
-        shown, said = process.communicate(timeout=60)
-    assert (process.returncode, shown) == (130, ""), said
-    assert "Traceback" not in said
-    assert said.splitlines()[-1].startswith("ilo-fast: interrupted")
-    assert list(out.iterdir()) == []
-
-
 def test_ctrl_c_within_a_destructor_is_not_lost(run, monkeypatch):
     class Interrupted:
         def __del__(self):
@@ -511,14 +485,6 @@ def test_ctrl_c_within_a_destructor_is_not_lost(run, monkeypatch):
     monkeypatch.setattr(cli.cli.commands["env"], "callback", work)
     assert run("env") == (130, "", "ilo-fast: interrupted; nothing was left half-written\n")
     assert not finished
-
-
-def test_a_reader_that_goes_away(tmp_path):
-    with start("env") as process:
-        process.stdout.close()
-        said = process.stderr.read()
-    assert process.returncode == 1
-    assert said == ""
 
 
 def test_choices_are_what_the_library_takes():

@@ -235,43 +235,30 @@ def test_groups_must_be_scored(make, corpus):
         trainer.train()
 
 
-def test_the_default_cadence_keeps_to_its_share(monkeypatch, corpus):
-    """A clock by hand: steps of 1 s, scorings of 2 s, at most 2 %."""
+@pytest.mark.parametrize(
+    ("first", "later", "steps", "expected"),
+    [
+        (2.0, 2.0, 1000, list(range(200, 1001, 100))),
+        (20.0, 0.5, 2200, list(range(2000, 2201, 25))),  # no burst after an expensive first one
+    ],
+)
+def test_the_default_cadence_keeps_to_its_share(monkeypatch, corpus, first, later, steps, expected):
+    """A clock by hand: steps of 1 s, scorings of so many seconds, at most 2 %."""
     clock = [0.0]
     watch = Watch(corpus)
     monkeypatch.setattr("ilo_fast.finetune.watch.time.perf_counter", lambda: clock[0])
-    watch._mark, watch._last_scoring, watch.scoring_seconds = 0.0, 2.0, 2.0  # step 0 is scored
+    watch._mark, watch._last_scoring, watch.scoring_seconds = 0.0, first, first  # step 0 is scored
     scored = []
-    for step in range(1, 1001):
+    for step in range(1, steps + 1):
         clock[0] += 1.0
         if watch.due(step):
             scored.append(step)
-            clock[0] += 2.0
-            watch.scoring_seconds += 2.0
+            clock[0] += later
+            watch.scoring_seconds += later
+            watch._last_scoring, watch._trained_before = later, watch.training_seconds
             watch._mark = clock[0]
-        assert watch.scoring_seconds <= max(2.0, 0.02 * watch.training_seconds + 1e-9)
-    assert scored == list(range(200, 1001, 100))
-    assert watch.cost()["share"] == pytest.approx(0.02)
-
-
-def test_an_expensive_first_scoring_is_followed_by_no_burst(monkeypatch, corpus):
-    """Step 0 takes 20 s, every later scoring 0.5 s: they keep 25 steps of 1 s apart."""
-    clock = [0.0]
-    watch = Watch(corpus)
-    monkeypatch.setattr("ilo_fast.finetune.watch.time.perf_counter", lambda: clock[0])
-    watch._mark, watch._last_scoring, watch.scoring_seconds = 0.0, 20.0, 20.0
-    scored = []
-    for step in range(1, 3001):
-        clock[0] += 1.0
-        if watch.due(step):
-            scored.append(step)
-            clock[0] += 0.5
-            watch.scoring_seconds += 0.5
-            watch._last_scoring, watch._trained_before = 0.5, watch.training_seconds
-            watch._mark = clock[0]
-    assert scored[:3] == [2000, 2025, 2050]
-    assert min(np.diff(scored)) == 25
-    assert watch.scoring_seconds <= 0.02 * watch.training_seconds
+        assert watch.scoring_seconds <= max(first, 0.02 * watch.training_seconds + 1e-9)
+    assert scored == expected
 
 
 def test_untouched_restores_on_errors():

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pytest
 import torch
+from hostile_points import near_ties, one_direction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from knn_oracle import assert_exact
@@ -43,17 +44,8 @@ def massive_dimension(generator, n, d):
     return x
 
 
-def near_ties(generator, n, d):
-    return generator.normal(size=d) + 1e-7 * generator.normal(size=(n, d))
-
-
 def float64_noise(generator, n, d):
     return generator.normal(size=d) * (1 + 1e-15 * generator.normal(size=(n, d)))
-
-
-def one_direction(generator, n, d):
-    line = generator.uniform(0.5, 2, size=(n, 1)) * generator.normal(size=d)
-    return line + 1e-9 * generator.normal(size=(n, d))
 
 
 def one_exact_direction(generator, n, d):
