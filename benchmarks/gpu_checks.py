@@ -1,7 +1,6 @@
 """What must hold before anything is timed on a card: neighbours equal to float64's, the bound's
 assumption about the matrix units."""
 
-import math
 import os
 import subprocess
 import sys
@@ -76,35 +75,11 @@ def compare_float64(name: str, x: torch.Tensor, failures: list[str], k: int = 5)
 
 
 def check_accumulation(device: torch.device, failures: list[str]) -> dict[str, Any]:
-    """Largest error of the card's float16 products, as a share of what the bound allows.
+    """Largest error of the card's float16 products, as a share of what the bound allows."""
+    from ilo_fast.ops.triton_probe import worst_share
 
-    Products are built to lose the most when aligned and cut: one large term, then many whose
-    bits lie around the cut, of one sign. The error over the largest partial sum must stay below
-    ``Accumulation.gamma`` (docs/exactness-gpu.md).
-    """
-    from benchmarks.gpu_probe import product
-
-    major = torch.cuda.get_device_capability(device)[0]
-    model = accumulation(major)
-    generator = torch.Generator(device).manual_seed(0)
-    worst, at = 0.0, {}
-    for dims in (64, 640, 4160):
-        for drop in range(18, 30):  # small terms at 2^-drop of the first
-            a = torch.ones(128, dims, device=device)
-            b = torch.full((128, dims), 2.0 ** -(drop / 2), device=device)
-            a[:, 1:] = 2.0 ** -(drop - math.floor(drop / 2)) * (
-                1 + torch.rand(128, dims - 1, device=device, generator=generator)
-            )
-            b[:, 1:] = 2.0 ** -math.floor(drop / 2)
-            b[:, 0] = 1
-            if drop % 2:
-                b[:64, 1::2] *= -1
-            a, b = a.half(), b.half()
-            exact = a.double() @ b.double().T
-            partial = (a.double().abs()) @ (b.double().abs()).T
-            share = ((product(a, b).double() - exact).abs() / partial / model.gamma(dims)).max()
-            if float(share) > worst:
-                worst, at = float(share), {"dims": dims, "drop": drop}
+    model = accumulation(torch.cuda.get_device_capability(device)[0])
+    worst, at = worst_share(device, model)
     if worst > 1:
         failures.append(f"matrix units lose {worst:.2f} times what the bound allows ({at})")
     return {

@@ -65,7 +65,9 @@ def knn(
             re-ranking that would be needed for the proof; ``certified`` says which rows have it.
         exclude_self: leave a point out of its own list, by index.
         backend: ``"auto"``, or one to force: ``"torch"``, ``"triton"``, ``"cuda"``, or
-            ``"reference"`` for the public research code's float32 arithmetic.
+            ``"reference"`` for the public research code's float32 arithmetic. On a CUDA card
+            ``"auto"`` takes ``"triton"`` after a trial of it there, once a process and shape of
+            problem; should that fail, it warns (RuntimeWarning) and takes ``"torch"``.
 
     Returns:
         :class:`Neighbors`, sorted by distance; candidates whose float64 distances are equal to

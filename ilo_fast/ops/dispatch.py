@@ -6,6 +6,7 @@ are named as "module:function" and imported only when asked for, so that no kern
 loaded by a search that does not use it.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -21,13 +22,18 @@ __all__ = ["BACKENDS", "Backend", "choose", "described", "explain", "names"]
 
 @dataclass(frozen=True)
 class Backend:
-    """One way to serve a search. ``automatic`` backends are tried in the table's order."""
+    """One way to serve a search. ``automatic`` backends are tried in the table's order.
+
+    ``doubt`` names a function ``(device, Request) -> str`` that says why ``auto`` should not trust
+    the backend with a request that it could serve; that it does not is warned of.
+    """
 
     name: str
     engine: str
     cannot_serve: str
     automatic: bool
     describe: str
+    doubt: str = ""
 
     def load(self) -> Callable[[Request], EngineResult]:
         """Import and return the engine."""
@@ -37,17 +43,22 @@ class Backend:
         """Why this backend cannot serve ``device`` (and ``request``), "" when it can."""
         return _load(self.cannot_serve)(device, request)  # type: ignore[no-any-return]
 
+    def doubted(self, device: torch.device, request: Request) -> str:
+        """Why ``auto`` should leave ``request`` to another backend, "" when it need not."""
+        if not self.doubt:
+            return ""
+        return _load(self.doubt)(device, request)  # type: ignore[no-any-return]
+
 
 BACKENDS: tuple[Backend, ...] = (
     Backend(
         name="triton",
         engine="ilo_fast.ops.knn_triton:search",
         cannot_serve="ilo_fast.ops.knn_triton:cannot_serve",
-        # Proved under the interpreter only. `auto` takes it once `python -m benchmarks gpu` has
-        # passed on a card and its results file is committed.
-        automatic=False,
+        automatic=True,
         describe="fused float16 kernels with a certificate, float64 where they leave a doubt; "
-        "only when asked for, until its checks have run on a card",
+        "tried against plain torch on this card before its first use",
+        doubt="ilo_fast.ops.triton_trial:doubt",
     ),
     Backend(
         name="torch",
@@ -100,8 +111,16 @@ def choose(backend: str, request: Request, device: torch.device | None = None) -
     device = request.x.device if device is None else device
     if backend == "auto":
         for candidate in BACKENDS:
-            if candidate.automatic and not candidate.obstacle(device, request):
+            if not candidate.automatic or candidate.obstacle(device, request):
+                continue
+            doubt = candidate.doubted(device, request)
+            if not doubt:
                 return candidate
+            warnings.warn(
+                f"backend {candidate.name!r} does not serve this search: {doubt}",
+                RuntimeWarning,
+                stacklevel=3,
+            )
         raise InputError(f"no backend serves {device}: {explain(device)}")
     for candidate in BACKENDS:
         if candidate.name == backend:

@@ -23,7 +23,7 @@ from ilo_fast.ops.triton_config import (
     row_config,
 )
 
-__all__ = ["MAX_DIMS", "MAX_POINTS", "Plan", "cannot_serve", "plan", "search"]
+__all__ = ["MAX_DIMS", "MAX_POINTS", "Plan", "cannot_serve", "on_device", "plan", "search"]
 
 MAX_DIMS = 16_384
 MAX_POINTS = 1 << 24
@@ -65,15 +65,25 @@ class Plan:
     gamma: float
 
 
-def plan(major: int, layers: int, n: int, d: int, k: int, budget: int = _BUDGET) -> Plan:
+def plan(
+    major: int,
+    layers: int,
+    n: int,
+    d: int,
+    k: int,
+    budget: int = _BUDGET,
+    launch: FilterConfig | None = None,
+) -> Plan:
     """Choose launches and strips; a pure function of the shape, the card and the budget.
+
+    ``launch`` is the filter's launch in place of the one chosen for the shape.
 
     >>> plan(9, 33, 30907, 4096, 5).rows == plan(9, 33, 30907, 4096, 5).n_pad
     True
     >>> plan(9, 1, 2_000_000, 1024, 5).rows < 20_000
     True
     """
-    chosen = filter_config(major, n, d, k)
+    chosen = launch or filter_config(major, n, d, k)
     rows_config = row_config(major, d, k)
     multiple = chosen.row_multiple
     n_pad = -(-n // multiple) * multiple
@@ -89,7 +99,7 @@ def plan(major: int, layers: int, n: int, d: int, k: int, budget: int = _BUDGET)
     return Plan(together, rows, n_pad, chosen, rows_config, gamma)
 
 
-def search(request: Request) -> EngineResult:
+def search(request: Request, launch: FilterConfig | None = None) -> EngineResult:
     """Serve a request on its device, every row proved (with ``exact=False``: most rows)."""
     layers, n, d = request.shape
     device = request.x.device
@@ -98,7 +108,7 @@ def search(request: Request) -> EngineResult:
     budget = _BUDGET
     first = 0
     while first < layers:
-        chosen = plan(major, layers - first, n, d, request.k, budget)
+        chosen = plan(major, layers - first, n, d, request.k, budget, launch)
         last = first + chosen.layers
         try:
             _search_layers(request, chosen, first, last, made)
@@ -162,7 +172,7 @@ def _search_layers(request: Request, chosen: Plan, first: int, last: int, made: 
 
     x, unit, doublings = _scaled(request, first, last)
     layers, n, _ = x.shape
-    with torch.no_grad(), _on(x.device):
+    with torch.no_grad(), on_device(x.device):
         operands = prepare(
             x, unit, request.metric,
             row_multiple=chosen.filter.row_multiple, gamma=chosen.gamma, config=chosen.row,
@@ -197,7 +207,7 @@ def _search_layers(request: Request, chosen: Plan, first: int, last: int, made: 
         made.scored[part] = lists.scored.sum(dim=1)
 
 
-def _on(device: torch.device) -> torch.cuda.device:
+def on_device(device: torch.device) -> torch.cuda.device:
     """Triton launches on the current device; a context that does nothing off CUDA."""
     return torch.cuda.device(device if device.type == "cuda" else -1)
 

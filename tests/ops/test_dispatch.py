@@ -48,6 +48,18 @@ def test_backends_that_are_not_automatic_wait_to_be_asked(table):
     assert choose("reference", request_for()).name == "reference"
 
 
+def test_a_doubted_backend_is_left_out_and_said(table, monkeypatch):
+    table(stub("triton"), stub("torch"))
+    monkeypatch.setattr(
+        Backend, "doubted", lambda self, *_: "its sums are off" if self.name == "triton" else ""
+    )
+    with pytest.warns(RuntimeWarning, match="'triton' does not serve this search: its sums are"):
+        assert choose("auto", request_for()).name == "torch"
+    assert choose("triton", request_for()).name == "triton"  # forced: no trial
+    monkeypatch.setattr(Backend, "doubted", lambda self, *_: "")
+    assert choose("auto", request_for()).name == "triton"
+
+
 def test_a_forced_backend_that_cannot_serve_raises(table):
     table(stub("triton", "no GPU"), stub("torch"))
     with pytest.raises(InputError, match="'triton' cannot serve this search: no GPU"):
