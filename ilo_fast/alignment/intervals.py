@@ -18,7 +18,7 @@ def interval(
     Means over points get percentiles. A draw repeats sentences, so it takes about 63 % of the
     different ones, and a union over those is smaller: the draws of `UNIONS` tell how much the score
     spreads but not where it lies. They get the estimate plus and minus their standard deviation
-    times the normal quantile, cut to ``bounds``, as ecology has it for the number of species seen
+    times the normal quantile, cut to ``bounds``, much as ecology has it for species seen
     (Chao et al. 2014, doi 10.1890/13-0133.1). NaN marks a draw without a value.
     """
     if score not in UNIONS:
