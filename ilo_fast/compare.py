@@ -1,6 +1,7 @@
 """How much do two results differ, layer by layer and language by language, and how surely?"""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +19,11 @@ from ilo_fast.lists import check_count
 from ilo_fast.overlap import LayerOverlap, layer_overlap
 from ilo_fast.pairing import match_layers, notes_on, pairs_to_compare
 from ilo_fast.sources import Source
-from ilo_fast.tables import write_table
+from ilo_fast.tables import read_table, write_table
 
 __all__ = ["COLUMNS", "Comparison", "LayerPair", "compare"]
+
+_BESIDE = re.compile(r"(differences|groups|overlap)(-\d+)?\.png|overlap\.(parquet|csv)")
 
 
 @dataclass(frozen=True)
@@ -88,11 +91,12 @@ class Comparison:
         """Write ``compare.parquet`` and ``.csv``, ``overlap.parquet`` and ``.csv`` where there are
         overlaps, and, with ``plots``, pictures, which are numbered from the second pair on.
 
-        All appear under their names at the end, or none does. Returns the paths.
+        All appear under their names at the end, or none does. Pictures and overlaps that another
+        comparison left there go away with its table; other files stay. Returns the paths.
         """
         folder = Path(folder)
         environment.require_space(folder, len(self.table) * 600 + (8 << 20))
-        with staged(folder) as temporary:
+        with staged(folder, obsolete=_left_behind(folder, self.record)) as temporary:
             write_table(self.table, self.record, temporary, "compare")
             if self.overlaps:
                 write_table(self.overlap_table(), self.record, temporary, "overlap")
@@ -192,6 +196,22 @@ def compare(
         **environment.describe(),
     }
     return Comparison(pd.concat(rows, ignore_index=True), tuple(overlaps), record)
+
+
+def _left_behind(folder: Path, record: Mapping[str, Any]) -> list[str]:
+    """Names of what `Comparison.save` may have written besides the differences, where ``folder``
+    holds a comparison; empty where it is that of ``record``, whose pictures are still right."""
+    try:
+        _, earlier = read_table(folder / "compare.parquet")
+    except InputError:
+        return []  # nothing says that the files are ours
+    keys = ("finished", "inputs", "options")
+    same = earlier.get("finished") is not None and all(
+        earlier.get(key) == record.get(key) for key in keys
+    )
+    if same or earlier.get("kind") != "compare":
+        return []
+    return [path.name for path in folder.iterdir() if _BESIDE.fullmatch(path.name)]
 
 
 def _distinct(pairs: Sequence[tuple[Source, Source]]) -> list[Source]:

@@ -81,6 +81,7 @@ def picture(
     title = f"{source.name}, layer {source.layers[at]}"
     if kind == "neighbours":
         counts = neighbor_counts(source.lists[at], source.language_ids)[0]
+        title += f"\nneighbours spread evenly: {100 / len(source.languages):.2g} % each"
         return plots.neighbors(counts, source.languages, title=title)
     return _map(source, at, title, method, seed)
 
@@ -97,7 +98,8 @@ def _map(source: Source, at: int, title: str, method: str, seed: int) -> "Axes":
         title += ": UMAP"
     else:
         points, shares = pca(states, normalise=metric == "cosine")
-        axis_names = (f"1st component ({shares[0]:.0%})", f"2nd component ({shares[1]:.0%})")
+        first, second = (f"{100 * share:.0f} % of the variance" for share in shares)
+        axis_names = (f"1st component, {first}", f"2nd component, {second}")
     parts = fragments(source.lists[at], source.language_ids, threshold=source.settings["threshold"])
     labels = [source.languages[number] for number in source.language_ids]
     both = plots.plane(points, labels, parts.bridges[0], title=title, axis_names=axis_names)

@@ -20,6 +20,7 @@ from ilo_fast.overlap import mutual_knn
 from ilo_fast.pairing import match_layers
 from ilo_fast.results import SCORES, Result
 from ilo_fast.sources import from_result, from_store, read_inputs, read_sources
+from ilo_fast.tables import write_table
 
 LANGUAGES = ("eng_Latn", "deu_Latn", "hin_Deva", "rus_Cyrl", "zho_Hans")
 
@@ -301,6 +302,46 @@ def test_settings_given_must_be_those_of_the_tables(tmp_path):
     path = result().write_parquet(tmp_path / "a.parquet")
     with pytest.raises(InputError, match="k: a was scored with 5, 7 was asked for"):
         read_inputs([path], k=7)
+
+
+# ---------------------------------------------------------------- files
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_another_comparison_leaves_nothing_of_the_one_before(tmp_path):
+    stores = [[from_store(store(seed), name)] for seed, name in enumerate("abc")]
+    several = compare(stores, samples=5).save(tmp_path)
+    assert {"differences-2.png", "groups-2.png", "overlap-2.png"} <= {p.name for p in several}
+    mine = {"notes.txt", "overlap-old.png", "groups.svg"}
+    for name in mine:
+        (tmp_path / name).write_text("mine")
+    tables = [from_result(result(), "a"), from_result(result(0.125), "b")]
+    one = compare(tables, samples=5).save(tmp_path)
+    assert names_in(tmp_path) == sorted({path.name for path in one} | mine)
+    assert {path.name for path in one} >= {"differences.png", "groups.png"}
+    bare = compare(tables, samples=6).save(tmp_path, plots=False)
+    assert names_in(tmp_path) == sorted({path.name for path in bare} | mine)
+
+
+def test_the_same_comparison_saved_again_keeps_its_pictures(tmp_path):
+    found = compare([[from_store(store(seed), name)] for seed, name in enumerate("ab")], samples=5)
+    paths = found.save(tmp_path)
+    found.save(tmp_path, plots=False)
+    assert names_in(tmp_path) == sorted(path.name for path in paths)
+
+
+@pytest.mark.parametrize("table", [None, b"not a table", {"kind": "score"}])
+def test_files_of_a_folder_without_a_comparison_are_not_ours(tmp_path, table):
+    (tmp_path / "differences-2.png").write_text("mine")
+    if isinstance(table, bytes):
+        (tmp_path / "compare.parquet").write_bytes(table)
+    elif table is not None:
+        write_table(pd.DataFrame({"x": [1]}), table, tmp_path, "compare")
+    compare([from_result(result(), "a"), from_result(result(), "b")], samples=5).save(tmp_path)
+    assert (tmp_path / "differences-2.png").read_text() == "mine"
 
 
 # ---------------------------------------------------------------- the command

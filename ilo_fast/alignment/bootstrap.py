@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ilo_fast.alignment.intervals import interval
 from ilo_fast.alignment.seen import seen_languages
 from ilo_fast.alignment.translation import first_translation
 from ilo_fast.errors import InputError
@@ -17,7 +18,7 @@ __all__ = ["BootstrapIntervals", "Interval", "bootstrap_intervals"]
 
 @dataclass(frozen=True)
 class Interval:
-    """A score with its percentile interval; float64 arrays of one shape."""
+    """A score with its interval; float64 arrays of one shape."""
 
     estimate: np.ndarray
     low: np.ndarray
@@ -56,16 +57,19 @@ def bootstrap_intervals(
     level: float = 0.95,
     seed: int = 0,
 ) -> BootstrapIntervals:
-    """Percentile intervals from resampling parallel sentences, with the neighbours fixed.
+    """Intervals from resampling parallel sentences, with the neighbours fixed.
 
     A draw takes as many sentences as there are, with replacement, and takes a sentence in all
     its languages at once, so what translations share stays shared. The points of a sentence
     drawn w times count w times: bridge, translation hit and same-language share become
     weighted means, and reach the union over the points drawn. Neighbour lists are not
     recomputed: the interval tells how much the scores hang on which points are counted, and
-    not how they would change in a space with other points. A union over fewer different
-    points can only shrink, so reach's interval lies at or below its estimate (and ILO's
-    leans down with it).
+    not how they would change in a space with other points.
+
+    Bridge, translation hit and same-language share get percentiles of the draws. A draw holds
+    fewer different sentences than there are, and a union over fewer can only shrink, so reach,
+    and ILO with it, get the estimate plus and minus the draws' spread (see
+    `ilo_fast.alignment.intervals`): for the score at this number of sentences, not at more.
 
     Args:
         neighbors: a `Neighbors`, or integer indices ``[n, k]`` or ``[layers, n, k]``.
@@ -129,9 +133,9 @@ def bootstrap_intervals(
     total = bridge + reach
     np.divide(2 * bridge * reach, total, out=scores["ilo"], where=total != 0)
     scores["ilo"][total == 0] = 0
-    intervals = {name: _interval(values, level) for name, values in scores.items()}
+    intervals = {name: _interval(values, name, level) for name, values in scores.items()}
     means_over_languages = {
-        name: _interval(np.nanmean(values, axis=2), level) for name, values in scores.items()
+        name: _interval(np.nanmean(values, axis=2), name, level) for name, values in scores.items()
     }
     return BootstrapIntervals(
         languages=names,
@@ -157,8 +161,7 @@ def _per_point(
     return torch.stack(rows, dim=1)
 
 
-def _interval(values: np.ndarray, level: float) -> Interval:
-    """Percentiles over the draws, all but the last row, beside the estimate, the last row."""
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    low, high = np.nanquantile(values[:-1], tails, axis=0)
+def _interval(values: np.ndarray, score: str, level: float) -> Interval:
+    """Of the draws, all but the last row, around the estimate, the last row."""
+    low, high = interval(values[-1], values[:-1], score, level, (0, 1))
     return Interval(estimate=values[-1], low=low, high=high)

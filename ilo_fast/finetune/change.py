@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ilo_fast.alignment.intervals import interval
 from ilo_fast.errors import InputError
 from ilo_fast.lists import Label, index_lists, label_codes
 
@@ -45,7 +46,8 @@ def score_change(
 
     A paired bootstrap: each draw takes as many parallel sentences as there are, with replacement
     and in all their languages at once, and scores the neighbours before and after on that same
-    draw; the interval holds the middle ``level`` of the differences. Pairing takes out what the
+    draw; the interval is that of `ilo_fast.alignment.intervals`: the middle ``level`` of the
+    differences, and for reach and ILO their spread around the estimate. Pairing takes out what the
     choice of sentences does to both sides alike. The neighbour lists themselves are fixed, and
     runs are averaged, not drawn: the interval is about sentences, `Change.runs` about seeds.
 
@@ -92,7 +94,6 @@ def score_change(
     weights = _draws(len(found), samples, seed)
     base = _scores(start, language, sentence, weights, len(names), threshold)
     runs = [_scores(run, language, sentence, weights, len(names), threshold) for run in ends]
-    tails = [(1 - level) / 2, (1 + level) / 2]
     result: dict[str, dict[str, Change]] = {}
     for group, members in chosen.items():
         result[group] = {}
@@ -102,7 +103,7 @@ def score_change(
                 [np.nanmean((run[name] - base[name])[:, :, members], axis=2) for run in runs]
             )
             mean = moved.mean(axis=0)
-            low, high = np.nanquantile(mean[1:], tails, axis=0)
+            low, high = interval(mean[0], mean[1:], name, level, (-1, 1))
             result[group][name] = Change(mean[0], low, high, moved[:, 0])
     return result
 

@@ -15,8 +15,11 @@ from ilo_fast.plots.style import (
     SCORE_NAMES,
     colour_bar,
     curve_style,
+    interval_bars,
     label,
+    legend_below,
     new_axes,
+    round_up,
     spread_ticks,
     tidy,
     whole_ticks,
@@ -28,7 +31,9 @@ _LINE = 50  # characters of two names that go on one line
 
 
 def differences(rows: pd.DataFrame, *, group: str = "all", ax: Axes | None = None) -> Axes:
-    """Curves over layers of b minus a, in ILO, bridge, reach and translation hit, with bands.
+    """Curves over layers of b minus a, in ILO, bridge, reach and translation hit.
+
+    The intervals are a band around ILO and bars at the others.
 
     Args:
         rows: of one pair, from `ilo_fast.compare.Comparison.of`.
@@ -53,14 +58,10 @@ def differences(rows: pd.DataFrame, *, group: str = "all", ax: Axes | None = Non
     curves: list[Any] = []
     for score, (_, colour, _, _) in CURVES.items():
         part = chosen[chosen["score"] == score].set_index("layer").loc[at]
-        ax.fill_between(
-            at,
-            part["low"].to_numpy(),
-            part["high"].to_numpy(),
-            color=colour,
-            alpha=0.28 if score == "ilo" else 0.15,
-            linewidth=0,
-        )
+        if score == "ilo":
+            ax.fill_between(at, part["low"], part["high"], color=colour, alpha=0.18, linewidth=0)
+        else:
+            interval_bars(ax, score, at, part["low"], part["high"])
         curves += ax.plot(
             at, part["difference"].to_numpy(), **curve_style(score, len(at) <= MAX_MARKED)
         )
@@ -72,18 +73,11 @@ def differences(rows: pd.DataFrame, *, group: str = "all", ax: Axes | None = Non
     ax.set_xlabel("layer (0: embeddings)" if _same_layers(chosen) else f"layer of {a}")
     ax.set_ylabel("difference of shares")
     over = chosen["over"].iloc[0]
-    bands = "" if over == "none" else f"; bands: bootstrap over {over}"
+    bands = "" if over == "none" else f"; band and bars: interval over {over}"
     which = "mean over languages" if group == "all" else group
     ax.set_title(f"{_minus(b, a)}\n{which}{bands}", fontsize=10, loc="left")
     tidy(ax)
-    ax.legend(
-        handles=curves,
-        fontsize=8,
-        frameon=False,
-        ncols=4,
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.13),
-    )
+    legend_below(ax, curves, 0.13)
     return ax
 
 
@@ -124,7 +118,7 @@ def group_differences(
     if ax is None:
         size = (max(5.6, 3.0 + 0.23 * len(layers)), max(2.4, 1.6 + 0.215 * len(names)))
         ax = new_axes(size)
-    limit = _round_up(float(np.abs(grid["difference"]).max()))
+    limit = round_up(float(np.abs(grid["difference"]).max()))
     colours = colormaps["PuOr_r"]  # orange and purple part for the colour-blind
     image = ax.imshow(
         grid["difference"],
@@ -142,12 +136,12 @@ def group_differences(
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     ax.set_xlabel("layer (0: embeddings)" if _same_layers(chosen) else f"layer of {a}")
-    signed = (
-        "\n+ and −: the bootstrap interval leaves out 0" if np.isfinite(grid["low"]).any() else ""
-    )
+    signed = "\n+ and −: the interval leaves out 0" if np.isfinite(grid["low"]).any() else ""
     ax.set_title(f"{SCORE_NAMES[score]}: {_minus(b, a)}{signed}", fontsize=10, loc="left")
     bar = colour_bar(ax, image, "difference", np.linspace(-limit, limit, 5))
-    bar.ax.set_yticklabels([f"{tick:+.3g}".replace("-", "−") for tick in bar.get_ticks()])
+    bar.ax.set_yticklabels(
+        [f"{tick:+.3g}".replace("-", "−") if tick else "0" for tick in bar.get_ticks()]
+    )
     return ax
 
 
@@ -173,14 +167,6 @@ def _group_label(name: str, count: int, by: str) -> str:
     if by == "language":
         return label(name)
     return f"{name}  ({count})"
-
-
-def _round_up(value: float) -> float:
-    """The next of 1, 2, 4, 5, 6, 8 times a power of ten, at least 0.01."""
-    if value <= 0.01:
-        return 0.01
-    power = 10.0 ** np.floor(np.log10(value))
-    return float(next(step for step in (1, 2, 4, 5, 6, 8, 10) if value <= step * power) * power)
 
 
 def _pair(rows: pd.DataFrame) -> tuple[str, str]:

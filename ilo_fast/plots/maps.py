@@ -7,10 +7,11 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm
+from matplotlib.ticker import MaxNLocator
 
 from ilo_fast.corpora.languages import order_languages
 from ilo_fast.errors import InputError
-from ilo_fast.plots.style import colour_bar, label, mark_scripts, new_axes, spread_ticks
+from ilo_fast.plots.style import colour_bar, label, mark_groups, new_axes, round_up, spread_ticks
 
 __all__ = ["neighbors", "overlap"]
 
@@ -23,7 +24,8 @@ def neighbors(
 ) -> Axes:
     """Who neighbours whom: each row shows in which languages a language's neighbours are.
 
-    Rows and columns are ordered by script and family; white lines part the scripts.
+    Rows and columns are ordered by script and family; white lines part the scripts, thin ones
+    families and branches.
 
     Args:
         counts: ``[languages, languages]``, of one layer, as `ilo_fast.alignment.neighbor_counts`
@@ -59,10 +61,11 @@ def neighbors(
     )
     ax.set_yticks(range(size), labels=[label(code) for code in codes], fontsize=8)
     ax.set_xticks(range(size), labels=codes, fontsize=7.5, rotation=90)
-    mark_scripts(ax, codes, columns=True)
+    mark_groups(ax, codes, columns=True)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     ax.set_xlabel("language of the neighbours")
+    ax.set_ylabel("language of the points")
     ax.set_title(title, fontsize=10, loc="left")
     bar = colour_bar(ax, image, "share of the row's neighbours", _SHARES, spacing="uniform")
     bar.ax.set_yticklabels([f"{100 * share:g} %" for share in _SHARES])
@@ -79,6 +82,8 @@ def overlap(
     ax: Axes | None = None,
 ) -> Axes:
     """Shared neighbours of every layer of a with every layer of b; b's best match is dotted.
+
+    The colours go to 1, or less high where no two layers share half of their neighbours.
 
     Args:
         values: ``[layers of a, layers of b]``, as `ilo_fast.overlap.layer_overlap` has them.
@@ -104,16 +109,18 @@ def overlap(
     if ax is None:
         ax = new_axes((max(4.4, 2.2 + 0.15 * columns), max(3.4, 1.4 + 0.15 * rows)))
     colours = colormaps["viridis"]
+    most = round_up(float(table.max()))
+    limit = most if most <= 0.5 else 1.0
     image = ax.imshow(
         table,
         origin="lower",
         interpolation="nearest",
         cmap=colours,
-        norm=BoundaryNorm(np.linspace(0, 1, 21), colours.N),
+        norm=BoundaryNorm(np.linspace(0, limit, 21), colours.N),
     )
     if names[0] != names[1]:  # of one source with itself the best match is itself
         best = table.argmax(axis=1)
-        edge = ["white" if table[row, at] < 0.6 else "black" for row, at in enumerate(best)]
+        edge = ["white" if table[row, at] < 0.6 * limit else "black" for row, at in enumerate(best)]
         ax.scatter(best, np.arange(rows), s=9, c=edge, linewidths=0)
     for axis, numbers, name in ((ax.xaxis, layers[1], names[1]), (ax.yaxis, layers[0], names[0])):
         places = spread_ticks(len(numbers))
@@ -131,5 +138,5 @@ def overlap(
         fontsize=10,
         loc="left",
     )
-    colour_bar(ax, image, "mutual k-NN", np.linspace(0, 1, 6))
+    colour_bar(ax, image, "mutual k-NN", MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(0, limit))
     return ax

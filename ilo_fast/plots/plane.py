@@ -1,7 +1,8 @@
 """A layer's points in two dimensions, by language and by interlingual or fragmented part."""
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,14 +12,22 @@ from matplotlib.lines import Line2D
 
 from ilo_fast.corpora.languages import language, order_languages
 from ilo_fast.errors import InputError
+from ilo_fast.plots.labels import name_marks
 
 __all__ = ["plane", "plane_languages", "plane_parts"]
 
-# Four colours whose lightness differs in grey as well, each with every shape: 32 languages differ.
-_COLOURS = ("#000000", "#0072B2", "#E69F00", "#F0E442")
-_SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*")
+# Okabe and Ito's, those first whose lightness differs most; the last is for all small groups.
+_COLOURS = ("#0072B2", "#F0E442", "#000000", "#E69F00", "#D55E00", "#56B4E9")
+_REST = "#FFFFFF"
+_SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*", "p", "h", "<", ">", "d")
 _MANY = 2000  # points from which on they get smaller and lighter
-_LEGEND_ROWS = 20
+_MOST_NAMES = 45  # beyond, names would hide the points
+
+
+class _Mark(NamedTuple):
+    group: str
+    colour: str
+    shape: str
 
 
 def plane(
@@ -41,29 +50,30 @@ def plane(
     Returns:
         The two axes in an array.
     """
-    columns = -(-len(set(languages)) // _LEGEND_ROWS)
-    figure = Figure(figsize=(9.4 + 1.7 * columns, 4.9))
+    figure = Figure(figsize=(10, 5.4))
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+    # names are placed on paper: the axes must have their size before
+    figure.subplots_adjust(left=0.03, right=0.995, bottom=0.14, top=0.94, wspace=0.03)
     plane_parts(points, bridges, ax=left)
     plane_languages(points, languages, ax=right)
     for ax in (left, right):
-        ax.set_xlabel(axis_names[0])
-    left.set_ylabel(axis_names[1])
+        ax.set_xlabel(axis_names[0], fontsize=9)
+    left.set_ylabel(axis_names[1], fontsize=9)
     left.set_title(title, fontsize=10, loc="left")
-    figure.subplots_adjust(wspace=0.06)
     return np.array([left, right], dtype=object)
 
 
 def plane_languages(points: Any, languages: Sequence[str], *, ax: Axes | None = None) -> Axes:
-    """Points coloured and shaped by language.
+    """Points coloured by family or branch and shaped by language.
 
-    A language's large mark is the median of its points.
+    A language's large mark is the median of its points, with its name beside it (up to 45
+    languages). Six groups have a colour, the small ones share white.
 
     Args:
         points: float ``[n, 2]``.
         languages: n codes.
-        ax: where to draw; a new figure when None.
+        ax: where to draw, of its final size; a new figure when None.
 
     Raises:
         InputError: when there is not one finite point per language given.
@@ -71,57 +81,54 @@ def plane_languages(points: Any, languages: Sequence[str], *, ax: Axes | None = 
     table = _points(points, len(languages), "languages")
     ax = _square() if ax is None else ax
     labels = np.array(languages, dtype=object)
-    codes = order_languages(set(languages))
-    handles = []
-    for number, code in enumerate(codes):
-        colour = _COLOURS[number // len(_SHAPES) % len(_COLOURS)]
-        shape = _SHAPES[number % len(_SHAPES)]
+    marks = _marks(order_languages(set(languages)))
+    medians = np.array([np.median(table[labels == code], axis=0) for code in marks])
+    for (code, mark), median in zip(marks.items(), medians, strict=True):
+        dark = mark.colour == "#000000"
         x, y = table[labels == code].T
-        light = colour == _COLOURS[-1]
         ax.scatter(
             x,
             y,
             s=_size(len(table)),
-            c=colour,
-            marker=shape,
+            c=mark.colour,
+            marker=mark.shape,
             alpha=_alpha(len(table)),
-            linewidths=0.2,
-            edgecolors="black" if light else "none",
+            linewidths=0.3,
+            edgecolors="none" if dark else "#555555",
         )
         ax.scatter(
-            np.median(x),
-            np.median(y),
-            s=62,
-            c=colour,
-            marker=shape,
-            edgecolors="black",
-            linewidths=0.7,
+            median[0],
+            median[1],
+            s=44,
+            c=mark.colour,
+            marker=mark.shape,
+            edgecolors="white" if dark else "black",
+            linewidths=0.8,
             zorder=4,
         )
-        handles.append(
-            Line2D(
-                [], [], linestyle="", marker=shape, color=colour, markersize=6,
-                markeredgecolor="black", markeredgewidth=0.5, label=language(code).name,
-            )
-        )  # fmt: skip
     _bare(ax)
+    if len(marks) <= _MOST_NAMES:
+        name_marks(ax, medians, [language(code).name for code in marks], table)
     ax.set_title("by language; large: its median", fontsize=10, loc="left")
-    ax.legend(
-        handles=handles,
-        fontsize=7.5,
-        frameon=False,
-        ncols=-(-len(codes) // _LEGEND_ROWS),
-        loc="center left",
-        bbox_to_anchor=(1.01, 0.5),
-        handletextpad=0.2,
-        columnspacing=0.9,
-        labelspacing=0.45,
-    )
+    colours = {mark.group: mark.colour for mark in marks.values()}
+    if "others" in colours:
+        colours["others"] = colours.pop("others")  # to the end
+    if len(colours) > 1:
+        handles = [
+            Line2D(
+                [], [], linestyle="", marker="o", color=colour, markersize=6,
+                markeredgecolor="black", markeredgewidth=0.6, label=group,
+            )
+            for group, colour in colours.items()
+        ]  # fmt: skip
+        _legend(ax, handles=handles, ncols=4)
     return ax
 
 
 def plane_parts(points: Any, bridges: Any, *, ax: Axes | None = None) -> Axes:
     """Points by part: interlingual filled and dark, fragmented open and light.
+
+    The smaller part is drawn last, so that it shows.
 
     Args:
         points: float ``[n, 2]``.
@@ -135,24 +142,47 @@ def plane_parts(points: Any, bridges: Any, *, ax: Axes | None = None) -> Axes:
     table = _points(points, len(member), "bridges")
     ax = _square() if ax is None else ax
     size, alpha = _size(len(table)), _alpha(len(table))
+    fewer = member if member.mean() <= 0.5 else ~member
     for part, name, fill, edge in (
-        (~member, "fragmented", "none", "#E69F00"),
+        (~member, "fragmented", "none", "#D55E00"),
         (member, "interlingual", "#0072B2", "none"),
     ):
         x, y = table[part].T
         ax.scatter(
             x,
             y,
-            s=size,
-            alpha=alpha,
+            s=1.4 * size if fill == "none" else size,
+            alpha=0.9 if fill == "none" else alpha,
             facecolors=fill,
             edgecolors=edge,
             linewidths=0.8 if fill == "none" else 0,
-            label=f"{name}, {part.mean():.1%}",
+            zorder=2.5 if part is fewer else 2,
+            label=f"{name}, {100 * part.mean():.1f} %",
         )
     _bare(ax)
-    ax.legend(fontsize=8, frameon=False, ncols=2, loc="upper left", bbox_to_anchor=(0, -0.1))
+    _legend(ax, ncols=2)
     return ax
+
+
+def _marks(codes: Sequence[str]) -> dict[str, _Mark]:
+    """Colour by group and shape within it; where a group has too many members, by eights."""
+    groups = {code: language(code).branch or language(code).family for code in codes}
+    sizes = Counter(groups.values())
+    large = [group for group, size in sizes.most_common(len(_COLOURS)) if size > 1]
+    colours = dict(zip(large, _COLOURS, strict=False))
+    groups = {code: group if group in colours else "others" for code, group in groups.items()}
+    if max(Counter(groups.values()).values()) > len(_SHAPES):
+        shown = (*_COLOURS, _REST)
+        return {
+            code: _Mark("", shown[number // 8 % len(shown)], _SHAPES[number % 8])
+            for number, code in enumerate(codes)
+        }
+    used: Counter[str] = Counter()
+    marks = {}
+    for code, group in groups.items():
+        marks[code] = _Mark(group, colours.get(group, _REST), _SHAPES[used[group]])
+        used[group] += 1
+    return marks
 
 
 def _points(points: Any, n: int, name: str) -> np.ndarray:
@@ -166,17 +196,31 @@ def _points(points: Any, n: int, name: str) -> np.ndarray:
 
 
 def _size(n: int) -> float:
-    return 14.0 if n <= _MANY else max(2.0, 14.0 * (_MANY / n) ** 0.5)
+    return 12.0 if n <= _MANY else max(2.0, 12.0 * (_MANY / n) ** 0.5)
 
 
 def _alpha(n: int) -> float:
-    return 0.75 if n <= _MANY else 0.45
+    return 0.6 if n <= _MANY else 0.4
 
 
 def _square() -> Axes:
-    figure = Figure(figsize=(5, 4.9))
+    figure = Figure(figsize=(5.2, 5.4))
     FigureCanvasAgg(figure)
     return figure.add_subplot()
+
+
+def _legend(ax: Axes, **options: Any) -> None:
+    """Below the axes' name."""
+    ax.legend(
+        fontsize=8,
+        frameon=False,
+        loc="upper left",
+        bbox_to_anchor=(-0.01, -0.05),
+        handletextpad=0.2,
+        columnspacing=1.2,
+        borderaxespad=0,
+        **options,
+    )
 
 
 def _bare(ax: Axes) -> None:

@@ -17,8 +17,10 @@ from ilo_fast.plots.style import (
     SCORE_NAMES,
     colour_bar,
     curve_style,
+    interval_bars,
     label,
-    mark_scripts,
+    legend_below,
+    mark_groups,
     new_axes,
     spread_ticks,
     tidy,
@@ -44,9 +46,9 @@ def layers(
     Args:
         result: of one model.
         metrics: one row a layer, as the companion table ``layer_metrics`` has them. With
-            ``<score>_low`` and ``<score>_high`` each curve gets the band of its bootstrap
-            interval over sentences, in place of the languages' spread; with ``ilo_null``, ILO
-            gets the line of its permutation null, where languages mix perfectly.
+            ``<score>_low`` and ``<score>_high`` ILO gets the band, and the others the bars, of
+            their intervals over sentences, in place of the languages' spread; with ``ilo_null``,
+            ILO gets the line of its permutation null, where languages mix perfectly.
         ax: where to draw; a new figure when None.
 
     Returns:
@@ -62,18 +64,19 @@ def layers(
     more = None if metrics is None else metrics.set_index("layer").loc[at]
     handles: list[Artist] = []
     if more is not None and "ilo_low" in more.columns:
-        for column, (_, colour, _, _) in CURVES.items():
-            band = ax.fill_between(
+        handles.append(
+            ax.fill_between(
                 at,
-                more[f"{column}_low"].to_numpy(),
-                more[f"{column}_high"].to_numpy(),
-                color=colour,
-                alpha=0.22,
+                more["ilo_low"].to_numpy(),
+                more["ilo_high"].to_numpy(),
+                color="#000000",
+                alpha=0.18,
                 linewidth=0,
+                label="interval over sentences (of the others: bars)",
             )
-            if column == "ilo":
-                band.set_label("ILO, bootstrap over sentences")
-                handles.append(band)
+        )
+        for column in list(CURVES)[1:]:
+            interval_bars(ax, column, at, more[f"{column}_low"], more[f"{column}_high"])
     else:
         by_layer = result.table.groupby("layer")["ilo"]
         low, high = (by_layer.quantile(share) for share in _BAND)
@@ -100,7 +103,7 @@ def layers(
             linestyle=(0, (1, 1)),
             linewidth=2.5,
             zorder=1,
-            label="ILO, languages shuffled",
+            label="ILO, languages shuffled (mixed evenly)",
         )
     ax.set_ylim(0, 1.02)
     whole_ticks(ax, at)
@@ -108,20 +111,18 @@ def layers(
     ax.set_ylabel("share, mean over languages")
     ax.set_title(title, fontsize=10, loc="left")
     tidy(ax)
-    ax.legend(
-        handles=[curves[0], *handles, *curves[1:]],
-        fontsize=8,
-        frameon=False,
-        ncols=5 if len(handles) == 1 else 3,
-        columnspacing=1.4,
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.13),
-    )
+    # the curves in one line, what is around them in the next
+    first = legend_below(ax, curves, 0.12)
+    legend_below(ax, handles, 0.183)
+    ax.add_artist(first)
+    first.set_clip_on(False)  # adding it clips it to the axes
     return ax
 
 
 def languages(result: "Result", *, score: str = "ilo", ax: Axes | None = None) -> Axes:
     """A heat map of one score, languages (by script and family) against layers.
+
+    White lines part the scripts, thin ones families and branches.
 
     Args:
         result: of one model.
@@ -153,7 +154,7 @@ def languages(result: "Result", *, score: str = "ilo", ax: Axes | None = None) -
     )
     codes = grid.index.tolist()
     ax.set_yticks(range(count), labels=[label(code) for code in codes], fontsize=8)
-    mark_scripts(ax, codes)
+    mark_groups(ax, codes)
     places = spread_ticks(entries)
     ax.set_xticks(places, labels=[str(grid.columns[at]) for at in places], fontsize=8)
     ax.tick_params(length=0)

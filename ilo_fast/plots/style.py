@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ilo_fast.corpora.languages import language, script_of
+from ilo_fast.corpora.languages import language
 from ilo_fast.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,9 +24,12 @@ __all__ = [
     "check_format",
     "colour_bar",
     "curve_style",
+    "interval_bars",
     "label",
-    "mark_scripts",
+    "legend_below",
+    "mark_groups",
     "new_axes",
+    "round_up",
     "save",
     "spread_ticks",
     "tidy",
@@ -45,6 +48,7 @@ CURVES = {
 SCORE_NAMES = {key: curve[0] for key, curve in CURVES.items()} | {
     "same_language": "same-language share"
 }
+_BAR = 0.15  # inches: a colour bar's width, and its distance
 MAX_MARKED = 40
 """Curves of more points have no markers."""
 
@@ -127,21 +131,64 @@ def label(code: str) -> str:
     return code if name == code else f"{name}  {code}"
 
 
-def mark_scripts(ax: Axes, codes: Sequence[str], *, columns: bool = False) -> None:
-    """White lines where the script of the rows (and columns) changes."""
-    width = 0.8 if columns else 1.5
+def mark_groups(ax: Axes, codes: Sequence[str], *, columns: bool = False) -> None:
+    """White lines where the script of the rows (and columns) changes, thin ones where only the
+    family or branch does."""
     for row in range(1, len(codes)):
-        if script_of(codes[row]) != script_of(codes[row - 1]):
-            ax.axhline(row - 0.5, color="white", linewidth=width)
-            if columns:
-                ax.axvline(row - 0.5, color="white", linewidth=width)
+        before, here = language(codes[row - 1]), language(codes[row])
+        if before.script != here.script:
+            width = 1.1 if columns else 1.8
+        elif (before.family, before.branch) != (here.family, here.branch):
+            width = 0.35 if columns else 0.5
+        else:
+            continue
+        ax.axhline(row - 0.5, color="white", linewidth=width)
+        if columns:
+            ax.axvline(row - 0.5, color="white", linewidth=width)
+
+
+def round_up(value: float) -> float:
+    """The next of 1, 2, 4, 5, 6, 8 times a power of ten, at least 0.01."""
+    if value <= 0.01:
+        return 0.01
+    power = 10.0 ** np.floor(np.log10(value))
+    return float(next(step for step in (1, 2, 4, 5, 6, 8, 10) if value <= step * power) * power)
+
+
+def interval_bars(ax: Axes, column: str, at: Any, low: Any, high: Any) -> None:
+    """Upright bars at a score's curve, each score's a little aside from the others'.
+
+    One band can be told from what it crosses in grey, four on each other cannot.
+    """
+    aside = {"bridge": -0.12, "reach": 0.12}.get(column, 0.0)
+    ax.vlines(
+        at + aside,
+        np.asarray(low),
+        np.asarray(high),
+        color=CURVES[column][1],
+        linewidth=1.3,
+        zorder=1.9,
+    )
+
+
+def legend_below(ax: Axes, handles: Sequence[Any], distance: float) -> Any:
+    """A legend in one line, so many heights of the axes below them."""
+    return ax.legend(
+        handles=list(handles),
+        fontsize=8,
+        frameon=False,
+        ncols=len(handles),
+        columnspacing=1.4,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -distance),
+    )
 
 
 def colour_bar(ax: Axes, image: Any, name: str, ticks: Any, **options: Any) -> Any:
-    """A bar of the image's colours at its right, without a frame."""
-    bar = ax.figure.colorbar(
-        image, ax=ax, ticks=np.asarray(ticks), pad=0.02, fraction=0.05, **options
-    )
+    """A bar of the image's colours at its right, as high as it, without a frame."""
+    width = _BAR / (ax.get_window_extent().width / ax.figure.dpi)
+    beside = ax.inset_axes((1 + width, 0, width, 1))
+    bar = ax.figure.colorbar(image, cax=beside, ticks=np.asarray(ticks), **options)
     bar.set_label(name, fontsize=9)
     bar.ax.tick_params(labelsize=8)
     bar.minorticks_off()

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from lists_cases import first_seen, problems, random_lists
+from scipy.stats import norm
 
 from ilo_fast import ilo_scores
 from ilo_fast.alignment import bootstrap_intervals, same_language, translation_hit
@@ -56,13 +57,15 @@ def plainly(lists, languages, sentences, threshold, samples, level, seed):
                 values["same_language"][number, layer, column] = np.mean(
                     [np.mean(languages[rows[i]] == name) for i in points]
                 )
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    each = {name: np.nanquantile(draw, tails, axis=0) for name, draw in values.items()}
-    mean = {
-        name: np.nanquantile(np.nanmean(draw, axis=2), tails, axis=0)
-        for name, draw in values.items()
-    }
-    return each, mean
+    return values
+
+
+def ends(estimate, draws, name, level):
+    """Percentiles; of a union the estimate and the draws' spread, as a plain normal interval."""
+    if name in ("reach", "ilo"):
+        spread = norm.ppf((1 + level) / 2) * np.nanstd(draws, axis=0)
+        return np.clip([estimate - spread, estimate + spread], 0, 1)
+    return np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
 
 
 @pytest.mark.parametrize("uneven", [False, True])
@@ -76,15 +79,44 @@ def test_against_repeated_points(uneven):
     got = bootstrap_intervals(
         lists, languages, sentences, threshold=2, samples=40, level=0.8, seed=9
     )
-    each, mean = plainly(lists, languages, sentences, 2, 40, 0.8, 9)
+    draws = plainly(lists, languages, sentences, 2, 40, 0.8, 9)
     for name in NAMES:
-        interval = getattr(got, name)
-        np.testing.assert_allclose([interval.low, interval.high], each[name], atol=1e-12)
-        interval = got.mean[name]
-        np.testing.assert_allclose([interval.low, interval.high], mean[name], atol=1e-12)
+        one = getattr(got, name)
+        expected = ends(one.estimate, draws[name], name, 0.8)
+        np.testing.assert_allclose([one.low, one.high], expected, atol=1e-12)
+        one = got.mean[name]
+        expected = ends(one.estimate, np.nanmean(draws[name], axis=2), name, 0.8)
+        np.testing.assert_allclose([one.low, one.high], expected, atol=1e-12)
 
 
-def test_intervals_are_ordered_and_reach_is_at_most_its_estimate():
+def test_intervals_of_a_union_hold_what_they_promise():
+    """Against a truth in closed form: neighbours' languages drawn apart from each other."""
+    generator = np.random.default_rng(0)
+    languages, sentences, k = 16, 20, 5
+    chances = generator.dirichlet(np.full(languages, 0.3), size=languages)
+    # reach at this number of sentences: a language is missed by all their neighbours
+    met = 1 - (1 - chances) ** (sentences * k)
+    truth = met[~np.eye(languages, dtype=bool)].mean()
+    labels = np.repeat(np.arange(languages), sentences)
+    numbers = np.tile(np.arange(sentences), languages)
+    held, percentiles_held = 0, 0
+    for trial in range(40):
+        seen = np.array([generator.choice(languages, k, p=chances[own]) for own in labels])
+        lists = seen * sentences + generator.integers(0, sentences, seen.shape)
+        got = bootstrap_intervals(lists, labels, numbers, samples=200, seed=trial).mean["reach"]
+        held += int(got.low[0] <= truth <= got.high[0])
+        drawn = generator.multinomial(sentences, np.full(sentences, 1 / sentences), 200) > 0
+        sees = np.zeros((languages, sentences, languages), dtype=bool)
+        sees[labels[:, None], numbers[:, None], seen] = True
+        sees[np.arange(languages), :, np.arange(languages)] = False
+        reached = np.einsum("ds,lsm->dlm", drawn.astype(int), sees.astype(int)) > 0
+        low, high = np.quantile(reached.sum(axis=(1, 2)), [0.025, 0.975])
+        percentiles_held += int(low <= truth * languages * (languages - 1) <= high)
+    assert held >= 34
+    assert percentiles_held <= 20  # what they would do
+
+
+def test_intervals_are_ordered_and_hold_the_estimate():
     lists = random_lists(np.random.default_rng(0), 1, 60, 5)
     languages, sentences = np.repeat(np.arange(6), 10), np.tile(np.arange(10), 6)
     got = bootstrap_intervals(lists, languages, sentences, samples=200)
@@ -93,9 +125,9 @@ def test_intervals_are_ordered_and_reach_is_at_most_its_estimate():
         assert (interval.low >= 0).all()
         assert (interval.low <= interval.high).all()
         assert (interval.high <= 1).all()
-    assert (got.reach.high <= got.reach.estimate).all()
-    assert (got.same_language.low <= got.same_language.estimate).all()
-    assert (got.same_language.estimate <= got.same_language.high).all()
+        if name in ("reach", "ilo", "same_language"):
+            assert (interval.low <= interval.estimate).all()
+            assert (interval.estimate <= interval.high).all()
     wider = bootstrap_intervals(lists, languages, sentences, samples=200, level=0.99)
     assert (wider.bridge.low <= got.bridge.low).all()
 
