@@ -8,7 +8,6 @@ training, once training is long enough for more than the two scorings at its end
     python -m benchmarks finetune --model google/gemma-3-270m --device cuda --minutes 30
 """
 
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -19,9 +18,8 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
+from benchmarks.report import describe_run, write_json
 from ilo_fast import Corpus, load_corpus
-from ilo_fast.environment import describe
-from ilo_fast.files import staged
 from ilo_fast.finetune import ILOCallback
 
 _RESULTS = Path(__file__).parent / "results"
@@ -67,6 +65,7 @@ def command(
     # the scoring after the last step is always done, whether or not the share allows it
     last = cost["scoring_seconds"] / len(scored)
     report = {
+        **describe_run(threads=threads, minutes=minutes, device=device),
         "model": model or "random Llama, 8 layers × 256",
         "corpus": {"name": text.name, "languages": len(text.languages), "sentences": limit},
         "tokens_a_step": batch * length,
@@ -78,11 +77,8 @@ def command(
         "share": cost["share"],
         "share_before_the_last": (cost["scoring_seconds"] - last) / cost["training_seconds"],
         "promised": PROMISED,
-        "threads": threads,
-        **describe(device),
     }
-    with staged(out.parent) as temporary:
-        (temporary / out.name).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    write_json(out, report)
     click.echo(
         f"scored {len(scored)} times, {last:.2f} s each (steps {scored}): {cost['share']:.2%} of "
         f"training, {report['share_before_the_last']:.2%} without the scoring after its end; "

@@ -58,7 +58,9 @@ class PackedMask:
 
     function: MaskFunction
     _blocks: dict[int, Tensor] = field(default_factory=dict)
+    _moved: dict[tuple[int, torch.device], Tensor] = field(default_factory=dict)
     _forms: dict[int, str] = field(default_factory=dict)
+    _windows: dict[int, tuple[int, int] | None] = field(default_factory=dict)
 
     def block(self, length: int) -> Tensor:
         """bool ``[length, length]`` on the CPU: may query q see key k?"""
@@ -67,6 +69,13 @@ class PackedMask:
             seen = self.function(zero, zero, index[:, None], index[None, :])
             self._blocks[length] = seen.to(torch.bool).expand(length, length)
         return self._blocks[length]
+
+    def block_on(self, length: int, device: torch.device) -> Tensor:
+        """``block`` on a device, copied there once for all layers of a forward pass."""
+        key = (length, device)
+        if key not in self._moved:
+            self._moved[key] = self.block(length).to(device)
+        return self._moved[key]
 
     def form(self, length: int) -> str:
         """``"full"``, ``"causal"`` or ``"other"``, for sentences of this length."""
@@ -83,15 +92,23 @@ class PackedMask:
 
         A query sees keys from ``left`` places before it to ``right`` after it; -1 is no limit.
         """
-        block = self.block(length)
-        index = torch.arange(length)
-        distance = index[:, None] - index[None, :]
-        left, right = int(distance[block].max()), int((-distance)[block].max())
-        band = (distance <= left) & (-distance <= right)
-        if left < 0 or right < 0 or not torch.equal(block, band):
-            return None
-        # a limit that no pair of this length reaches is none
-        return (-1 if left >= length - 1 else left, -1 if right >= length - 1 and right else right)
+        if length not in self._windows:  # asked by every layer of a forward pass
+            self._windows[length] = _window(self.block(length))
+        return self._windows[length]
+
+
+def _window(block: Tensor) -> tuple[int, int] | None:
+    """The band ``(left, right)`` of a square mask, None where it is none."""
+    length = block.shape[0]
+    index = torch.arange(length)
+    first = block.byte().argmax(dim=1)
+    last = length - 1 - block.flip(1).byte().argmax(dim=1)
+    left, right = int((index - first).max()), int((last - index).max())
+    above, below = index[:, None] - left, index[:, None] + right
+    if left < 0 or right < 0 or not torch.equal(block, (above <= index) & (index <= below)):
+        return None
+    # a limit that no pair of this length reaches is none
+    return (-1 if left >= length - 1 else left, -1 if right >= length - 1 and right else right)
 
 
 @dataclass
@@ -221,7 +238,7 @@ def _sdpa(
         query,
         key,
         value,
-        attn_mask=mask.block(length).to(query.device) if form == "other" else None,
+        attn_mask=mask.block_on(length, query.device) if form == "other" else None,
         is_causal=form == "causal",
         scale=scaling,
         enable_gqa=query.shape[1] != key.shape[1],
@@ -242,7 +259,7 @@ def _soft_capped(
     key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
     scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     scores = torch.tanh(scores / softcap) * softcap
-    seen = mask.block(query.shape[2]).to(query.device)
+    seen = mask.block_on(query.shape[2], query.device)
     scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
     return scores.softmax(-1, dtype=torch.float32).to(query.dtype) @ value
 

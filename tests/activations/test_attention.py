@@ -110,6 +110,17 @@ def test_mask_forms_and_windows(mask, length, form, sides):
         assert torch.equal(packed.block(length), (distance <= left) & (-distance <= right))
 
 
+def test_a_mask_is_looked_at_once_whatever_the_layers(monkeypatch):
+    seen = []
+    look = attention._window
+    monkeypatch.setattr(attention, "_window", lambda block: seen.append(len(block)) or look(block))
+    packed = PackedMask(window(3))
+    assert [packed.window(length) for length in (5, 5, 9, 5, 9)] == [(2, 0)] * 5
+    assert seen == [5, 9]
+    here = torch.device("cpu")
+    assert packed.block_on(5, here) is packed.block_on(5, here)
+
+
 def test_the_cuda_kernel_gets_the_whole_row(monkeypatch):
     calls = []
 
