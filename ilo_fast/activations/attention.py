@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cache
+from inspect import signature
 from typing import Any
 
 import torch
@@ -59,6 +61,7 @@ class PackedMask:
     function: MaskFunction
     _blocks: dict[int, Tensor] = field(default_factory=dict)
     _forms: dict[int, str] = field(default_factory=dict)
+    _windows: dict[int, tuple[int, int] | None] = field(default_factory=dict)
 
     def block(self, length: int) -> Tensor:
         """bool ``[length, length]`` on the CPU: may query q see key k?"""
@@ -83,6 +86,11 @@ class PackedMask:
 
         A query sees keys from ``left`` places before it to ``right`` after it; -1 is no limit.
         """
+        if length not in self._windows:  # every layer asks again
+            self._windows[length] = self._window(length)
+        return self._windows[length]
+
+    def _window(self, length: int) -> tuple[int, int] | None:
         block = self.block(length)
         index = torch.arange(length)
         distance = index[:, None] - index[None, :]
@@ -270,6 +278,9 @@ def _varlen(
     from torch.nn.attention.varlen import varlen_attn
 
     offsets = segments.offsets_on(query.device, torch.int32)
+    options: dict[str, Any] = {"scale": scaling, "window_size": window}
+    if query.shape[0] != key.shape[0] and _grouping_is_asked_for(varlen_attn):
+        options["enable_gqa"] = True
     attended = varlen_attn(
         query.transpose(0, 1),
         key.transpose(0, 1),
@@ -278,9 +289,13 @@ def _varlen(
         offsets,
         segments.longest,
         segments.longest,
-        scale=scaling,
-        window_size=window,
-        enable_gqa=query.shape[0] != key.shape[0],
+        **options,
     )
     assert isinstance(attended, Tensor)
     return attended
+
+
+@cache
+def _grouping_is_asked_for(varlen_attn: Callable[..., Any]) -> bool:
+    """torch 2.11 takes grouped heads as they are and knows no ``enable_gqa``; later ones ask."""
+    return "enable_gqa" in signature(varlen_attn).parameters
