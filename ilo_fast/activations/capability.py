@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ilo_fast.activations.attention import NotPackable, packed_rows
-from ilo_fast.activations.packing import Segments
+from ilo_fast.activations.packing import Segments, sent
 from ilo_fast.activations.taps import check_states, hooked
 from ilo_fast.errors import ModelError
 from ilo_fast.models.structure import Backbone, position_offset
@@ -62,7 +62,7 @@ class Forward:
             if "position_ids" not in self._accepted:
                 raise NotPackable(f"{type(self.module).__name__} takes no position_ids")
             positions = segments.positions(self._first_position)
-            inputs["position_ids"] = positions.to(ids.device)[None]
+            inputs["position_ids"] = sent(positions, ids.device)[None]
         if "use_cache" in self._accepted:
             inputs["use_cache"] = False
         return self.module(**inputs)
