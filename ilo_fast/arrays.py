@@ -50,7 +50,7 @@ def magnitudes(rows: torch.Tensor) -> torch.Tensor:
 
 def _flushes() -> bool:
     """Whether this thread's arithmetic makes zeros of subnormal numbers."""
-    tiny = torch.full((1,), torch.finfo(torch.float64).tiny, dtype=torch.float64)
+    tiny = torch.full((1,), torch.finfo(torch.float64).tiny, dtype=torch.float64, device="cpu")
     return bool((tiny * 0.5).view(torch.int64) == 0)
 
 

@@ -74,7 +74,9 @@ def _probe_ids(backbone: Backbone, device: torch.device) -> Tensor:
     vocabulary = int(config.get_text_config().vocab_size)  # type: ignore[union-attr, operator]
     generator = torch.Generator().manual_seed(0)
     low = min(10, vocabulary - 1)
-    ids = torch.randint(low, vocabulary, (1, sum(_PROBE_LENGTHS)), generator=generator)
+    ids = torch.randint(
+        low, vocabulary, (1, sum(_PROBE_LENGTHS)), generator=generator, device="cpu"
+    )
     padding = getattr(config, "pad_token_id", None)
     if padding is not None and padding >= low:
         ids[ids == padding] = low if padding != low else low + 1

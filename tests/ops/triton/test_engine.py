@@ -11,7 +11,7 @@ import triton.language as tl
 from clouds import cloud, neighbours
 
 from ilo_fast.errors import InputError
-from ilo_fast.ops import knn_triton, triton_filter
+from ilo_fast.ops import knn_triton, triton_filter, triton_prepare
 from ilo_fast.ops.request import EngineResult, Request
 from ilo_fast.ops.triton_config import row_config
 from ilo_fast.ops.triton_order import merge_nearest, sort_lists
@@ -76,6 +76,17 @@ def test_scaled_copies_tie(device: torch.device) -> None:
     x = np.concatenate([base, base * 3, base * 0.1, base * 7e5]).astype(np.float32)
     x[8:] = x[:8].repeat(3, axis=0) * np.float32([2, 4, 0.5] * 8)[:, None]
     _check(torch.tensor(x)[None], 4, "cosine", device)
+
+
+def test_a_default_device_changes_nothing(device: torch.device) -> None:
+    x = torch.tensor(cloud("gauss", 36, 7), dtype=torch.float32, device=device)[None]
+    row_max = x.double().abs().amax(2)
+    triton_prepare.permutation.cache_clear()
+    triton_filter.schedule.cache_clear()
+    with torch.device("meta"):
+        found = knn_triton.search(Request(x=x, row_max=row_max, k=2, metric="cosine"))
+    truth = neighbours(x[0].double().cpu().numpy(), 2, "cosine")
+    np.testing.assert_array_equal(found.indices[0].cpu().numpy(), truth)
 
 
 def test_extreme_float64(device: torch.device) -> None:
