@@ -106,8 +106,10 @@ def choose_centre(
     rounded, so their low halves are carried as well; the two last slots hold the bound.
     """
     layers, n, d = x.shape
-    if n > _SAMPLE:
-        chosen = torch.arange(_SAMPLE, device=x.device) * n // _SAMPLE
+    # Few points and many layers: reading all of them in float64 would cost more than the search.
+    sampled = min(_SAMPLE, max(_SAMPLE // 4, n // 8))
+    if n > sampled:
+        chosen = torch.arange(sampled, device=x.device) * n // sampled
         x, unit = x.index_select(1, chosen), unit.index_select(1, chosen)
     sample = x.to(torch.float64).mul_(unit[..., None])
     if metric == "cosine":
