@@ -4,12 +4,11 @@ In order: the GPU tests; the accumulation model of the matrix units; neighbours 
 every row, on synthetic and (where the files are present) real hidden states; the whole call beside
 the bare matrix product and other tools, interleaved in this process; a profile kernel by kernel;
 extraction with models of random weights beside the loops that people write; the whole command.
-The JSON appears whole at the end; a check that fails is in it, and makes the exit status 1.
+The JSON is written after every part; one that fails is in it, and makes the exit status 1.
 """
 
-import contextlib
 import os
-import statistics
+import shutil
 import subprocess
 import sys
 import time
@@ -21,13 +20,13 @@ import click
 import torch
 from rich.console import Console
 
-from benchmarks.gpu_checks import check_accumulation, compare_float64, run_tests
+from benchmarks.gpu_checks import check_accumulation, compare_float64, run_tests, test_runs
 from benchmarks.gpu_command import end_to_end, first_batch
 from benchmarks.gpu_extraction import SHAPES, TINY, measure
-from benchmarks.gpu_inputs import gemma, inputs, synthetic
-from benchmarks.gpu_peers import contenders
-from benchmarks.report import describe_run, write_json
-from ilo_fast import knn
+from benchmarks.gpu_inputs import inputs, real_models, synthetic
+from benchmarks.gpu_parts import LATE, ContextLost, Parts, earlier, start_anew
+from benchmarks.gpu_race import profile, race
+from benchmarks.report import describe_run
 from ilo_fast.ops import dispatch
 
 __all__ = ["command"]
@@ -42,214 +41,188 @@ console = Console()
 @click.option("--out", type=Path, default=ROOT / "benchmarks" / "results" / "gpu.json")
 @click.option("--points", default=POINTS, show_default=True)
 @click.option("--rounds", default=20, show_default=True, help="Timed rounds a contender.")
+@click.option("--backend", default="triton", show_default=True, help="Checked, timed, profiled.")
 @click.option("--tests/--no-tests", default=True, help="Run the GPU tests first.")
 @click.option("--sanitizer/--no-sanitizer", default=False, help="And under compute-sanitizer.")
 @click.option("--kernels/--no-kernels", default=True, help="Neighbours: check, time, profile.")
 @click.option("--extraction/--no-extraction", default=True, help="Forward passes, whole command.")
 @click.option("--public-code", type=Path, help="A checkout of HLTCHKUST/interlingua to time.")
 @click.option("--states", type=Path, multiple=True, help="Hidden states [layers, n, d], .pt files.")
+@click.option("--minutes", type=float, help="Begin no part later than this.")
+@click.option("--resume", is_flag=True, help="Go on behind the parts that --out has.")
+@click.option("--deadline", type=float, hidden=True, help="--minutes as seconds of the epoch.")
 @click.option("--dry-run", is_flag=True, help="On the CPU, tiny: proves the command, not the card.")
 def command(
     out: Path,
     points: int,
     rounds: int,
+    backend: str,
     tests: bool,
     sanitizer: bool,
     kernels: bool,
     extraction: bool,
     public_code: Path | None,
     states: tuple[Path, ...],
+    minutes: float | None,
+    resume: bool,
+    deadline: float | None,
     dry_run: bool,
 ) -> None:
     """Check and time the kernels and the extraction on a CUDA card."""
     if dry_run:
-        device, points, rounds, tests = torch.device("cpu"), 320, 2, False
+        device, points, rounds, tests, backend = torch.device("cpu"), 320, 2, False, "auto"
         out = out.with_name("gpu-dry-run.json")
     elif torch.cuda.is_available():
         device = torch.device("cuda", torch.cuda.current_device())
     else:
         raise click.ClickException("no CUDA device; --dry-run proves the command without one")
-    result = describe_run(points=points, rounds=rounds, dry_run=dry_run)
+    if deadline is None:
+        deadline = float("inf") if minutes is None else time.time() + 60 * minutes
+    result = describe_run(points=points, rounds=rounds, dry_run=dry_run, backend=backend)
     result["backend"] = dispatch.explain(device)
     result["device"] = _device(device)
-    failures: list[str] = []
-    if tests:
-        result["tests"] = run_tests(ROOT, sanitizer, failures)
-    if kernels:
-        _add_kernels(result, points, rounds, device, states, public_code, dry_run, failures)
-    if extraction:
-        _add_extraction(result, device, dry_run, failures)
-    result["failures"] = failures
-    write_json(out, result)
+    if resume:
+        try:
+            result = earlier(out, result)
+        except (OSError, ValueError) as error:
+            raise click.ClickException(f"--resume: {error}") from None
+    parts = Parts(out, result, device, deadline)
+    try:
+        if tests:
+            _add_tests(parts, sanitizer)
+        if kernels:
+            _add_kernels(parts, points, rounds, device, backend, states, public_code, dry_run)
+        if extraction:
+            _add_extraction(parts, device, backend, dry_run)
+    except ContextLost as lost:
+        console.print(f"{lost} broke the CUDA context: going on in a new process")
+        start_anew(deadline)
+    parts.write()
     console.print(f"written to {out}")
-    for failure in failures:
+    late = [name for name, status in result["parts"].items() if status == LATE]
+    for name in late:
+        console.print("LEFT OUT, no time:", name)
+    for failure in parts.failures:
         console.print("FAILED:", failure)
-    if failures:
+    if parts.failures or late:
         sys.exit(1)
 
 
+def _add_tests(parts: Parts, sanitizer: bool) -> None:
+    """The GPU tests; then, where asked for, small shapes under compute-sanitizer."""
+    found = parts.result.setdefault("tests", {})
+    plain, checked = test_runs()
+    parts.run("tests", found.update, lambda: run_tests(ROOT, plain, parts.failures))
+    for name in checked if sanitizer else ():
+        one = {name: checked[name]}
+        parts.run(name, found.update, lambda one=one: run_tests(ROOT, one, parts.failures))
+
+
 def _add_kernels(
-    result: dict[str, Any],
+    parts: Parts,
     points: int,
     rounds: int,
     device: torch.device,
+    backend: str,
     states: tuple[Path, ...],
     public_code: Path | None,
     dry_run: bool,
-    failures: list[str],
 ) -> None:
     """The neighbour search: against float64, beside other tools, kernel by kernel."""
+    result = parts.result
+    truth, speed = result.setdefault("truth", []), result.setdefault("speed", [])
     if device.type == "cuda":
-        result["accumulation"] = check_accumulation(device, failures)
-    result["truth"] = [
-        compare_float64(name, x, failures)
-        for name, x in inputs(points, tuple(WIDTHS), states, device, dry_run)
-    ]
-    for row in result["truth"]:
-        console.print(row["name"], f"{row['rows_right']:.6f} of rows right", row["stats"])
-    result["speed"] = []
-    for d, target in WIDTHS.items():
-        x = synthetic(points, d if not dry_run else 64, device)
-        result["speed"].append(_race(f"one layer, d = {d}", x, rounds, target, public_code))
-    for name, shape in (("4 layers", (4, points, 1024)), ("small batch", (33, 1024, 4096))):
-        shape = shape if not dry_run else (2, 100, 32)
-        x = torch.stack([synthetic(shape[1], shape[2], device, seed) for seed in range(shape[0])])
-        result["speed"].append(_race(name, x, rounds, None, None))
+
+        def accumulation() -> dict[str, Any]:
+            return {"accumulation": check_accumulation(device, parts.failures)}
+
+        parts.run("accumulation", result.update, accumulation)
+    for name, x in inputs(points, tuple(WIDTHS), states, device, dry_run):
+
+        def compare(name: str = name, x: Callable[[], torch.Tensor] = x) -> dict[str, Any]:
+            row = compare_float64(name, x(), parts.failures, backend)
+            console.print(name, f"{row['rows_right']:.6f} of rows right", row["stats"])
+            return row
+
+        parts.run(f"truth: {name}", truth.append, compare)
+    shapes = [(f"one layer, d = {d}", (1, points, d), target) for d, target in WIDTHS.items()]
+    shapes += [("4 layers", (4, points, 1024), None), ("small batch", (33, 1024, 4096), None)]
+    for name, shape, target in shapes:
+        peer = public_code if shape[0] == 1 else None
+
+        def raced(
+            name: str = name,
+            shape: tuple[int, int, int] = shape if not dry_run else (min(2, shape[0]), 100, 32),
+            target: float | None = target,
+            peer: Path | None = peer,
+        ) -> dict[str, Any]:
+            layers, n, d = shape
+            made = [synthetic(n, d, device, seed) for seed in range(layers)]
+            x = made[0] if layers == 1 else torch.stack(made)
+            row = race(name, x, rounds, backend, target, peer)
+            medians = {key: one["median_ms"] for key, one in row["contenders"].items()}
+            console.print(name, medians)
+            return row
+
+        parts.run(f"speed: {name}", speed.append, raced)
     if device.type == "cuda":
-        result["profile"] = {str(d): _profile(synthetic(points, d, device)) for d in WIDTHS}
+        profiles = result.setdefault("profile", {})
+        for d in WIDTHS:
+
+            def profiled(d: int = d) -> dict[str, Any]:
+                return {str(d): profile(synthetic(points, d, device), backend)}
+
+            parts.run(f"profile: d = {d}", profiles.update, profiled)
 
 
-def _add_extraction(
-    result: dict[str, Any], device: torch.device, dry_run: bool, failures: list[str]
-) -> None:
+def _add_extraction(parts: Parts, device: torch.device, backend: str, dry_run: bool) -> None:
     """Forward passes of random models, then the command on the real models that are at hand."""
     sizes = {"peer_sentences": 32, "gemm": 64, "rounds": 1} if dry_run else {}
-    result["extraction"] = []
+    found = parts.result.setdefault("extraction", [])
     for shape in (TINY,) if dry_run else SHAPES:
-        found = measure(shape, device, failures, **sizes)
-        rates = {name: one["sentences_per_s"] for name, one in found["contenders"].items()}
-        console.print(shape.name, f"{found['gemm_tflops']:.0f} TFLOP/s", rates, found["not run"])
-        result["extraction"].append(found)
-    result["command"] = []
+
+        def extraction(shape: Any = shape) -> dict[str, Any]:
+            row = measure(shape, device, parts.failures, **sizes)
+            rates = {name: one["sentences_per_s"] for name, one in row["contenders"].items()}
+            console.print(shape.name, f"{row['gemm_tflops']:.0f} TFLOP/s", rates, row["not run"])
+            return row
+
+        parts.run(f"extraction: {shape.name}", found.append, extraction)
+    whole = parts.result.setdefault("command", [])
     text = os.environ.get("ILO_FAST_FLORES")
-    for path in filter(None, (os.environ.get("ILO_FAST_SMOLLM2"), gemma())):
-        if not text or dry_run:
-            continue
-        first = first_batch(path, text, str(device), "bfloat16")
-        whole = [
-            end_to_end(path, text, ["--device", str(device), "--dtype", dtype], rounds)
-            for dtype, rounds in (("bfloat16", 2), ("float32", 1))
-        ]
-        console.print(first, [(one["dtype"], one["runs"][-1]) for one in whole])
-        result["command"].append({"first_batch": first, "end_to_end": whole})
+    if not text or dry_run:
+        return
+    options = ["--device", str(device), "--backend", backend]
+    for name, path in real_models():
+        parts.run(
+            f"first batch: {name}",
+            whole.append,
+            lambda path=path: first_batch(path(), text, str(device), "bfloat16"),
+        )
+        for dtype, rounds in (("bfloat16", 2), ("float32", 1)):
+            given = [*options, "--dtype", dtype]
+            parts.run(
+                f"command: {name}, {dtype}",
+                whole.append,
+                lambda path=path, given=given, rounds=rounds: end_to_end(
+                    path(), text, given, rounds
+                ),
+            )
 
 
 def _device(device: torch.device) -> dict[str, Any]:
     if device.type != "cuda":
         return {"name": "cpu"}
     properties = torch.cuda.get_device_properties(device)
-    driver = subprocess.run(
-        ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
-        capture_output=True, text=True,
-    )  # fmt: skip
+    driver = None
+    if shutil.which("nvidia-smi"):
+        asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        driver = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
     return {
         "name": properties.name,
         "capability": f"{properties.major}.{properties.minor}",
         "multiprocessors": properties.multi_processor_count,
         "memory_mib": properties.total_memory >> 20,
         "cuda": torch.version.cuda,
-        "driver": driver.stdout.strip(),
+        "driver": driver,
     }
-
-
-def _race(
-    name: str, x: torch.Tensor, rounds: int, target: float | None, public_code: Path | None
-) -> dict[str, Any]:
-    """Milliseconds of every contender, interleaved; peak memory of ours beyond the input."""
-    runs = contenders(x, public_code)
-    timings: dict[str, list[float]] = {key: [] for key in runs}
-    failed: dict[str, str] = {}
-    for key, run in list(runs.items()):  # warm up: compile, tune, allocate
-        try:
-            for _ in range(3):
-                run()
-            _synchronize(x.device)
-        except Exception as error:  # a peer that cannot run is reported, ours must run
-            if key.startswith("ilo_fast"):
-                raise
-            failed[key] = f"{type(error).__name__}: {error}"[:300]
-            del runs[key]
-    slow = {"public code", "torch fp32 matmul + topk"}
-    for number in range(rounds):
-        for key, run in runs.items():
-            if key in slow and number >= 3:
-                continue
-            timings[key].append(_milliseconds(run, x.device))
-    ours = statistics.median(timings["ilo_fast"])
-    found: dict[str, Any] = {"name": name, "shape": list(x.shape), "not run": failed}
-    found["contenders"] = {
-        key: {
-            "median_ms": statistics.median(values),
-            "min_ms": min(values),
-            "max_ms": max(values),
-            "ours_over_this": ours / statistics.median(values),
-        }
-        for key, values in timings.items()
-        if values
-    }
-    found["peak_extra_mib"] = _peak_mib(runs["ilo_fast"], x.device)
-    if target is not None and "bare float16 product" in found["contenders"]:
-        found["target_over_bare_product"] = target
-        found["meets_target"] = (
-            found["contenders"]["bare float16 product"]["ours_over_this"] <= target
-        )
-    console.print(name, {key: value["median_ms"] for key, value in found["contenders"].items()})
-    return found
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _milliseconds(run: Callable[[], Any], device: torch.device) -> float:
-    """Wall time from an idle device to a finished answer: launches and host work count."""
-    _synchronize(device)
-    start = time.perf_counter()
-    answer = run()
-    _synchronize(device)
-    elapsed = time.perf_counter() - start
-    del answer
-    return 1e3 * elapsed
-
-
-def _peak_mib(run: Callable[[], Any], device: torch.device) -> float | None:
-    if device.type != "cuda":
-        return None
-    torch.cuda.synchronize(device)
-    before = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    run()
-    torch.cuda.synchronize(device)
-    return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-
-
-def _profile(x: torch.Tensor) -> dict[str, Any]:
-    """Microseconds of every kernel of one call, and their share."""
-    activities = [torch.profiler.ProfilerActivity.CUDA]
-    knn(x, 5)
-    with contextlib.ExitStack() as stack:
-        profiler = stack.enter_context(torch.profiler.profile(activities=activities))
-        for _ in range(5):
-            knn(x, 5)
-        torch.cuda.synchronize()
-    rows = {row.key: row.self_device_time_total / 5 for row in profiler.key_averages()}
-    total = sum(rows.values())
-    n, d = x.shape
-    kernels = {
-        name: {"microseconds": value, "share": value / total}
-        for name, value in sorted(rows.items(), key=lambda item: -item[1])[:15]
-    }
-    product = sum(value for name, value in rows.items() if "_filter_kernel" in name)
-    half = n * n * d / (product * 1e-6) / 1e12 if product else None
-    return {"total_microseconds": total, "kernels": kernels, "filter_tflops": half}

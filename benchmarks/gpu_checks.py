@@ -4,6 +4,9 @@ assumption about the matrix units."""
 import os
 import subprocess
 import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +15,20 @@ import torch
 from ilo_fast import knn
 from ilo_fast.ops.triton_config import accumulation
 
-__all__ = ["check_accumulation", "compare_float64", "run_tests"]
+__all__ = ["check_accumulation", "compare_float64", "run_tests", "test_runs"]
 
 _BLOCK_BYTES = 2 << 30
 
 
-def compare_float64(name: str, x: torch.Tensor, failures: list[str], k: int = 5) -> dict[str, Any]:
+def compare_float64(
+    name: str, x: torch.Tensor, failures: list[str], backend: str = "auto", k: int = 5
+) -> dict[str, Any]:
     """All rows of all layers against float64 cosines of centred points, written apart from ops.
 
     A row is right when its list is float64's: same set and order, where cosines that differ by
     less than 1e-13 are equal and the lower index comes first.
     """
-    found = knn(x, k)
+    found = knn(x, k, backend=backend)
     layers, n, _ = x.shape
     wrong = 0
     worst = 0.0
@@ -36,7 +41,7 @@ def compare_float64(name: str, x: torch.Tensor, failures: list[str], k: int = 5)
         for start in range(0, n, step):
             rows = torch.arange(start, min(start + step, n), device=x.device)
             half = (square[rows, None] + square) / 2 - z[rows] @ z.T
-            half[torch.arange(len(rows)), rows] = torch.inf
+            half[torch.arange(len(rows), device=x.device), rows] = torch.inf
             ours = found.indices[layer, rows]
             nearest = torch.topk(half, k, dim=1, largest=False).values
             own = half.gather(1, ours)
@@ -91,27 +96,68 @@ def check_accumulation(device: torch.device, failures: list[str]) -> dict[str, A
     }
 
 
-def run_tests(root: Path, sanitizer: bool, failures: list[str]) -> dict[str, Any]:
-    """The GPU tests, each in a process of its own; with compute-sanitizer on the small ones."""
+def test_runs() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Names and commands of the GPU tests, and of small shapes under compute-sanitizer."""
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    runs = {
-        "gpu marker": [*pytest, "-m", "gpu", "tests"],
+    # A test module that wants a package this machine lacks keeps no other from running.
+    plain = {
+        "gpu marker": [*pytest, "--continue-on-collection-errors", "-m", "gpu", "tests"],
         "triton kernels": [*pytest, "tests/ops/triton"],
     }
-    if sanitizer:
-        for tool in ("memcheck", "racecheck"):
-            runs[f"compute-sanitizer {tool}"] = [
-                *("compute-sanitizer", "--tool", tool, "--error-exitcode", "9"),
-                *(*pytest, "tests/ops/triton/test_bound.py", "-k", "mode or odd"),
-            ]
+    checked = {
+        f"compute-sanitizer {tool}": [
+            *("compute-sanitizer", "--tool", tool, "--error-exitcode", "9"),
+            *(*pytest, "tests/ops/triton/test_bound.py", "-k", "mode or odd"),
+        ]
+        for tool in ("memcheck", "racecheck")
+    }
+    return plain, checked
+
+
+def run_tests(
+    root: Path, runs: dict[str, list[str]], failures: list[str], seconds: float = 420.0
+) -> dict[str, Any]:
+    """The commands side by side, each in a process of its own and stopped after ``seconds``.
+
+    Compiling kernels takes one core a process and most of the time; nothing here is timed.
+    """
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    found = {}
-    for name, arguments in runs.items():
-        done = subprocess.run(arguments, cwd=root, env=environment, capture_output=True, text=True)
-        summary = done.stdout.strip().splitlines()[-1:] or [""]
-        found[name] = {"status": done.returncode, "summary": summary[0]}
-        print(name, found[name])
-        if done.returncode:
-            failures.append(f"{name}: {summary[0]}")
-            print(done.stdout[-4000:])
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(len(runs)) as together:
+
+        def run(place: int) -> dict[str, Any]:
+            name, arguments = list(runs.items())[place]
+            own = dict(environment)
+            if name.startswith("compute-sanitizer"):
+                # An allocation a tensor: accesses behind it are not into another one's memory.
+                own["PYTORCH_NO_CUDA_MEMORY_CACHING"] = "1"
+            log = Path(folder) / f"{place}.txt"
+            began = time.monotonic()
+            status: int | str
+            with log.open("w") as file:
+                try:
+                    status = subprocess.run(
+                        arguments, cwd=root, env=own, stdout=file, stderr=file, timeout=seconds
+                    ).returncode
+                except (OSError, subprocess.TimeoutExpired) as error:
+                    status = f"{type(error).__name__}: {error}"[:300]
+            text = log.read_text(errors="replace").strip()
+            found = {
+                "status": status,
+                "summary": (text.splitlines() or [""])[-1],
+                "seconds": round(time.monotonic() - began, 1),
+            }
+            return found if status == 0 else {**found, "output": _ends(text)}
+
+        found = dict(zip(runs, together.map(run, range(len(runs))), strict=True))
+    for name, one in found.items():
+        print(name, one["status"], one["summary"], flush=True)
+        if one["status"] != 0:
+            failures.append(f"{name}: {one['status']} {one['summary']}")
+            print(one["output"][-4000:], flush=True)
     return found
+
+
+def _ends(text: str, most: int = 16_000) -> str:
+    """A log's beginning, where the first failure is, and its end, where the summary is."""
+    half = most // 2
+    return text if len(text) <= most else f"{text[:half]}\n[…]\n{text[-half:]}"

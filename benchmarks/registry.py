@@ -49,7 +49,8 @@ class Timing:
     def summary(self, ours: "Timing") -> dict[str, Any]:
         """Medians, spread, and the median over rounds of our time over this one's."""
         paired = [a / b for a, b in zip(ours.wall, self.wall, strict=True)]
-        paired_cpu = [a / b for a, b in zip(ours.cpu, self.cpu, strict=True)]
+        # A round can be too short for the clock of processor time.
+        paired_cpu = [a / max(b, 1e-9) for a, b in zip(ours.cpu, self.cpu, strict=True)]
         return {
             "wall_median_s": statistics.median(self.wall),
             "wall_min_s": min(self.wall),

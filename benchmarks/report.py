@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 import tempfile
 from datetime import UTC, datetime
@@ -92,6 +93,8 @@ def print_workload(result: dict[str, Any], console: Console) -> None:
 
 def _git(*arguments: str) -> str:
     root = Path(__file__).resolve().parent
+    if shutil.which("git") is None:
+        return ""
     shown = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True)
     return shown.stdout.strip()
 

@@ -15,7 +15,7 @@ from ilo_fast.errors import HiddenStateError, InputError
 __all__ = ["FLOATS", "magnitudes", "row_max", "to_torch", "whole_number"]
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_CHECK_ELEMENTS = 1 << 24
+_CHECK_ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 30}  # at once: a card's launches cost, too
 # float type → the integers of its size, and the bits of its smallest normal number
 _NORMAL = {
     torch.float64: (torch.int64, 1 << 52),
@@ -35,7 +35,7 @@ def whole_number(value: Any, name: str = "k") -> int:
 
 
 def magnitudes(rows: torch.Tensor) -> torch.Tensor:
-    """Largest magnitude of each row of ``[n, d]``, float64 ``[n]``; NaN where a row holds one.
+    """Largest magnitude of each row of ``[..., d]``, float64 ``[...]``; NaN where a row holds one.
 
     Raises InputError on subnormal numbers where the processor is set to take them for zero.
     """
@@ -44,13 +44,13 @@ def magnitudes(rows: torch.Tensor) -> torch.Tensor:
             "the points hold subnormal numbers, which torch.set_flush_denormal(True) makes zeros "
             "of: their neighbours would be wrong; call torch.set_flush_denormal(False) before"
         )
-    low, high = torch.aminmax(rows, dim=1)
+    low, high = torch.aminmax(rows, dim=-1)
     return torch.maximum(high, -low).to(torch.float64)
 
 
 def _flushes() -> bool:
     """Whether this thread's arithmetic makes zeros of subnormal numbers."""
-    tiny = torch.full((1,), torch.finfo(torch.float64).tiny, dtype=torch.float64)
+    tiny = torch.full((1,), torch.finfo(torch.float64).tiny, dtype=torch.float64, device="cpu")
     return bool((tiny * 0.5).view(torch.int64) == 0)
 
 
@@ -65,11 +65,13 @@ def row_max(states: torch.Tensor, single: bool, name: str = "x") -> torch.Tensor
     """`magnitudes` of ``[layers, n, d]``, float64 ``[layers, n]``; raises on NaN and infinity."""
     layers, n, d = states.shape
     largest = torch.empty(layers, n, dtype=torch.float64, device=states.device)
-    step = max(1, _CHECK_ELEMENTS // d)
-    for layer in range(layers):
+    elements = _CHECK_ELEMENTS.get(states.device.type, _CHECK_ELEMENTS["cuda"])
+    step = max(1, elements // d)
+    together = max(1, step // n)  # whole layers, or a part of one
+    for first in range(0, layers, together):
         for start in range(0, n, step):
-            rows = slice(start, start + step)
-            largest[layer, rows] = magnitudes(states[layer, rows])
+            part = slice(first, first + together), slice(start, start + step)
+            largest[part] = magnitudes(states[part])
     bad = ~torch.isfinite(largest)
     if bool(bad.any()):
         layer, row = bad.nonzero()[0].tolist()

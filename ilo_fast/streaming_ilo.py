@@ -150,7 +150,7 @@ def _fingerprints(hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     hashes = torch.zeros(2, n, dtype=torch.int64, device=hidden.device)
     for layer in hidden:
-        odd = torch.randint(-(2**62), 2**62, (2, d), generator=generator) * 2 + 1
+        odd = torch.randint(-(2**62), 2**62, (2, d), generator=generator, device="cpu") * 2 + 1
         odd = odd.to(hidden.device)
         for rows in torch.split(torch.arange(n, device=hidden.device), max(1, (1 << 22) // d)):
             bits = (layer[rows].double() + 0.0).view(torch.int64)  # -0.0 is 0.0

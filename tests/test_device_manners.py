@@ -71,6 +71,24 @@ def test_no_data_crosses_between_devices(device, metric):
     np.testing.assert_array_equal(found.indices.cpu(), knn(x.cpu(), K, metric=metric).indices)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_default_device_changes_nothing(metric):
+    """Every tensor is made where the points are: `torch.set_default_device` is the caller's own."""
+    x, queries = points(), points(n=60)
+    languages = [f"l{i % 5}" for i in range(N)]
+    expected = knn(x, K, metric=metric).indices
+    with torch.device("meta"):  # whatever is made there fails as soon as it is read
+        found = knn(x, K, metric=metric)
+        index = FlatIndex(D, metric)
+        index.add(x)
+        index.search(queries, K)
+        streamed = ILO(k=K, metric=metric)
+        streamed.update(x, languages)
+        streamed.compute()
+        ilo_scores(found, languages)
+    assert torch.equal(found.indices, expected)
+
+
 def test_the_engine_reads_the_callers_memory(device, monkeypatch):
     given = []
     choose = dispatch.choose

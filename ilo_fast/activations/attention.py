@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cache
+from inspect import signature
 from typing import Any
 
 import torch
@@ -100,7 +102,7 @@ class PackedMask:
 def _window(block: Tensor) -> tuple[int, int] | None:
     """The band ``(left, right)`` of a square mask, None where it is none."""
     length = block.shape[0]
-    index = torch.arange(length)
+    index = torch.arange(length, device=block.device)
     first = block.byte().argmax(dim=1)
     last = length - 1 - block.flip(1).byte().argmax(dim=1)
     left, right = int((index - first).max()), int((last - index).max())
@@ -287,6 +289,9 @@ def _varlen(
     from torch.nn.attention.varlen import varlen_attn
 
     offsets = segments.offsets_on(query.device, torch.int32)
+    options: dict[str, Any] = {"scale": scaling, "window_size": window}
+    if query.shape[0] != key.shape[0] and _grouping_is_asked_for(varlen_attn):
+        options["enable_gqa"] = True
     attended = varlen_attn(
         query.transpose(0, 1),
         key.transpose(0, 1),
@@ -295,9 +300,13 @@ def _varlen(
         offsets,
         segments.longest,
         segments.longest,
-        scale=scaling,
-        window_size=window,
-        enable_gqa=query.shape[0] != key.shape[0],
+        **options,
     )
     assert isinstance(attended, Tensor)
     return attended
+
+
+@cache
+def _grouping_is_asked_for(varlen_attn: Callable[..., Any]) -> bool:
+    """torch 2.11 takes grouped heads as they are and knows no ``enable_gqa``; later ones ask."""
+    return "enable_gqa" in signature(varlen_attn).parameters

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ilo_fast.activations.attention import NotPackable, packed_rows
-from ilo_fast.activations.packing import Segments
+from ilo_fast.activations.packing import Segments, sent
 from ilo_fast.activations.taps import check_states, hooked
 from ilo_fast.errors import ModelError
 from ilo_fast.models.structure import Backbone, position_offset
@@ -62,7 +62,7 @@ class Forward:
             if "position_ids" not in self._accepted:
                 raise NotPackable(f"{type(self.module).__name__} takes no position_ids")
             positions = segments.positions(self._first_position)
-            inputs["position_ids"] = positions.to(ids.device)[None]
+            inputs["position_ids"] = sent(positions, ids.device)[None]
         if "use_cache" in self._accepted:
             inputs["use_cache"] = False
         return self.module(**inputs)
@@ -74,7 +74,9 @@ def _probe_ids(backbone: Backbone, device: torch.device) -> Tensor:
     vocabulary = int(config.get_text_config().vocab_size)  # type: ignore[union-attr, operator]
     generator = torch.Generator().manual_seed(0)
     low = min(10, vocabulary - 1)
-    ids = torch.randint(low, vocabulary, (1, sum(_PROBE_LENGTHS)), generator=generator)
+    ids = torch.randint(
+        low, vocabulary, (1, sum(_PROBE_LENGTHS)), generator=generator, device="cpu"
+    )
     padding = getattr(config, "pad_token_id", None)
     if padding is not None and padding >= low:
         ids[ids == padding] = low if padding != low else low + 1

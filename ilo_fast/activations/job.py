@@ -4,6 +4,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -129,15 +130,21 @@ class Job:
             return
         rows = order[start:stop] + chunk.first
         ready = self._stage(block)
-        first = chunk.first
+        first, stream = chunk.first, self._stream()
 
         def keep() -> None:
             landed = ready()
-            self._check_finite(landed, rows)
-            self._sink.write(first + start, first + stop, rows, landed)
+            # The current stream is each thread's own. On another than the forward passes' the
+            # block's memory could go to a later batch before it is read.
+            with torch.cuda.stream(stream) if stream is not None else nullcontext():
+                self._check_finite(landed, rows)
+                self._sink.write(first + start, first + stop, rows, landed)
 
         self._writes.append(writer.submit(keep))
         self._settle(_IN_FLIGHT)
+
+    def _stream(self) -> torch.cuda.Stream | None:
+        return torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
 
     def _stage(self, block: Tensor) -> Callable[[], Tensor]:
         """Start copying a block to where the store is; the function waits until it is there."""
@@ -148,7 +155,7 @@ class Job:
         if self._place != "cuda":
             landed = torch.empty(block.shape, dtype=block.dtype, pin_memory=True)
             landed.copy_(block, non_blocking=True)
-        done.record(torch.cuda.current_stream(self._device))
+        done.record(self._stream())
 
         def wait() -> Tensor:
             done.synchronize()

@@ -10,7 +10,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["Group", "Segments", "batch_order", "cut_batches"]
+__all__ = ["Group", "Segments", "batch_order", "cut_batches", "sent"]
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CPU tensor on a device; the copy to a CUDA device waits for none of the work before it."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)  # unpinned, it would
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class Segments:
         """``offsets`` on a device, copied there once."""
         key = (device, dtype)
         if key not in self._moved:
-            self._moved[key] = self.offsets.to(device=device, dtype=dtype, non_blocking=True)
+            self._moved[key] = sent(self.offsets.to(dtype), device)
         return self._moved[key]
 
     @cached_property

@@ -12,7 +12,7 @@ from torch.profiler import record_function
 
 from ilo_fast.activations.attention import packed_rows
 from ilo_fast.activations.capability import Capability, Forward
-from ilo_fast.activations.packing import Segments
+from ilo_fast.activations.packing import Segments, sent
 from ilo_fast.activations.pooling import Pool
 from ilo_fast.activations.taps import ForwardStopped, check_states, hooked
 from ilo_fast.errors import ModelError
@@ -60,8 +60,7 @@ class Runner:
         packed = self._way.batches == "packed"
         ids = ids[None] if packed else ids.view(len(lengths), -1)
         self._batch = ids.shape
-        if self._device.type == "cuda":
-            ids = ids.pin_memory().to(self._device, non_blocking=True)
+        ids = sent(ids, self._device)
         with ExitStack() as stack:
             stack.enter_context(record_function("forward"))
             kernels = stack.enter_context(self._enter_row(self._segments)) if packed else set()

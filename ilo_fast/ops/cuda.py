@@ -82,5 +82,14 @@ def launch(
     )
     blocks = min(_BLOCKS, max(1, -(-items // _THREADS)))
     stream = torch.cuda.current_stream(number)
-    with cupy.cuda.Device(number), cupy.cuda.ExternalStream(stream.cuda_stream, number):
+    with cupy.cuda.Device(number), _as_cupy(stream, number):
         function((blocks, grid_y), (_THREADS,), values)
+
+
+def _as_cupy(stream: torch.cuda.Stream, device: int) -> Any:
+    """A torch stream as CuPy's; CuPy 14 warns of the way that earlier ones need."""
+    import cupy
+
+    if hasattr(cupy.cuda.Stream, "from_external"):
+        return cupy.cuda.Stream.from_external(stream)
+    return cupy.cuda.ExternalStream(stream.cuda_stream, device)

@@ -81,7 +81,7 @@ class _FilteredSearch:
         device = points.z.device
         generator = torch.Generator().manual_seed(_SEED)
         self.points, self.lists, self.plan, self.k, self.exact = points, lists, plan, k, exact
-        self.order = torch.randperm(points.u, generator=generator).to(device)
+        self.order = torch.randperm(points.u, generator=generator, device="cpu").to(device)
         self.form = centre(points)
         self.threshold = torch.empty(points.u, dtype=torch.float32, device=device)
         self.proved = torch.ones(points.u, dtype=torch.bool, device=device)

@@ -165,8 +165,9 @@ class _Results:
 
 def _search_layers(request: Request, chosen: Plan, first: int, last: int, made: _Results) -> None:
     from ilo_fast.ops.triton_filter import allocate, filter_bins
+    from ilo_fast.ops.triton_order import sort_lists
     from ilo_fast.ops.triton_prepare import prepare
-    from ilo_fast.ops.triton_repair import repair, sort_lists
+    from ilo_fast.ops.triton_repair import repair
     from ilo_fast.ops.triton_rescore import allocate_lists, rescore
     from ilo_fast.ops.triton_select import select
 

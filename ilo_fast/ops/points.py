@@ -134,7 +134,9 @@ def _find_duplicates(z: torch.Tensor) -> Duplicates | None:
     n, d = z.shape
     bits = z.view(torch.int64)
     generator = torch.Generator().manual_seed(0)
-    odd = torch.randint(-(2**62), 2**62, (d,), generator=generator).to(z.device) * 2 + 1
+    odd = (
+        torch.randint(-(2**62), 2**62, (d,), generator=generator, device="cpu").to(z.device) * 2 + 1
+    )
     hashes = torch.empty(n, dtype=torch.int64, device=z.device)
     step = block_rows(z.device, d)
 

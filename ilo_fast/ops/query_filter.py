@@ -50,7 +50,7 @@ def query_side(points: Points, form: Centred, dtype: torch.dtype) -> Side:
 def base_side(points: Points, form: Centred, dtype: torch.dtype) -> Side:
     """The base points, in a fixed random order: near neighbours fall into different bins."""
     generator = torch.Generator().manual_seed(_SEED)
-    order = torch.randperm(points.u, generator=generator).to(points.z.device)
+    order = torch.randperm(points.u, generator=generator, device="cpu").to(points.z.device)
     return _side(points, form, dtype, order, -(-points.u // _BIN) * _BIN, (-1, -2))
 
 

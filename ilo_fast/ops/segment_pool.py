@@ -119,15 +119,17 @@ def launch(states: Tensor, offsets: Tensor, mode: str) -> Tensor:
     # the device at a few hundred sentences; 16 rows are loaded at a time.
     block_dim, block_tokens = 128, 16
     grid = (sentences, -(-dim // block_dim))
-    _kernel()[grid](
-        states,
-        offsets,
-        out,
-        dim,
-        states.stride(0),
-        WEIGHTED=mode == "weighted",
-        BLOCK_TOKENS=block_tokens,
-        BLOCK_DIM=block_dim,
-        num_warps=4,
-    )
+    # Triton launches on the current device, which a model's layers need not lie on.
+    with torch.cuda.device(states.device if states.is_cuda else -1):
+        _kernel()[grid](
+            states,
+            offsets,
+            out,
+            dim,
+            states.stride(0),
+            WEIGHTED=mode == "weighted",
+            BLOCK_TOKENS=block_tokens,
+            BLOCK_DIM=block_dim,
+            num_warps=4,
+        )
     return out

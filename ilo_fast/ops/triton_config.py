@@ -125,7 +125,8 @@ _AMPERE = FilterConfig(
     bin_width=32,
     one_pass=False,
     tma=False,
-    reason="compute capability 8.x: 48 KB of shared memory, pointer loads; not run on a card",
+    reason="compute capability 8.x and 12: 32 KB of shared memory of at least 99, products in "
+    "registers, pointer loads; not run on a card",
 )
 _SMALL_CARD = replace(
     _AMPERE,
@@ -161,16 +162,18 @@ def filter_config(major: int, n: int, d: int, k: int) -> FilterConfig:
     """
     if major == 0:
         chosen = _INTERPRETER
-    elif major >= 9:
+    elif major in (9, 10, 11):
         chosen = _WIDE if d >= 2048 and n > 4096 else _SQUARE
-    elif major == 8:
+    elif major >= 8:
         chosen = _AMPERE
     else:
         chosen = _SMALL_CARD
     width = chosen.bin_width
     while width > 8 and n < 8 * k * width:
         width //= 2
-    return replace(chosen, bin_width=width)
+    # Bins of 8 reduce in a thread's own registers: pairs carried through them spill three times
+    # as much as a second look at the scores.
+    return replace(chosen, bin_width=width, one_pass=chosen.one_pass and width > 8)
 
 
 @dataclass(frozen=True)
@@ -231,21 +234,22 @@ def row_config(major: int, d: int, k: int) -> RowConfig:
         )
     return RowConfig(
         prepare_rows=1 if d > 1024 else 4,
-        prepare_dims=min(1024, max(64, _power_of_two(d))),
+        prepare_dims=1024 if d > 1024 else min(256, max(64, _power_of_two(d))),
         prepare_warps=4,
         select_rows=max(4, 2048 // groups),
         select_groups=groups,
         select_warps=4,
-        score_rows=1 if d > 1024 else 2,
+        score_rows=1,
         score_dims=min(1024, max(64, _power_of_two(d))),
         score_warps=4 if d > 1024 else 2,
         capacity=capacity,
         repair_programs=1056,
         repair_parts=32,
         repair_points=8,
-        repair_dims=128,
+        repair_dims=64,
         sort_rows=max(1, 256 // _power_of_two(k)),
-        reason="a row's block stays in registers; 8 repair programs a multiprocessor of 132",
+        reason="at most 16 float64 elements a thread: none spills; 8 repair programs a "
+        "multiprocessor of 132",
     )
 
 

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 
 from ilo_fast.ops.triton_config import SLOTS, FilterConfig
-from ilo_fast.ops.triton_prepare import FLOOR, Operands
+from ilo_fast.ops.triton_prepare import FLOOR, Operands, kept_until_read
 
 __all__ = ["Bins", "allocate", "filter_bins", "schedule"]
 
@@ -60,8 +60,8 @@ def schedule(
     >>> schedule(256, 256, 0, 128, 128, torch.device("cpu")).tolist()
     [[0, 0, 2], [0, 1, 1], [1, 1, 2]]
     """
-    row = torch.arange(rows // block_m)
-    col = torch.arange(n_pad // block_n)
+    row = torch.arange(rows // block_m, device="cpu")
+    col = torch.arange(n_pad // block_n, device="cpu")
     row, col = torch.meshgrid(row, col, indexing="ij")
     row, col = row.reshape(-1), col.reshape(-1)
     start = first_row + row * block_m
@@ -182,7 +182,9 @@ def filter_bins(
     layers, n_pad, stride = operands.rows.shape
     rows = bins.best.shape[2]
     device = operands.rows.device
-    tiles = schedule(n_pad, rows, first_row, config.block_m, config.block_n, device)
+    tiles = kept_until_read(
+        schedule(n_pad, rows, first_row, config.block_m, config.block_n, device)
+    )
     left: Any = operands.rows
     right: Any = operands.rows
     if config.tma:

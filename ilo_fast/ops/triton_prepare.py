@@ -22,7 +22,15 @@ import triton.language as tl
 
 from ilo_fast.ops.triton_config import EXTRA, SLOTS, RowConfig, padded_dims
 
-__all__ = ["FLOOR", "Operands", "choose_centre", "operand_scale", "permutation", "prepare"]
+__all__ = [
+    "FLOOR",
+    "Operands",
+    "choose_centre",
+    "kept_until_read",
+    "operand_scale",
+    "permutation",
+    "prepare",
+]
 
 FLOOR = -1.0e38  # "no such point": far below every score, finite so that packed bits stay a number
 _FLOOR = tl.constexpr(FLOOR)
@@ -63,7 +71,14 @@ def permutation(n: int, device: torch.device) -> torch.Tensor:
     [0, 1, 2, 3, 4]
     """
     generator = torch.Generator().manual_seed(0x1107A57)
-    return torch.randperm(n, generator=generator).to(torch.int32).to(device)
+    return torch.randperm(n, generator=generator, device="cpu").to(torch.int32).to(device)
+
+
+def kept_until_read(table: torch.Tensor) -> torch.Tensor:
+    """A cached table, safe to drop from the cache while the current stream still reads it."""
+    if table.is_cuda:
+        table.record_stream(torch.cuda.current_stream(table.device))
+    return table
 
 
 def operand_scale(metric: str, d: int) -> float:
@@ -91,8 +106,10 @@ def choose_centre(
     rounded, so their low halves are carried as well; the two last slots hold the bound.
     """
     layers, n, d = x.shape
-    if n > _SAMPLE:
-        chosen = torch.arange(_SAMPLE, device=x.device) * n // _SAMPLE
+    # Few points and many layers: reading all of them in float64 would cost more than the search.
+    sampled = min(_SAMPLE, max(_SAMPLE // 4, n // 8))
+    if n > sampled:
+        chosen = torch.arange(sampled, device=x.device) * n // sampled
         x, unit = x.index_select(1, chosen), unit.index_select(1, chosen)
     sample = x.to(torch.float64).mul_(unit[..., None])
     if metric == "cosine":
@@ -245,7 +262,7 @@ def prepare(
     is_split = torch.zeros(layers, d, dtype=torch.int8, device=device)
     used = min(SLOTS - 2, d)
     is_split.scatter_(1, split[:, :used].to(torch.int64), 1)
-    order = permutation(n, device)
+    order = kept_until_read(permutation(n, device))
 
     def row_array(dtype: torch.dtype, columns: int = n_pad) -> torch.Tensor:
         return torch.empty(layers, columns, dtype=dtype, device=device)

@@ -121,13 +121,24 @@ def test_a_mask_is_looked_at_once_whatever_the_layers(monkeypatch):
     assert packed.block_on(5, here) is packed.block_on(5, here)
 
 
-def test_the_cuda_kernel_gets_the_whole_row(monkeypatch):
+@pytest.mark.parametrize("asks", [True, False])
+def test_the_cuda_kernel_gets_the_whole_row(asks, monkeypatch):
+    """With the argument for grouped heads where it exists: torch 2.11 has none."""
     calls = []
 
-    def varlen_attn(query, key, value, cu_q, cu_k, max_q, max_k, **options):
-        calls.append((query, key, value, cu_q, cu_k, max_q, max_k, options))
+    def keep(query, *others):
+        calls.append((query, *others))
         return query.clone()
 
+    def later(query, key, value, cu_q, cu_k, max_q, max_k, *, scale, window_size, enable_gqa):
+        options = {"scale": scale, "window_size": window_size, "enable_gqa": enable_gqa}
+        return keep(query, key, value, cu_q, cu_k, max_q, max_k, options)
+
+    def earlier(query, key, value, cu_q, cu_k, max_q, max_k, *, scale, window_size):
+        options = {"scale": scale, "window_size": window_size}
+        return keep(query, key, value, cu_q, cu_k, max_q, max_k, options)
+
+    varlen_attn = later if asks else earlier
     module = types.SimpleNamespace(varlen_attn=varlen_attn)
     monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", module)
     monkeypatch.setattr(attention, "_varlen_serves", lambda query, value: True)
@@ -148,7 +159,8 @@ def test_the_cuda_kernel_gets_the_whole_row(monkeypatch):
     assert cu_q.dtype == cu_k.dtype == torch.int32
     assert cu_q.tolist() == cu_k.tolist() == [0, 7, 10, 12]
     assert (max_q, max_k) == (7, 7)
-    assert options == {"scale": 0.5, "window_size": (2, 0), "enable_gqa": True}
+    grouping = {"enable_gqa": True} if asks else {}
+    assert options == {"scale": 0.5, "window_size": (2, 0), **grouping}
     assert calls[1][-1]["window_size"] == (-1, 0)
     assert kernels == {"varlen_attn", "sdpa by length", "soft-capped by length"}
 
@@ -159,7 +171,16 @@ def test_the_installed_torch_has_the_kernel_with_these_arguments():
     from torch.nn.attention.varlen import varlen_attn
 
     names = set(inspect.signature(varlen_attn).parameters)
-    assert {"scale", "window_size", "enable_gqa"} <= names
+    assert {"scale", "window_size"} <= names
+
+
+def test_a_window_is_looked_for_once(monkeypatch):
+    looked = []
+    mask = PackedMask(lambda *indices: looked.append(1) or causal(*indices))
+    find = PackedMask._window
+    monkeypatch.setattr(PackedMask, "_window", lambda *given: looked.append(2) or find(*given))
+    assert [mask.window(6) for _ in range(30)] == [(-1, 0)] * 30
+    assert sorted(looked) == [1, 2]
 
 
 def test_refuses_what_it_cannot_do_exactly():

@@ -98,7 +98,7 @@ def test_zero_and_minus_zero_are_one_point():
 
 
 def test_equal_hashes_of_different_rows_are_not_merged(monkeypatch):
-    def constant(_low, _high, size, generator):
+    def constant(_low, _high, size, **_options):
         return torch.zeros(size, dtype=torch.int64)
 
     monkeypatch.setattr(torch, "randint", constant)

@@ -1,8 +1,8 @@
 """Compile the engine's kernels for a card that need not be there; print what each one takes.
 
-``python compile_kernels.py 90 4096 5 [kernel ...]``: compute capability, dimensions, k, and which
-kernels (all when none is named). Every launch of the engine is made as on the card, with the same
-specialisation, and compiled instead of run. One JSON object a kernel.
+``python compile_kernels.py 90 4096 5 cosine [kernel ...]``: compute capability, dimensions, k,
+metric, and which kernels (all when none is named). Every launch of the engine is made as on the
+card, with the same specialisation, and compiled instead of run. One JSON object a kernel.
 """
 
 import json
@@ -43,7 +43,9 @@ class AbsentCard:
         return torch.device("cpu")
 
 
-def compile_engine(capability: int, d: int, k: int, wanted: list[str]) -> list[dict[str, Any]]:
+def compile_engine(
+    capability: int, d: int, k: int, metric: str, wanted: list[str]
+) -> list[dict[str, Any]]:
     driver.set_active(AbsentCard(capability))
     made: dict[str, Any] = {}
 
@@ -59,21 +61,41 @@ def compile_engine(capability: int, d: int, k: int, wanted: list[str]) -> list[d
     knn_triton._on = lambda device: nullcontext()
     n = 9000 if d >= 2048 else 1500
     x = torch.zeros(1, n, d)
-    request = Request(x=x, row_max=torch.ones(1, n, dtype=torch.float64), k=k, metric="cosine")
+    request = Request(x=x, row_max=torch.ones(1, n, dtype=torch.float64), k=k, metric=metric)
     plan = knn_triton.plan(capability // 10, 1, n, d, k)
     knn_triton._search_layers(request, plan, 0, 1, knn_triton._Results(request))
     return [_facts(name, built) for name, built in made.items()]
 
 
-def _facts(name: str, built: Any) -> dict[str, Any]:
+def _dumped(cubin: bytes, option: str) -> str:
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(built.asm["cubin"])
+        file.write(cubin)
         file.flush()
-        shown = subprocess.run(
-            [str(tool), "--dump-resource-usage", file.name], capture_output=True, text=True
+        return subprocess.run(
+            [str(tool), option, file.name], capture_output=True, text=True, check=True
         ).stdout
-    usage = dict(re.findall(r"(REG|STACK):(\d+)", shown))
+
+
+def _spills_beside_products(cubin: bytes) -> int | None:
+    """Accesses to spilled registers in the shortest loop that holds products; None without one."""
+    code = re.findall(r"/\*([0-9a-f]{4,})\*/ +(.*?);", _dumped(cubin, "-sass"))
+    lines = [(int(at, 16), text) for at, text in code]
+    loops = []
+    for end, text in lines:
+        target = re.search(r"\bBRA\b.* 0x([0-9a-f]+)", text)
+        if target and int(target[1], 16) < end:
+            body = [line for at, line in lines if int(target[1], 16) <= at <= end]
+            if any(re.search(r"\b(HGMMA|UTCHMMA|HMMA)", line) for line in body):
+                loops.append(body)
+    if not loops:
+        return None
+    return sum(bool(re.search(r"\b(STL|LDL)\b", line)) for line in min(loops, key=len))
+
+
+def _facts(name: str, built: Any) -> dict[str, Any]:
+    cubin = built.asm["cubin"]
+    usage = dict(re.findall(r"(REG|STACK):(\d+)", _dumped(cubin, "--dump-resource-usage")))
     ptx = built.asm["ptx"]
     return {
         "kernel": name,
@@ -83,11 +105,13 @@ def _facts(name: str, built: Any) -> dict[str, Any]:
         "warps": built.metadata.num_warps,
         "flushes_subnormals": ".ftz" in ptx,
         "fuses_float64": "fma.rn.f64" in ptx,
+        "product_loop_spills": _spills_beside_products(cubin),
         "tensor_copies": "cp.async.bulk.tensor" in ptx,
         "matrix_unit": next((w for w in ("tcgen05.mma", "wgmma", "mma.sync") if w in ptx), None),
     }
 
 
 if __name__ == "__main__":
-    for facts in compile_engine(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]):
+    card, dims, count = map(int, sys.argv[1:4])
+    for facts in compile_engine(card, dims, count, sys.argv[4], sys.argv[5:]):
         sys.stdout.write(json.dumps(facts) + "\n")

@@ -1,0 +1,73 @@
+"""Launching CUDA C++ through CuPy: arguments, grid and stream, with CuPy played by the test."""
+
+import sys
+import types
+import warnings
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ilo_fast.ops import cuda
+
+
+class TorchStream:
+    cuda_stream = 1234
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.cuda_stream
+
+
+@pytest.mark.parametrize("release", [13, 14])
+def test_launch(release: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+
+    class Stream:
+        if release >= 14:
+
+            @classmethod
+            def from_external(cls, stream: Any) -> Any:
+                calls.append(stream.__cuda_stream__()[1])
+                return nullcontext()
+
+    class ExternalStream:
+        def __new__(cls, pointer: int, device: int) -> Any:
+            if release >= 14:
+                raise DeprecationWarning("ExternalStream is deprecated")
+            calls.append(pointer)
+            return nullcontext()
+
+    class RawModule:
+        def __init__(self, *, code: str, options: tuple[str, ...], backend: str) -> None:
+            assert "intersect_sum" in code
+            assert f"-I{cuda.source_folder()}" in options
+            assert backend == "nvrtc"
+
+        def get_function(self, name: str) -> Any:
+            return lambda *given: calls.append((name, *given))
+
+    space = types.SimpleNamespace(
+        Stream=Stream, ExternalStream=ExternalStream, Device=lambda number: nullcontext()
+    )
+    monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(cuda=space, RawModule=RawModule))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: TorchStream())
+    cuda.kernel.cache_clear()
+    lists = torch.zeros(3, dtype=torch.int64)
+    cuda.launch(
+        "intersect.cu", "intersect_sum", 1000, (lists, 7), device=torch.device("cuda", 0), grid_y=5
+    )
+    cuda.kernel.cache_clear()
+    pointer, (name, grid, block, values) = calls
+    assert pointer == TorchStream.cuda_stream
+    assert (name, grid, block) == ("intersect_sum", (8, 5), (128,))
+    assert values == (lists.data_ptr(), 7)
+    assert [type(value) for value in values] == [np.intp, np.int64]
+
+
+def test_cupy_takes_the_stream_without_a_warning() -> None:
+    pytest.importorskip("cupy")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert cuda._as_cupy(TorchStream(), 0).ptr == TorchStream.cuda_stream  # type: ignore[arg-type]

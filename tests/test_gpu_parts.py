@@ -1,0 +1,130 @@
+"""`python -m benchmarks gpu`: what fails is in the file, and what comes after it still runs."""
+
+import json
+import sys
+import time
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from benchmarks import gpu, gpu_checks, gpu_parts, gpu_peers
+from benchmarks.__main__ import main
+from benchmarks.gpu_parts import LATE, ContextLost, Parts, earlier
+
+CPU = torch.device("cpu")
+
+
+def broken():
+    raise RuntimeError("an illegal memory access was encountered")
+
+
+def test_a_part_that_fails_stops_no_other(tmp_path):
+    out = tmp_path / "gpu.json"
+    kept = []
+    parts = Parts(out, {"kept": kept}, CPU, float("inf"))
+    parts.run("one", kept.append, lambda: 1)
+    parts.run("two", kept.append, broken)
+    assert json.loads(out.read_text())["kept"] == [1]  # there before the run ends
+    parts.run("three", kept.append, lambda: 3)
+    found = json.loads(out.read_text())
+    assert found["kept"] == [1, 3]
+    assert found["failures"] == ["two: RuntimeError: an illegal memory access was encountered"]
+    assert list(found["parts"].values())[::2] == ["done", "done"]
+
+
+def test_going_on_behind_what_was_tried(tmp_path):
+    out = tmp_path / "gpu.json"
+    result = {"commit": "c", "device": {"name": "card"}, "settings": {"points": 3}, "kept": []}
+    parts = Parts(out, result, CPU, float("inf"))
+    parts.run("one", result["kept"].append, lambda: 1)
+    with pytest.raises(KeyboardInterrupt):  # as a time-out ends a process
+        parts.run("two", result["kept"].append, lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    late = Parts(out, result, CPU, time.time() - 1)
+    late.run("three", result["kept"].append, lambda: 3)
+    now = {key: result[key] for key in ("commit", "device", "settings")}
+    again = earlier(out, now)
+    assert again["parts"]["three"] == LATE
+    parts = Parts(out, again, CPU, float("inf"))
+    for name in ("one", "two", "three"):
+        parts.run(name, again["kept"].append, lambda name=name: name)
+    assert again["kept"] == [1, "three"]
+    assert again["failures"] == ["two: did not come to its end"]
+    with pytest.raises(ValueError, match="is of another commit"):
+        earlier(out, {**now, "commit": "d"})
+
+
+def test_a_lost_context_starts_the_command_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_parts, "usable", lambda device: False)
+    parts = Parts(tmp_path / "gpu.json", {}, CPU, float("inf"))
+    with pytest.raises(ContextLost):
+        parts.run("one", print, broken)
+    begun = []
+    monkeypatch.setattr(gpu_parts.os, "execv", lambda path, words: begun.append((path, words)))
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "gpu", "--resume", "--no-tests"])
+    gpu_parts.start_anew(12.0)
+    [(path, words)] = begun
+    assert path == words[0] == sys.executable
+    assert words[1:] == ["-m", "benchmarks", "gpu", "--no-tests", "--resume", "--deadline", "12.0"]
+
+
+def test_the_kernels_are_what_is_measured():
+    """`auto` takes plain torch: the run must name the engine it is there for."""
+    defaults = {option.name: option.default for option in gpu.command.params}
+    assert defaults["backend"] == "triton"
+
+
+def test_every_search_names_the_backend(monkeypatch):
+    asked = []
+    x = torch.randn(40, 8)
+
+    def knn(points, k, backend="auto"):
+        asked.append(backend)
+        return real(points, k, backend="torch")
+
+    real = gpu_checks.knn
+    monkeypatch.setattr(gpu_checks, "knn", knn)
+    monkeypatch.setattr(gpu_peers, "knn", knn)
+    failures = []
+    found = gpu_checks.compare_float64("x", x[None], failures, "triton")
+    gpu_peers.contenders(x, None, backend="triton")["ilo_fast"]()
+    assert asked == ["triton", "triton"]
+    assert failures == []
+    assert found["rows_right"] == 1.0
+
+
+def test_dry_run_of_the_kernels_part(tmp_path):
+    given = ["gpu", "--dry-run", "--no-extraction", "--out", str(tmp_path / "gpu.json")]
+    done = CliRunner().invoke(
+        main, [*given, "--public-code", str(tmp_path)], catch_exceptions=False
+    )
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "gpu-dry-run.json").read_text())
+    assert [row["rows_right"] for row in found["truth"]] == [1.0]
+    assert len(found["speed"]) == 5
+    for row in found["speed"]:
+        assert {"ilo_fast", "bare float16 product"} <= set(row["contenders"])
+    assert "FileNotFoundError" in found["speed"][0]["not run"]["public code"]
+    again = CliRunner().invoke(main, [*given, "--resume", "--minutes", "0"], catch_exceptions=False)
+    assert again.exit_code == 0, again.output  # nothing was left to do
+    refused = CliRunner().invoke(main, [*given, "--resume", "--out", str(tmp_path / "none" / "x")])
+    assert refused.exit_code == 1
+    assert "--resume" in refused.output
+
+
+def test_tests_run_side_by_side_and_are_stopped(tmp_path):
+    runs = {
+        "fine": [sys.executable, "-c", "print('3 passed')"],
+        "fails": [sys.executable, "-c", "print('1 failed'); raise SystemExit(2)"],
+        "hangs": [sys.executable, "-c", "import time; print('began', flush=True); time.sleep(60)"],
+        "absent": [str(tmp_path / "compute-sanitizer")],
+    }
+    failures = []
+    found = gpu_checks.run_tests(tmp_path, runs, failures, seconds=5.0)
+    assert found["fine"]["summary"] == "3 passed"
+    assert "output" not in found["fine"]
+    assert (found["fails"]["status"], found["fails"]["output"]) == (2, "1 failed")
+    assert found["hangs"]["status"].startswith("TimeoutExpired")
+    assert found["hangs"]["output"] == "began"
+    assert found["absent"]["status"].startswith("FileNotFoundError")
+    assert [text.partition(":")[0] for text in failures] == ["fails", "hangs", "absent"]
