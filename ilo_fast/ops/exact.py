@@ -195,14 +195,8 @@ def _rank_padded(
     cols, errors, valid = (t.gather(1, by_value) for t in (cols, errors, valid))
     tier, leader, tied = _tiers(values, errors, length)
     duplicates = points.duplicates
-    if duplicates is None and not tied:  # in their final order
-        keep = min(length, width)
-        found = valid[:, :keep]
-        lists.indices[present, :keep] = torch.where(found, cols[:, :keep], -1)
-        lists.values[present, :keep] = torch.where(found, leader[:, :keep], torch.inf)
-        return
     if duplicates is None:
-        _write(points.n, present, (tier, cols, leader, valid), lists)
+        _write(points.n, present, (tier, cols, leader, valid), lists, ordered=not tied)
         return
     copies = min(int(duplicates.counts[cols].max()), length)
     copy = torch.arange(copies, device=cols.device)
@@ -258,12 +252,16 @@ def _write(
     present: torch.Tensor,
     candidates: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
     lists: Lists,
+    ordered: bool = False,
 ) -> None:
     """Sort candidates (tier, index, value, valid) by tier, then index; store the first ones."""
     tier, index, value, valid = candidates
-    key = torch.where(valid, tier * n + index, torch.iinfo(torch.int64).max)
-    keep = min(lists.length, key.shape[1])
-    best = torch.topk(key, keep, dim=1, largest=False, sorted=True).indices
+    keep = min(lists.length, tier.shape[1])
+    if ordered:
+        best = torch.arange(keep, device=index.device).expand(index.shape[0], keep)
+    else:
+        key = torch.where(valid, tier * n + index, torch.iinfo(torch.int64).max)
+        best = torch.topk(key, keep, dim=1, largest=False, sorted=True).indices
     found = valid.gather(1, best)
     lists.indices[present, :keep] = torch.where(found, index.gather(1, best), -1)
     lists.values[present, :keep] = torch.where(found, value.gather(1, best), torch.inf)
