@@ -40,7 +40,7 @@ def times(workload: dict[str, Any]) -> str:
     data = f"**The tool's own example**, {example}" if example else "Synthetic states"
     lines = [
         f"{data}: {workload['describe']}. CPU ({machine['cpu']}), {count}, medians of "
-        f"{workload['rounds']} interleaved rounds.",
+        f"{workload['rounds']} interleaved rounds{_beside(run)}.",
         "",
         f"| {' | '.join(columns)} |",
         f"|{'---|' * len(columns)}",
@@ -59,6 +59,14 @@ def times(workload: dict[str, Any]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     lines += [line for timing in contenders.values() for line in _apart(timing)]
     return "\n".join(lines)
+
+
+def _beside(run: dict[str, Any]) -> str:
+    """Says so where the machine had other work."""
+    load, threads = run["machine"]["load_average"], run["settings"]["threads"]
+    if load is None or load <= threads + 1:
+        return ""
+    return f", beside other programs (load {load:.1f}): compare processor seconds"
 
 
 def _apart(timing: dict[str, Any]) -> list[str]:
