@@ -8,7 +8,6 @@ page.
 import itertools
 import os
 import re
-import sys
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -17,7 +16,6 @@ from importlib import import_module, metadata
 from io import StringIO
 from types import ModuleType
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -27,6 +25,7 @@ from benchmarks.adapter_values import (
     mutual_overlap,
     platonic_modules,
     resi_measures,
+    stand_ins,
     value_workload,
 )
 from benchmarks.registry import Contender, Workload
@@ -262,7 +261,7 @@ def _demo_states(n: int) -> list[Any]:
     unused = ModuleType("ogb"), ModuleType("ogb.nodeproppred")  # for another data set
     vars(unused[1])["PygNodePropPredDataset"] = None
     modules = {module.__name__: module for module in unused}
-    with importable("ILO_FAST_RESI"), patch.dict(sys.modules, modules), warnings.catch_warnings():
+    with importable("ILO_FAST_RESI"), stand_ins(modules), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = import_module("graphs.graph_trainer").AugmentationTrainer
         states = []

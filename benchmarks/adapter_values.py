@@ -8,7 +8,6 @@ from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ __all__ = [
     "platonic_modules",
     "resi",
     "resi_measures",
+    "stand_ins",
     "torchmetrics",
     "value_workload",
 ]
@@ -67,6 +67,20 @@ def importable(variable: str) -> Iterator[None]:
         sys.path.remove(os.environ[variable])
 
 
+@contextmanager
+def stand_ins(modules: dict[str, ModuleType]) -> Iterator[None]:
+    """Empty modules for what is imported and not used; others imported meanwhile stay."""
+    before = {name: sys.modules.get(name) for name in modules}
+    sys.modules.update(modules)
+    try:
+        yield
+    finally:
+        for name, module in before.items():
+            del sys.modules[name]
+            if module is not None:
+                sys.modules[name] = module
+
+
 def interlingua(shrink: int, threads: int) -> Workload:
     from ilo_fast.adapters.interlingua import patched
 
@@ -102,7 +116,7 @@ def platonic_modules() -> tuple[ModuleType, ModuleType]:
         vars(functional)["edit_distance"] = None
         vars(audio)["functional"] = functional
         modules |= {"torchaudio": audio, "torchaudio.functional": functional}
-    with importable("ILO_FAST_PLATONIC"), patch.dict(sys.modules, modules):
+    with importable("ILO_FAST_PLATONIC"), stand_ins(modules):
         return import_module("metrics"), import_module("measure_alignment")
 
 
