@@ -5,9 +5,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -16,35 +16,50 @@ from benchmarks.adapter_lists import points
 from benchmarks.registry import Contender, Workload
 from ilo_fast import ilo_scores, knn
 
-__all__ = ["calibrated", "dadapy", "interlingua", "platonic", "resi", "torchmetrics"]
+__all__ = [
+    "calibrated",
+    "dadapy",
+    "importable",
+    "interlingua",
+    "mutual_overlap",
+    "platonic",
+    "platonic_modules",
+    "resi",
+    "resi_measures",
+    "stand_ins",
+    "torchmetrics",
+    "value_workload",
+]
 
 
-def _value_workload(
+def value_workload(
     name: str,
     tool: str,
     describe: str,
     theirs: Callable[[], Any],
     ours: Callable[[], Any],
     tolerance: float = 1e-4,
+    **facts: Any,
 ) -> Workload:
-    """Two ways to the same numbers; how far apart they are goes into the file."""
+    """Two ways to the same numbers; how far apart they are goes into the file, and the facts."""
     expected: list[Any] = []
 
     def check(contender: Contender, answer: Any) -> dict[str, Any]:
         if contender.ours:
             expected.append(answer)
             return {}
-        apart = max(abs(float(a) - float(b)) for a, b in zip(answer, expected[0], strict=True))
-        if apart > tolerance:
+        theirs, ours = (np.asarray(values, dtype=np.float64) for values in (answer, expected[0]))
+        apart = float(np.abs(theirs - ours).max())
+        if theirs.shape != ours.shape or not apart <= tolerance:
             raise AssertionError(f"{name}: {answer} and {expected[0]}")
         return {"largest_difference": apart}
 
     contenders = (Contender("ilo_fast", ours, ours=True), Contender(tool, theirs))
-    return Workload(name, describe, contenders, check)
+    return Workload(name, describe, contenders, check, facts)
 
 
 @contextmanager
-def _importable(variable: str) -> Iterator[None]:
+def importable(variable: str) -> Iterator[None]:
     sys.path.insert(0, os.environ[variable])
     try:
         yield
@@ -52,10 +67,24 @@ def _importable(variable: str) -> Iterator[None]:
         sys.path.remove(os.environ[variable])
 
 
+@contextmanager
+def stand_ins(modules: dict[str, ModuleType]) -> Iterator[None]:
+    """Empty modules for what is imported and not used; others imported meanwhile stay."""
+    before = {name: sys.modules.get(name) for name in modules}
+    sys.modules.update(modules)
+    try:
+        yield
+    finally:
+        for name, module in before.items():
+            del sys.modules[name]
+            if module is not None:
+                sys.modules[name] = module
+
+
 def interlingua(shrink: int, threads: int) -> Workload:
     from ilo_fast.adapters.interlingua import patched
 
-    with _importable("ILO_FAST_INTERLINGUA"):
+    with importable("ILO_FAST_INTERLINGUA"):
         module = import_module("src.ilo")
     x = points(8000 // shrink, 384)
     by_language = {f"l{i}": part for i, part in enumerate(np.split(x, 10))}
@@ -70,21 +99,31 @@ def interlingua(shrink: int, threads: int) -> Workload:
 
     describe = f"compute_bridge_reach, N = {len(x)}, d = 384, k = 5, cosine"
     # one point in float32's favour or against it moves bridge by 1 / 800
-    return _value_workload(
+    return value_workload(
         "interlingua", "interlingua's public code", describe, run, ours, tolerance=0.02
     )
+
+
+def platonic_modules() -> tuple[ModuleType, ModuleType]:
+    """Their metrics and measure_alignment, with torchaudio's edit distance where it is there."""
+    modules = {name: ModuleType(name) for name in ("tasks", "utils")}
+    modules["tasks"].get_models = None  # type: ignore[attr-defined]
+    if find_spec("torchaudio"):  # its compiled part may want CUDA; the edit distance is Python
+        compiled = modules["torchaudio._extension"] = ModuleType("torchaudio._extension")
+        vars(compiled).update(_IS_TORCHAUDIO_EXT_AVAILABLE=False, fail_if_no_align=lambda f: f)
+    else:
+        audio, functional = ModuleType("torchaudio"), ModuleType("torchaudio.functional")
+        vars(functional)["edit_distance"] = None
+        vars(audio)["functional"] = functional
+        modules |= {"torchaudio": audio, "torchaudio.functional": functional}
+    with importable("ILO_FAST_PLATONIC"), stand_ins(modules):
+        return import_module("metrics"), import_module("measure_alignment")
 
 
 def platonic(shrink: int, threads: int) -> Workload:
     from ilo_fast.adapters.platonic import patched
 
-    stand_ins = {"torchaudio.functional": "edit_distance", "tasks": "get_models", "utils": ""}
-    modules = {name: ModuleType(name) for name in ("torchaudio", *stand_ins)}
-    for name, attribute in stand_ins.items():
-        setattr(modules[name], attribute or "unused", None)
-    modules["torchaudio"].functional = modules["torchaudio.functional"]
-    with _importable("ILO_FAST_PLATONIC"), patch.dict(sys.modules, modules):
-        metrics, measure = import_module("metrics"), import_module("measure_alignment")
+    metrics, measure = platonic_modules()
     n, layers = 1024 // shrink, 8
     rng = np.random.default_rng(0)
     base = points(1000 // shrink, 256)
@@ -103,7 +142,17 @@ def platonic(shrink: int, threads: int) -> Workload:
             return run()
 
     describe = f"compute_score, mutual_knn, {layers} × {layers} layers, N = {n}, d = 256, k = 10"
-    return _value_workload("platonic", "platonic-rep", describe, run, ours)
+    return value_workload("platonic", "platonic-rep", describe, run, ours)
+
+
+def mutual_overlap(one: torch.Tensor, two: torch.Tensor) -> float:
+    """Mutual 10 nearest neighbours as users write it: float32 cosines, topk, a mask each."""
+    masks = []
+    for z in (one, two):
+        unit = torch.nn.functional.normalize(z, dim=1)
+        near = (unit @ unit.T).fill_diagonal_(-2).topk(10, dim=1).indices
+        masks.append(torch.zeros(len(z), len(z)).scatter_(1, near, 1))
+    return float((masks[0] * masks[1]).sum() / (10 * len(one)))
 
 
 def calibrated(shrink: int, threads: int) -> Workload:
@@ -114,37 +163,33 @@ def calibrated(shrink: int, threads: int) -> Workload:
     x = torch.from_numpy(points(1000 // shrink, 64))
     y = x + torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
 
-    def mutual(one: torch.Tensor, two: torch.Tensor) -> float:
-        """As users write it: float32 cosines, topk, a mask each."""
-        masks = []
-        for z in (one, two):
-            unit = torch.nn.functional.normalize(z, dim=1)
-            near = (unit @ unit.T).fill_diagonal_(-2).topk(10, dim=1).indices
-            masks.append(torch.zeros(len(z), len(z)).scatter_(1, near, 1))
-        return float((masks[0] * masks[1]).sum() / (10 * len(one)))
-
     def generator() -> torch.Generator:
         return torch.Generator().manual_seed(0)
 
     describe = f"calibrate, mutual k-NN, 200 permutations, N = {len(x)}, d = 64, k = 10"
-    return _value_workload(
+    return value_workload(
         "calibrated",
         "calibrated-similarity",
         describe,
-        lambda: package.calibrate(x, y, mutual, K=200, generator=generator()),
+        lambda: package.calibrate(x, y, mutual_overlap, K=200, generator=generator()),
         lambda: adapter.calibrate(x, y, "mutual_knn", K=200, generator=generator()),
     )
+
+
+def resi_measures() -> ModuleType:
+    """Their nearest-neighbour measures; the package around them imports every measure's needs."""
+    folder = os.environ["ILO_FAST_RESI"]
+    for name in ("repsim", "repsim.measures"):
+        package = ModuleType(name)
+        package.__path__ = [f"{folder}/{name.replace('.', '/')}"]
+        sys.modules[name] = package
+    return import_module("repsim.measures.nearest_neighbor")
 
 
 def resi(shrink: int, threads: int) -> Workload:
     from ilo_fast.adapters.resi import patched
 
-    folder = os.environ["ILO_FAST_RESI"]
-    for name in ("repsim", "repsim.measures"):  # their package imports every measure: take one
-        package = ModuleType(name)
-        package.__path__ = [f"{folder}/{name.replace('.', '/')}"]
-        sys.modules[name] = package
-    module = import_module("repsim.measures.nearest_neighbor")
+    module = resi_measures()
     x = points(4000 // shrink, 384)
     y = x + np.random.default_rng(0).normal(size=x.shape).astype("f4")
 
@@ -159,7 +204,7 @@ def resi(shrink: int, threads: int) -> Workload:
             return run()
 
     describe = f"Jaccard and rank similarity, N = {len(x)}, d = 384, k = 10, cosine"
-    return _value_workload("resi", "ReSi", describe, run, ours, tolerance=1e-3)
+    return value_workload("resi", "ReSi", describe, run, ours, tolerance=1e-3)
 
 
 def dadapy(shrink: int, threads: int) -> Workload:
@@ -182,7 +227,7 @@ def dadapy(shrink: int, threads: int) -> Workload:
         return [mutual_knn(*lists)[0], *information_imbalance(x, y)]
 
     describe = f"data overlap (k = 30) and information imbalance, N = {n}, d = 128"
-    return _value_workload("dadapy", "DADApy", describe, theirs, ours)
+    return value_workload("dadapy", "DADApy", describe, theirs, ours)
 
 
 def torchmetrics(shrink: int, threads: int) -> Workload:
@@ -204,4 +249,4 @@ def torchmetrics(shrink: int, threads: int) -> Workload:
         return [ilo_scores(knn(x), codes).ilo.mean()]
 
     describe = f"{len(batches)} batches, N = {len(x)}, d = 384, k = 5, cosine"
-    return _value_workload("torchmetrics", "knn and ilo_scores at once", describe, at_once, ours)
+    return value_workload("torchmetrics", "knn and ilo_scores at once", describe, at_once, ours)

@@ -12,6 +12,7 @@ import click
 import torch
 from rich.console import Console
 
+from benchmarks import adapter_examples as examples
 from benchmarks import adapter_lists as lists
 from benchmarks import adapter_values as values
 from benchmarks.registry import Workload, compare
@@ -28,6 +29,8 @@ _DISTRIBUTIONS = (
     "torchmetrics",
     "dadapy",
     "faiss-cpu",
+    "torchaudio",
+    "torch-geometric",
 )
 
 
@@ -47,7 +50,8 @@ def command(
     """Time every tool that is installed beside itself with our neighbours.
 
     ILO_FAST_INTERLINGUA, ILO_FAST_PLATONIC and ILO_FAST_RESI name checkouts of tools without a
-    package.
+    package. REP_SIM names the folder in which ReSi keeps data sets and models; its demo trains
+    models there the first time.
     """
     unknown = set(only) - WORKLOADS.keys()
     if unknown:
@@ -57,7 +61,7 @@ def command(
     path = out or _RESULTS / "adapters.json"
     for name in only or WORKLOADS:
         needs, make = WORKLOADS[name]
-        missing = [need for need in needs if not _there(need)]
+        missing = [need for need in needs if not there(need)]
         if missing:
             console.print(f"[dim]{name}: not run, no {', '.join(missing)}[/dim]")
             continue
@@ -87,8 +91,9 @@ def _add(path: Path, result: dict[str, Any]) -> None:
     write_json(path, {"workloads": workloads})
 
 
-def _there(need: str) -> bool:
-    return need in os.environ if need.startswith("ILO_FAST") else find_spec(need) is not None
+def there(need: str) -> bool:
+    """Whether a module, or an environment variable by its capitals, can be had."""
+    return need in os.environ if need.isupper() else find_spec(need) is not None
 
 
 # name → what it needs (a module, or an environment variable), how it is made
@@ -100,9 +105,18 @@ WORKLOADS: dict[str, tuple[tuple[str, ...], Callable[[int, int], Workload]]] = {
     "scib": (("scib_metrics",), lists.scib),
     "metric_learning": (("pytorch_metric_learning", "faiss"), lists.metric_learning),
     "interlingua": (("ILO_FAST_INTERLINGUA",), values.interlingua),
+    "platonic_example": (("ILO_FAST_PLATONIC",), examples.platonic_example),
     "platonic": (("ILO_FAST_PLATONIC",), values.platonic),
+    "calibrated_example": (("calibrated_similarity",), examples.calibrated_example),
+    "calibrated_knn_example": (("calibrated_similarity",), examples.calibrated_knn_example),
     "calibrated": (("calibrated_similarity",), values.calibrated),
     "torchmetrics": (("torchmetrics",), values.torchmetrics),
+    "resi_example": (
+        ("ILO_FAST_RESI", "REP_SIM", "einops", "loguru", "torch_geometric", "torcheval"),
+        examples.resi_example,
+    ),
     "resi": (("ILO_FAST_RESI", "einops", "loguru"), values.resi),
+    "dadapy_example": (("dadapy",), examples.dadapy_example),
+    "dadapy_notebook": (("dadapy",), examples.dadapy_notebook),
     "dadapy": (("dadapy",), values.dadapy),
 }

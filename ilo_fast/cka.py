@@ -20,6 +20,8 @@ __all__ = ["cka", "cknna", "kernel_at", "masked_hsic", "sparse_kernel", "unbiase
 _ROWS = 4096
 # Gathered entries held at once, 32 MiB of float64.
 _GATHERED = 2**22
+# All inner products are few where there are at most this many points a neighbour.
+_FEW_POINTS = 8
 
 
 def cka(x: Any, y: Any, *, unbiased: bool = False) -> np.ndarray:
@@ -208,6 +210,8 @@ def _row_sums(layer: Tensor) -> tuple[Tensor, Tensor]:
 
 def kernel_at(rows: Tensor, columns: Tensor) -> Tensor:
     """Inner products of each row with its listed rows, float64 ``[n, k]``, a block at a time."""
+    if len(rows) <= _FEW_POINTS * columns.shape[1]:  # one product costs less than gathering rows
+        return (rows @ rows.T).gather(1, columns)
     step = max(1, _GATHERED // (columns.shape[1] * rows.shape[1]))
     parts = [
         torch.einsum("rd,rkd->rk", rows[start : start + step], rows[columns[start : start + step]])

@@ -1,7 +1,8 @@
-"""calibrated-similarity's two functions for k-NN metrics, from stored neighbours.
+"""calibrated-similarity's two functions for k-NN metrics and CKA, each layer prepared once.
 
 The package calls its ``sim`` once for every permutation and pair of layers; here each layer is
-searched once and the permuted neighbours are the stored ones relabelled.
+searched once and the permuted neighbours are the stored ones relabelled. For CKA each layer's
+kernel is formed once and its rows and columns permuted.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ilo_fast.calibration import calibrate as calibrate_values
+from ilo_fast.lists import state_layers
 from ilo_fast.neighbors import knn
 from ilo_fast.overlap import layer_overlap, relabel
 from ilo_fast.overlap.join import LayerJoin
@@ -34,13 +36,14 @@ def calibrate(
     generator: torch.Generator | None = None,
     perm_fn: Callable[[int, torch.device], Tensor] | None = None,
 ) -> Result:
-    """``calibrated_similarity.calibrate`` for a similarity that only reads neighbours.
+    """``calibrated_similarity.calibrate`` for similarities of neighbours, and for CKA.
 
     Args:
         X, Y: the same n points in two spaces, ``[n, d]``.
         sim: "mutual_knn", "jaccard", "rank_similarity", "cycle_knn", "lcs_knn" or
-            "edit_distance_knn".
-        topk, metric: the neighbours.
+            "edit_distance_knn"; or "cka", linear and biased, which holds an n × n float64 kernel
+            a layer.
+        topk, metric: the neighbours; "cka" reads neither.
         K, alpha, smax, generator, perm_fn: theirs; the same draws give the same result.
 
     Returns:
@@ -74,7 +77,7 @@ def calibrate_layers(
     generator: torch.Generator | None = None,
     perm_fn: Callable[[int, torch.device], Tensor] | None = None,
 ) -> Result:
-    """``calibrated_similarity.calibrate_layers`` for a similarity that only reads neighbours.
+    """``calibrated_similarity.calibrate_layers`` for similarities of neighbours, and for CKA.
 
     Args:
         X_layers, Y_layers: lists of ``[n, d]``.
@@ -85,17 +88,15 @@ def calibrate_layers(
         raise ValueError(f"smax must be positive, got {smax}")
     if agg not in ("max", "mean") and not callable(agg):
         raise ValueError("agg must be 'max', 'mean', or a callable.")
-    x, y = (_lists(layers, topk, metric) for layers in (X_layers, Y_layers))
-    n, device = x.shape[1], X_layers[0].device
-    join = LayerJoin(x.cpu().numpy(), y.cpu().numpy()) if sim == "mutual_knn" else None
+    n, device = X_layers[0].shape[0], X_layers[0].device
+    compare = (
+        _cka(X_layers, Y_layers)
+        if sim == "cka"
+        else _overlap(X_layers, Y_layers, sim, topk, metric)
+    )
 
     def aggregate(order: Tensor | None) -> np.float32:
-        if join is not None:
-            values = join.common(None if order is None else order.cpu().numpy()) / (n * topk)
-        else:
-            lists = y if order is None else relabel(y, order.cpu())
-            values = layer_overlap(x, lists, metric=sim).values
-        matrix = torch.from_numpy(values).float()  # their precision, so that the same draws tie
+        matrix = compare(order).float()  # their precision, so that the same draws tie
         if callable(agg):
             return np.float32(float(agg(matrix)))
         return np.float32(float(matrix.max() if agg == "max" else matrix.mean()))
@@ -117,5 +118,57 @@ def calibrate_layers(
     )
 
 
-def _lists(layers: Sequence[Tensor], topk: int, metric: str) -> Tensor:
-    return torch.stack([knn(x, topk, metric=metric).indices for x in layers])
+def _overlap(
+    X_layers: Sequence[Tensor], Y_layers: Sequence[Tensor], sim: str, topk: int, metric: str
+) -> Callable[[Tensor | None], Tensor]:
+    """Layers × layers of a similarity of neighbours, Y's points in a given order."""
+    x, y = (
+        torch.stack([knn(layer, topk, metric=metric).indices for layer in layers])
+        for layers in (X_layers, Y_layers)
+    )
+    if sim == "mutual_knn":
+        join = LayerJoin(x.cpu().numpy(), y.cpu().numpy())
+        most = x.shape[1] * topk
+
+        def mutual(order: Tensor | None) -> Tensor:
+            shared = join.common(None if order is None else order.cpu().numpy())
+            return torch.from_numpy(shared / most)
+
+        return mutual
+
+    def overlap(order: Tensor | None) -> Tensor:
+        lists = y if order is None else relabel(y, order.cpu())
+        return torch.from_numpy(layer_overlap(x, lists, metric=sim).values)
+
+    return overlap
+
+
+def _cka(
+    X_layers: Sequence[Tensor], Y_layers: Sequence[Tensor]
+) -> Callable[[Tensor | None], Tensor]:
+    """Layers × layers of linear CKA, Y's points in a given order.
+
+    With centred kernels of norm 1 it is their inner product, and permuting the points permutes
+    rows and columns: n² multiply-adds a pair and permutation, whatever the width.
+    """
+    x, y = (
+        torch.stack([_unit_kernel(layer) for layer in layers]) for layers in (X_layers, Y_layers)
+    )
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(f"X and Y must have the same points; got {x.shape[1]} and {y.shape[1]}")
+
+    def cka(order: Tensor | None) -> Tensor:
+        permuted = y if order is None else y[:, order][:, :, order]
+        values: Tensor = x.flatten(1) @ permuted.flatten(1).T
+        return values
+
+    return cka
+
+
+def _unit_kernel(layer: Tensor) -> Tensor:
+    """``K / |K|_F``, K the centred linear kernel in float64; NaN where all points are equal."""
+    rows = state_layers(layer, "layer")[0].double()
+    rows = rows - rows.mean(dim=0)
+    kernel = rows @ rows.T
+    unit: Tensor = kernel / kernel.norm()
+    return unit

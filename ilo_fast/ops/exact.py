@@ -29,6 +29,7 @@ __all__ = [
 
 _TINY = 2.0**-1000  # below every scaled value that is not an underflow itself
 _PADDED_ELEMENTS = 1 << 22
+_ONCE_DIMENSIONS = 32  # with fewer, a value costs less than looking its pair up
 
 
 def pair_values(
@@ -60,6 +61,8 @@ def pair_values(
 
 def _values_once(points: Points, rows: torch.Tensor, cols: torch.Tensor) -> torch.Tensor:
     """``pair_values`` with (i, j) and (j, i), which are one value, computed once."""
+    if points.z.shape[1] < _ONCE_DIMENSIONS:
+        return pair_values(points, rows, cols)
     low, high = torch.minimum(rows, cols), torch.maximum(rows, cols)
     pairs, place = torch.unique(low * points.u + high, return_inverse=True)
     return pair_values(points, pairs // points.u, pairs % points.u)[place]
@@ -139,10 +142,11 @@ def rank(points: Points, rows: torch.Tensor, cols: torch.Tensor, lists: Lists) -
     be among its first ``lists.length`` or tie with the last of them. Rows that do not occur are
     left alone.
     """
-    own = torch.unique(rows)
-    if lists.exclude_self:
-        own = own[points.duplicates.counts[own] > 1] if points.duplicates else own[:0]
-    rows, cols = torch.cat([rows, own]), torch.cat([cols, own])
+    if points.duplicates is not None or not lists.exclude_self:
+        own = torch.unique(rows)
+        if lists.exclude_self and points.duplicates is not None:
+            own = own[points.duplicates.counts[own] > 1]
+        rows, cols = torch.cat([rows, own]), torch.cat([cols, own])
     order = torch.argsort(rows, stable=True)
     rows, cols = rows[order], cols[order]
     values = _values_once(points, rows, cols)
@@ -189,10 +193,10 @@ def _rank_padded(
     values = torch.where(valid, values, torch.inf)
     values, by_value = torch.sort(values, dim=1)
     cols, errors, valid = (t.gather(1, by_value) for t in (cols, errors, valid))
-    tier, leader = _tiers(values, errors, length)
+    tier, leader, tied = _tiers(values, errors, length)
     duplicates = points.duplicates
     if duplicates is None:
-        _write(points.n, present, (tier, cols, leader, valid), lists)
+        _write(points.n, present, (tier, cols, leader, valid), lists, ordered=not tied)
         return
     copies = min(int(duplicates.counts[cols].max()), length)
     copy = torch.arange(copies, device=cols.device)
@@ -212,8 +216,8 @@ def _rank_padded(
 
 def _tiers(
     values: torch.Tensor, errors: torch.Tensor, length: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tier of every sorted candidate and the value of the tier's first member.
+) -> tuple[torch.Tensor, torch.Tensor, bool]:
+    """Tier of every sorted candidate, the value of the tier's first member, whether any share one.
 
     A tier is a candidate (the first not yet in one) and all others whose value is its own to
     within twice the smaller of the two error bounds. Only the first ``length`` tiers matter.
@@ -225,7 +229,7 @@ def _tiers(
     gap = values[:, 1 : heads + 1] - values[:, :heads]
     tied = (gap <= 2.0 * errors[:, :heads]).any(dim=1).nonzero().squeeze(1)
     if tied.numel() == 0:
-        return tier, leader
+        return tier, leader, False
     value, error = values[tied], errors[tied]
     free = torch.isfinite(value)
     made = torch.full_like(tier[tied], length)
@@ -240,7 +244,7 @@ def _tiers(
         if number % 8 == 7 and not bool(free.any()):
             break
     tier[tied], leader[tied] = made, lead
-    return tier, leader
+    return tier, leader, True
 
 
 def _write(
@@ -248,12 +252,16 @@ def _write(
     present: torch.Tensor,
     candidates: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
     lists: Lists,
+    ordered: bool = False,
 ) -> None:
     """Sort candidates (tier, index, value, valid) by tier, then index; store the first ones."""
     tier, index, value, valid = candidates
-    key = torch.where(valid, tier * n + index, torch.iinfo(torch.int64).max)
-    keep = min(lists.length, key.shape[1])
-    best = torch.topk(key, keep, dim=1, largest=False, sorted=True).indices
+    keep = min(lists.length, tier.shape[1])
+    if ordered:
+        best = torch.arange(keep, device=index.device).expand(index.shape[0], keep)
+    else:
+        key = torch.where(valid, tier * n + index, torch.iinfo(torch.int64).max)
+        best = torch.topk(key, keep, dim=1, largest=False, sorted=True).indices
     found = valid.gather(1, best)
     lists.indices[present, :keep] = torch.where(found, index.gather(1, best), -1)
     lists.values[present, :keep] = torch.where(found, value.gather(1, best), torch.inf)

@@ -59,6 +59,22 @@ def test_calibrate_layers(spaces, agg):
     torch.testing.assert_close(found, expected)
 
 
+def linear_cka(x, y):
+    x, y = (z.double() - z.double().mean(dim=0) for z in (x, y))
+    return (x.T @ y).norm() ** 2 / ((x.T @ x).norm() * (y.T @ y).norm())
+
+
+@pytest.mark.parametrize("agg", ["max", "mean", torch.median])
+def test_cka(spaces, agg):
+    wide = [spaces[0], torch.cat(spaces, dim=1)]  # widths may differ
+    arguments = {"agg": agg, "K": 15, "alpha": 0.1}
+    expected = package.calibrate_layers(
+        wide, spaces, linear_cka, generator=generator(), **arguments
+    )
+    found = ours.calibrate_layers(wide, spaces, "cka", generator=generator(), **arguments)
+    torch.testing.assert_close(found, expected)
+
+
 def test_own_permutations(spaces):
     def reverse(n, device):
         return torch.arange(n - 1, -1, -1, device=device)
@@ -74,4 +90,6 @@ def test_hostile_input(spaces):
     with pytest.raises(ValueError, match="smax must be positive"):
         ours.calibrate(*spaces[:2], smax=0)
     with pytest.raises(ValueError, match="metric must be one of"):
-        ours.calibrate(*spaces[:2], "cka", K=1)
+        ours.calibrate(*spaces[:2], "rsa", K=1)
+    with pytest.raises(ValueError, match="the same points"):
+        ours.calibrate(spaces[0], spaces[1][:-1], "cka", K=1)

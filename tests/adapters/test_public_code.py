@@ -175,6 +175,18 @@ def test_platonic_metrics(platonic_modules, name):
     assert float(found) == pytest.approx(float(expected), rel=2e-5, abs=1e-6)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_platonic_own_example(platonic_modules, name):
+    """The points of the example at the end of their metrics.py."""
+    metrics, _ = platonic_modules
+    torch.manual_seed(0)
+    x, y = unit(torch.randn(64, 8192)), unit(torch.randn(64, 8192))
+    expected = metrics.AlignmentMetrics.measure(name, x, y, topk=10)
+    with platonic.patched(metrics):
+        found = metrics.AlignmentMetrics.measure(name, x, y, topk=10)
+    assert float(found) == pytest.approx(float(expected), rel=1e-6, abs=1e-7)
+
+
 def test_platonic_leaves_the_rest(platonic_modules):
     metrics, _ = platonic_modules
     x = unit(hidden_like(40, 8)[0])
