@@ -210,7 +210,8 @@ def _row_sums(layer: Tensor) -> tuple[Tensor, Tensor]:
 
 def kernel_at(rows: Tensor, columns: Tensor) -> Tensor:
     """Inner products of each row with its listed rows, float64 ``[n, k]``, a block at a time."""
-    if len(rows) <= _FEW_POINTS * columns.shape[1]:  # one product costs less than gathering rows
+    few = len(rows) <= _FEW_POINTS * columns.shape[1] and len(rows) ** 2 <= _GATHERED
+    if few:  # one product costs less than gathering rows
         return (rows @ rows.T).gather(1, columns)
     step = max(1, _GATHERED // (columns.shape[1] * rows.shape[1]))
     parts = [

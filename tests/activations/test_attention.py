@@ -174,15 +174,6 @@ def test_the_installed_torch_has_the_kernel_with_these_arguments():
     assert {"scale", "window_size"} <= names
 
 
-def test_a_window_is_looked_for_once(monkeypatch):
-    looked = []
-    mask = PackedMask(lambda *indices: looked.append(1) or causal(*indices))
-    find = PackedMask._window
-    monkeypatch.setattr(PackedMask, "_window", lambda *given: looked.append(2) or find(*given))
-    assert [mask.window(6) for _ in range(30)] == [(-1, 0)] * 30
-    assert sorted(looked) == [1, 2]
-
-
 def test_refuses_what_it_cannot_do_exactly():
     query = torch.randn(1, 2, 5, 8)
     mask = PackedMask(causal)

@@ -1,0 +1,96 @@
+"""The GPU tests that an emulated card can run, on machines without one.
+
+What is checked is the code around the kernels: tensors that meet lie on one device, results come
+back on the caller's, nothing is read through NumPy from a card. See tests/support/emulated_card.py.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = (
+    "tests/activations/test_attention.py",
+    "tests/ops/test_intersect.py",
+    "tests/ops/test_languages.py",
+    "tests/overlap/test_gpu.py",
+    "tests/test_device_manners.py",
+)
+
+
+def _pytest(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    if torch.cuda.is_available():
+        pytest.skip("a real card is here: python -m benchmarks gpu")
+    if shutil.which("g++") is None:
+        pytest.skip("the emulation wants g++")
+    pytest.importorskip("triton", reason="Triton has no wheel for this platform")
+    paths = os.pathsep.join([str(ROOT / "tests" / "support"), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    environment |= {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTEST_XDIST_WORKER", None)
+    options = ("-q", "-p", "emulated_card", "-p", "no:cacheprovider", "-m", "gpu")
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *arguments],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900,
+    )  # fmt: skip
+
+
+def test_gpu_tests_on_an_emulated_card() -> None:
+    done = _pytest(*FILES, "-k", "not cupy")
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert "skipped" not in done.stdout.splitlines()[-1]
+
+
+CASES = """
+import numpy
+import pytest
+import torch
+
+from ilo_fast import knn
+
+pytestmark = pytest.mark.gpu
+MIXED = [
+    lambda x: x + torch.ones(3),
+    lambda x: torch.cat([x, torch.ones(3)]),
+    lambda x: x.long() @ x.long(),
+    lambda x: torch.randn(3, generator=torch.Generator(), device="cuda"),
+]
+
+
+@pytest.mark.parametrize("mix", MIXED)
+def test_refused(mix):
+    with pytest.raises(RuntimeError):
+        mix(torch.ones(3, device="cuda"))
+
+
+def test_no_view():
+    with pytest.raises(TypeError):
+        numpy.asarray(torch.ones(3, device="cuda"))
+
+
+def test_fine():
+    x = torch.ones(3).cuda() * 2 + torch.tensor(1.0)
+    assert x.is_cuda and x.device.type == "cuda" and x.cpu().tolist() == [3.0] * 3
+
+
+@pytest.mark.parametrize("backend", ["triton", "torch"])
+def test_engine(backend):
+    x = torch.randn(60, 24, generator=torch.Generator().manual_seed(0))
+    x[:, 3] += 30
+    x[40:44] = x[5]
+    found = knn(x.cuda(), 3, backend=backend)
+    assert found.backend == backend and found.indices.is_cuda and found.certified.all()
+    assert torch.equal(found.indices.cpu(), knn(x, 3).indices)
+"""
+
+
+def test_the_emulation_refuses_what_a_card_would(tmp_path: Path) -> None:
+    """And runs the engines' code for CUDA."""
+    (tmp_path / "test_cases.py").write_text(CASES)
+    done = _pytest("-c", str(ROOT / "pyproject.toml"), str(tmp_path))
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
