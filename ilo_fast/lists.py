@@ -93,13 +93,14 @@ def paired_lists(a: Any, b: Any) -> tuple[Tensor, Tensor]:
     Raises:
         InputError: when they do not fit, or a list names a point twice.
     """
-    first, second = index_lists(a, "a"), index_lists(b, "b")
+    first = index_lists(a, "a")
+    second = first if b is a else index_lists(b, "b")
     if first.shape[1:] != second.shape[1:]:
         raise InputError(
             f"a and b must have the same points and k, got [n, k] = {list(first.shape[1:])} "
             f"and {list(second.shape[1:])}"
         )
-    for name, lists in (("a", first), ("b", second)):
+    for name, lists in (("a", first), ("b", second))[: 1 if b is a else 2]:
         ordered = lists.sort(dim=2).values
         if bool((ordered[..., 1:] == ordered[..., :-1]).any()):
             raise InputError(f"{name} must name a point once in a list, found one twice")

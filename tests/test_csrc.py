@@ -33,6 +33,7 @@ SHIM = """
 struct Place { long long x, y, z; };
 static Place blockIdx, threadIdx, gridDim, blockDim;
 static int __popcll(unsigned long long v) { return __builtin_popcountll(v); }
+static unsigned __shfl_xor_sync(unsigned, unsigned, int) { return 0; }  // warps of one thread
 template <class T> T atomicAdd(T* at, T v) { T old = *at; *at += v; return old; }
 template <class T> T atomicOr(T* at, T v) { T old = *at; *at |= v; return old; }
 #include "SOURCE"
@@ -85,17 +86,18 @@ def _compile_nvrtc(library: ctypes.CDLL, path: Path, options: list[str]) -> int:
 
 
 @pytest.mark.parametrize("card", CARDS)
-@pytest.mark.parametrize(("kernel", "defines"), [(KERNELS[0], [1, 4]), (KERNELS[1], [None])])
+@pytest.mark.parametrize(("kernel", "defines"), [(KERNELS[0], [1, 4]), (KERNELS[1], [0, 10, 32])])
 def test_compiles_for_every_card(
-    kernel: str, defines: list[int | None], card: str, tmp_path: Path
+    kernel: str, defines: list[int], card: str, tmp_path: Path
 ) -> None:
     library = _nvrtc()
     nvcc = shutil.which("nvcc")
     if library is None and nvcc is None:
         pytest.skip("neither NVRTC (pip install nvidia-cuda-nvrtc) nor nvcc is installed")
     path = source_folder() / kernel
-    for words in defines:
-        define = [] if words is None else [f"-DWORDS={words}"]
+    word = {"languages.cu": "WORDS", "intersect.cu": "LIST"}[kernel]
+    for value in defines:
+        define = [f"-D{word}={value}"]
         if library is not None:
             options = ["-std=c++17", f"--gpu-architecture={card}", *define]
             assert _compile_nvrtc(library, path, options) > 0
@@ -157,15 +159,16 @@ def test_languages_kernel_on_the_host(languages: int, tmp_path: Path) -> None:
         np.testing.assert_array_equal(ours, theirs.numpy())
 
 
-def test_intersect_kernels_on_the_host(tmp_path: Path) -> None:
+@pytest.mark.parametrize("held", [0, 6])
+def test_intersect_kernels_on_the_host(held: int, tmp_path: Path) -> None:
     body = """
     extern "C" void sums(const i64* a, const i64* b, u64* c, i64 p, i64 q, i64 n, i64 k, i64 m) {
-      grid(2, 4, 8, [&] { intersect_sum(a, b, c, p, q, n, k, m); });
+      grid(16, 2, 1, [&] { intersect_sum(a, b, c, p, q, n, k, m); });
     }
     extern "C" void points(const i64* a, const i64* b, i64* c, i64 p, i64 q, i64 n, i64 k, i64 m) {
-      grid(2, 4, 8, [&] { intersect_points(a, b, c, p, q, n, k, m); });
+      grid(16, 2, 1, [&] { intersect_points(a, b, c, p, q, n, k, m); });
     }"""
-    built = _host_build(tmp_path, "intersect.cu", body, [])
+    built = _host_build(tmp_path, "intersect.cu", body, [f"-DLIST={held}"])
     rng = np.random.default_rng(0)
     n, k_a, k_b = 53, 6, 9
     a = np.argsort(rng.random((3, n, 40)), axis=2)[:, :, :k_a].copy()

@@ -12,6 +12,7 @@ __all__ = ["intersect_torch", "intersection_sizes"]
 
 _BLOCK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 26}
 _GRID_Y = 65_535
+_LONGEST = 32  # entries of a list that a thread holds in registers
 
 
 def intersection_sizes(
@@ -73,10 +74,10 @@ def _intersection_sizes_cuda(a: torch.Tensor, b: torch.Tensor, per_point: bool) 
         name, sizes = "intersect_points", a.new_empty(layers_a, layers_b, n)
     else:
         name, sizes = "intersect_sum", a.new_zeros(layers_a, layers_b)
-    pairs = layers_a * layers_b
     cuda.launch(
-        "intersect.cu", name, -(-n // 8) if not per_point else n,
+        "intersect.cu", name, n,
         (a.contiguous(), b.contiguous(), sizes, layers_a, layers_b, n, k_a, k_b),
-        device=a.device, grid_y=max(1, min(pairs, _GRID_Y)),
+        device=a.device, defines=(f"LIST={k_a if k_a <= _LONGEST else 0}",),
+        grid_y=max(1, min(layers_a, _GRID_Y)),
     )  # fmt: skip
     return sizes

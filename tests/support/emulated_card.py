@@ -49,16 +49,16 @@ _SHIM = """
 struct Place { long long x, y, z; };
 static Place blockIdx, threadIdx, gridDim, blockDim;
 static int __popcll(unsigned long long v) { return __builtin_popcountll(v); }
+static unsigned __shfl_xor_sync(unsigned, unsigned, int) { return 0; }  // warps of one thread
 template <class T> T atomicAdd(T* at, T v) { T old = *at; *at += v; return old; }
 template <class T> T atomicOr(T* at, T v) { T old = *at; *at |= v; return old; }
 """
 _GRID = """
 extern "C" void run(long long blocks, long long rows, long long threads, PARAMETERS) {
-  gridDim = {blocks, rows, 1};
-  blockDim = {threads, 1, 1};
+  gridDim = {blocks * threads, rows, 1};
+  blockDim = {1, 1, 1};
   for (blockIdx.y = 0; blockIdx.y < rows; ++blockIdx.y)
-    for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x)
-      for (threadIdx.x = 0; threadIdx.x < threads; ++threadIdx.x) KERNEL(NAMES);
+    for (blockIdx.x = 0; blockIdx.x < gridDim.x; ++blockIdx.x) KERNEL(NAMES);
 }
 """
 
