@@ -1,9 +1,10 @@
 """``python -m benchmarks gpu``: check every kernel on the card, then time everything.
 
-In order: the GPU tests; the accumulation model of the matrix units; neighbours against float64,
-every row, on synthetic and (where the files are present) real hidden states; the whole call beside
-the bare matrix product and other tools, interleaved in this process; a profile kernel by kernel;
-extraction with models of random weights beside the loops that people write; the whole command.
+In order: the GPU tests; the accumulation model of the matrix units and the trial that lets ``auto``
+take the Triton engine; neighbours against float64, every row, on synthetic and (where the files are
+present) real hidden states; the whole call beside the bare matrix product and other tools,
+interleaved in this process; overlaps of neighbour lists; a profile kernel by kernel; extraction
+with models of random weights beside the loops that people write; the whole command.
 The JSON is written after every part; one that fails is in it, and makes the exit status 1.
 """
 
@@ -24,10 +25,13 @@ from benchmarks.gpu_checks import check_accumulation, compare_float64, run_tests
 from benchmarks.gpu_command import end_to_end, first_batch
 from benchmarks.gpu_extraction import SHAPES, TINY, measure
 from benchmarks.gpu_inputs import inputs, real_models, synthetic
+from benchmarks.gpu_overlap import layers_by_layers, two_models
 from benchmarks.gpu_parts import LATE, ContextLost, Parts, earlier, start_anew
 from benchmarks.gpu_race import profile, race
 from benchmarks.report import describe_run
 from ilo_fast.ops import dispatch
+from ilo_fast.ops.request import Request
+from ilo_fast.ops.triton_trial import doubt
 
 __all__ = ["command"]
 
@@ -137,6 +141,18 @@ def _add_kernels(
             return {"accumulation": check_accumulation(device, parts.failures)}
 
         parts.run("accumulation", result.update, accumulation)
+        trials = result.setdefault("trial", {})
+        for d in WIDTHS:
+
+            def trial(d: int = d) -> dict[str, Any]:
+                start = time.perf_counter()
+                shape = torch.empty(1, points, d, device="meta")
+                why = doubt(device, Request(shape, shape[..., 0].double(), 5, "cosine"))
+                if why:
+                    parts.failures.append(f"auto would not take triton at d = {d}: {why}")
+                return {str(d): {"doubt": why, "seconds": time.perf_counter() - start}}
+
+            parts.run(f"trial: d = {d}", trials.update, trial)
     for name, x in inputs(points, tuple(WIDTHS), states, device, dry_run):
 
         def compare(name: str = name, x: Callable[[], torch.Tensor] = x) -> dict[str, Any]:
@@ -165,6 +181,20 @@ def _add_kernels(
             return row
 
         parts.run(f"speed: {name}", speed.append, raced)
+    overlaps = result.setdefault("overlap", [])
+    few, shape = (3, (2, 100, 32)) if dry_run else (33, (33, 1024, 4096))
+    parts.run(
+        "overlap: layers",
+        overlaps.append,
+        lambda: layers_by_layers(points, rounds, device, parts.failures, few),
+    )
+    parts.run(
+        "overlap: two models",
+        overlaps.append,
+        lambda: two_models(rounds, device, backend, parts.failures, shape),
+    )
+    for row in overlaps:
+        console.print(row["name"], f"{row['median_ms']:.2f} ms")
     if device.type == "cuda":
         profiles = result.setdefault("profile", {})
         for d in WIDTHS:

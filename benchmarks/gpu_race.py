@@ -12,7 +12,7 @@ import torch
 from benchmarks.gpu_peers import contenders
 from ilo_fast import knn
 
-__all__ = ["profile", "race"]
+__all__ = ["milliseconds", "profile", "race"]
 
 SLOW = {"public code", "torch fp32 matmul + topk", "ilo_fast, backend torch"}
 
@@ -43,7 +43,7 @@ def race(
         for key, run in runs.items():
             if key in SLOW and number >= 3:
                 continue
-            timings[key].append(_milliseconds(run, x.device))
+            timings[key].append(milliseconds(run, x.device))
     ours = statistics.median(timings["ilo_fast"])
     found: dict[str, Any] = {"name": name, "shape": list(x.shape), "not run": failed}
     found["contenders"] = {
@@ -70,7 +70,7 @@ def _synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _milliseconds(run: Callable[[], Any], device: torch.device) -> float:
+def milliseconds(run: Callable[[], Any], device: torch.device) -> float:
     """Wall time from an idle device to a finished answer: launches and host work count."""
     _synchronize(device)
     start = time.perf_counter()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks import gpu_extraction
+from benchmarks import gpu_extraction, gpu_overlap
 from benchmarks.__main__ import main
 from benchmarks.cpu import exact_rows, right_rows
 from benchmarks.data import synthetic_states
@@ -101,6 +101,19 @@ def test_states_that_do_not_divide_are_refused(tmp_path):
     )
     assert done.exit_code == 2
     assert "multiple of 2" in done.output
+
+
+def test_overlaps_of_the_gpu_command(monkeypatch):
+    monkeypatch.delenv("ILO_FAST_PLATONIC", raising=False)
+    device, failures = torch.device("cpu"), []
+    lists = gpu_overlap._random_lists(2, 40, device)
+    assert all(len(set(row)) == 10 for row in lists.flatten(0, 1).tolist())
+    pairs = gpu_overlap.layers_by_layers(40, 3, device, failures, layers=2)
+    models = gpu_overlap.two_models(2, device, "auto", failures, (2, 60, 16))
+    assert failures == []
+    assert pairs["diagonal_is_one"]
+    assert 0 < models["best"] < 1
+    assert "platonic-rep" in models["not run"]
 
 
 def test_extraction_in_the_gpu_commands_dry_run(tmp_path):

@@ -122,6 +122,9 @@ def _layers(feats: Tensor | Sequence[Tensor], normalize: bool) -> list[Tensor]:
 
 def _lists(layers: Sequence[Tensor], topk: int) -> Tensor:
     """Neighbours of every layer (their widths may differ), int64 ``[layers, n, topk]``."""
+    if len({x.shape for x in layers}) == 1:  # one call: a card searches all layers at once
+        found: Tensor = knn(torch.stack([*layers]), topk, metric="inner_product").indices
+        return found
     return torch.stack([knn(x, topk, metric="inner_product").indices for x in layers])
 
 
