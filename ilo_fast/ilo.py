@@ -10,10 +10,11 @@ from torch.utils.dlpack import from_dlpack
 
 from ilo_fast.errors import InputError
 from ilo_fast.neighbors import Neighbors
+from ilo_fast.ops.languages import count_bits, neighbor_languages
 
 __all__ = ["ILOScores", "check_threshold", "ilo_scores"]
 
-_BLOCK_POINTS = 1 << 20
+_POINTS_AT_ONCE = 1 << 22  # of all layers together
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def ilo_scores(neighbors: Any, languages: Sequence[Any], *, threshold: int = 3) 
     [[1.0, 1.0, 1.0]]
     """
     indices = _indices(neighbors)
-    layers, n, k = indices.shape
+    _, n, k = indices.shape
     if isinstance(threshold, bool) or not isinstance(threshold, int | np.integer):
         raise TypeError(f"threshold must be an integer; got {threshold!r}")
     if threshold < 1:
@@ -72,24 +73,14 @@ def ilo_scores(neighbors: Any, languages: Sequence[Any], *, threshold: int = 3) 
     names, codes = _codes(languages, n)
     count = len(names)
     own = torch.from_numpy(codes).to(indices.device)
-    bridging = torch.zeros(layers, count, dtype=torch.int64, device=indices.device)
-    reached = torch.zeros(layers, count * count, dtype=torch.bool, device=indices.device)
-    for layer in range(layers):
-        for start in range(0, n, _BLOCK_POINTS):
-            rows = indices[layer, start : start + _BLOCK_POINTS]
-            home = own[start : start + _BLOCK_POINTS]
-            seen = own[rows]
-            reached[layer, (home[:, None] * count + seen).flatten()] = True
-            seen = seen.sort(dim=1).values
-            foreign = seen != home[:, None]
-            foreign[:, 1:] &= seen[:, 1:] != seen[:, :-1]  # the first of each language counts
-            wide = foreign.sum(dim=1) >= threshold
-            bridging[layer] += torch.bincount(home[wide], minlength=count)
-    reach_matrix = reached.view(layers, count, count)
-    reach_matrix.diagonal(dim1=1, dim2=2).fill_(False)
+    bridging, reached = [], []
+    for some in torch.split(indices, max(1, _POINTS_AT_ONCE // n)):
+        _, bridges, unions = neighbor_languages(some, own, count, int(threshold))
+        bridging.append(bridges)
+        reached.append(count_bits(unions).sum(dim=2))
     points = np.bincount(codes, minlength=count).astype(np.int64)
-    reach_count = reach_matrix.sum(dim=2).cpu().numpy()
-    bridge = bridging.cpu().numpy() / points
+    reach_count = torch.cat(reached).cpu().numpy()
+    bridge = torch.cat(bridging).cpu().numpy() / points
     reach = reach_count / (count - 1)
     total = bridge + reach
     ilo = np.where(

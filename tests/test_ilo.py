@@ -83,10 +83,10 @@ def test_own_language_does_not_count_even_with_self_kept():
     check(ilo_scores(kept, languages, threshold=2), kept.indices[None], languages.tolist(), 2)
 
 
-def test_many_languages_in_blocks(monkeypatch):
-    monkeypatch.setattr("ilo_fast.ilo._BLOCK_POINTS", 7)
+def test_many_languages_some_layers_at_a_time(monkeypatch):
+    monkeypatch.setattr("ilo_fast.ilo._POINTS_AT_ONCE", 650)
     generator = np.random.default_rng(2)
-    lists = generator.integers(0, 300, size=(1, 300, 9))
+    lists = generator.integers(0, 300, size=(3, 300, 9))
     languages = np.concatenate([np.arange(200), generator.integers(0, 200, size=100)])
     check(ilo_scores(lists, languages), lists, languages.tolist(), 3)
 
