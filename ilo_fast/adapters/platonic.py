@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from ilo_fast.adapters._shared import replaced
 from ilo_fast.cka import kernel_at, masked_hsic, sparse_kernel
@@ -32,18 +33,21 @@ def patched(metrics: ModuleType, measure_alignment: ModuleType | None = None) ->
 
     mutual_knn, cycle_knn, lcs_knn, edit_distance_knn and cknna keep their signatures and return
     types; CKA and SVCCA stay theirs. Neighbours are by inner product of the features as they are,
-    exact also where these are bfloat16, and equal ones come by the lower index.
+    exact also where these are bfloat16, and equal ones come by the lower index. A tensor's are
+    searched once inside the block, however many others it is compared with, and again where
+    torch has seen it change.
 
     Args:
         metrics: their module ``metrics``.
         measure_alignment: their module of that name, for its ``compute_score``.
     """
     theirs = metrics.AlignmentMetrics
+    searched = _Searched()
     their_cknna: Callable[..., float] = theirs.cknna
 
     def of_lists(name: str) -> Any:
         def metric(feats_A: Tensor, feats_B: Tensor, topk: int) -> Any:
-            value = layer_overlap(_lists([feats_A], topk), _lists([feats_B], topk), metric=name)
+            value = layer_overlap(searched(feats_A, topk), searched(feats_B, topk), metric=name)
             return _as_theirs(name, float(value.values[0, 0]))
 
         return staticmethod(metric)
@@ -57,7 +61,7 @@ def patched(metrics: ModuleType, measure_alignment: ModuleType | None = None) ->
     ) -> float:
         if distance_agnostic or not unbiased or topk is None or topk < 2:
             return their_cknna(feats_A, feats_B, topk, distance_agnostic, unbiased)
-        left, right = (_Kernel(feats, topk) for feats in (feats_A, feats_B))
+        left, right = (_Kernel(x, searched(x, topk)[0]) for x in (feats_A, feats_B))
         return left.alignment(right)
 
     with ExitStack() as stack:
@@ -89,7 +93,10 @@ def compute_score(
     """
     x, y = (_layers(feats, normalize) for feats in (x_feats, y_feats))
     if metric == "cknna":
-        left, right = ([_Kernel(feats, topk) for feats in layers] for layers in (x, y))
+        left, right = (
+            [_Kernel(rows, near) for rows, near in zip(layers, _lists(layers, topk), strict=True)]
+            for layers in (x, y)
+        )
         values = np.array([[one.alignment(two) for two in right] for one in left])
     elif metric in _LIST_METRICS:
         values = layer_overlap(_lists(x, topk), _lists(y, topk), metric=metric).values
@@ -128,6 +135,24 @@ def _lists(layers: Sequence[Tensor], topk: int) -> Tensor:
     return torch.stack([knn(x, topk, metric="inner_product").indices for x in layers])
 
 
+class _Searched:
+    """Neighbour lists ``[1, n, topk]`` of tensors, kept while these live unchanged."""
+
+    def __init__(self) -> None:
+        self._kept: Any = WeakTensorKeyDictionary()
+
+    def __call__(self, feats: Tensor, topk: int) -> Tensor:
+        if feats.is_inference():  # whether it changes is not known
+            return _lists([feats], topk)
+        version, lists = self._kept.get(feats, (None, {}))
+        if version != feats._version:
+            version, lists = feats._version, {}
+            self._kept[feats] = version, lists
+        if topk not in lists:
+            lists[topk] = _lists([feats], topk)
+        return lists[topk]  # type: ignore[no-any-return]
+
+
 def _as_theirs(metric: str, value: float) -> Any:
     """Floats, and tensors where they return tensors."""
     if metric == "lcs_knn":
@@ -138,9 +163,9 @@ def _as_theirs(metric: str, value: float) -> Any:
 class _Kernel:
     """One layer's neighbours, its kernel there in float64, and the kernel's HSIC with itself."""
 
-    def __init__(self, feats: Tensor, topk: int) -> None:
+    def __init__(self, feats: Tensor, near: Tensor) -> None:
         self.rows = feats.double()
-        self.near = knn(feats, topk, metric="inner_product").indices
+        self.near = near
         self.values = kernel_at(self.rows, self.near)
         everywhere = torch.ones_like(self.near, dtype=torch.bool)
         own = sparse_kernel(self.values, self.near, everywhere)

@@ -1,0 +1,57 @@
+"""Neighbours of platonic-rep's features are searched once a tensor, and anew when it changes."""
+
+import gc
+
+import pytest
+import torch
+
+from ilo_fast import knn
+from ilo_fast.adapters import platonic
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    seen = []
+
+    def counted(x, k, **options):
+        seen.append(k)
+        return knn(x, k, **options)
+
+    monkeypatch.setattr(platonic, "knn", counted)
+    return seen
+
+
+def test_once_a_tensor_and_k(calls):
+    x, y = torch.randn(2, 20, 6)
+    searched = platonic._Searched()
+    for _ in range(3):
+        for tensor, k in ((x, 3), (y, 3), (x, 4)):
+            expected = knn(tensor, k, metric="inner_product").indices
+            assert torch.equal(searched(tensor, k)[0], expected)
+    assert calls == [3, 3, 4]
+
+
+def test_anew_after_a_change(calls):
+    x = torch.randn(20, 6)
+    searched = platonic._Searched()
+    searched(x, 3)
+    x[0] *= -5
+    assert torch.equal(searched(x, 3)[0], knn(x, 3, metric="inner_product").indices)
+    assert calls == [3, 3]
+
+
+def test_tensors_that_hide_their_changes_are_not_kept(calls):
+    with torch.inference_mode():
+        x = torch.randn(20, 6)
+        searched = platonic._Searched()
+        searched(x, 3)
+        x.neg_()
+        assert torch.equal(searched(x, 3)[0], knn(x, 3, metric="inner_product").indices)
+    assert calls == [3, 3]
+
+
+def test_nothing_outlives_its_tensor():
+    searched = platonic._Searched()
+    searched(torch.randn(20, 6), 3)
+    gc.collect()
+    assert len(searched._kept) == 0
