@@ -28,7 +28,7 @@ from ilo_fast.record import dtype_name, model_record, score_record, search_recor
 from ilo_fast.results import COLUMNS, Result, from_columns
 from ilo_fast.timeline import Clock, TimedProgress
 
-__all__ = ["score"]
+__all__ = ["check_search", "score"]
 
 
 def score(
@@ -129,7 +129,7 @@ def score(
     with clock.measure("load"):
         loaded = _loaded(model, revision, dtype, device, trust_remote_code, seed)
     chosen = resolve_layers(layers, loaded.n_layers + 1)
-    _check_search(engine, loaded, text.n_points, k, metric)
+    check_search(engine, loaded, text.n_points, k, metric)
     listener.stage(_describe(loaded, text))
     if isinstance(states, ActivationStore):
         store = states
@@ -230,7 +230,7 @@ def _check_points(corpus: Corpus, k: int) -> None:
         )
 
 
-def _check_search(engine: str, loaded: LoadedModel, n: int, k: int, metric: str) -> None:
+def check_search(engine: str, loaded: LoadedModel, n: int, k: int, metric: str) -> None:
     """That a backend serves the searches to come, asked before the model runs."""
     points = torch.empty(1, n, loaded.dim, device="meta")
     largest = torch.empty(1, n, dtype=torch.float64, device="meta")

@@ -16,7 +16,7 @@ from ilo_fast.errors import CorpusError, HiddenStateError, InputError, ModelErro
 from ilo_fast.ilo import check_threshold
 from ilo_fast.models import LoadedModel, load_model
 from ilo_fast.neighbors import Neighbors
-from ilo_fast.pipeline import score
+from ilo_fast.pipeline import check_search, score
 from ilo_fast.scans.jobs import Job
 from ilo_fast.scans.tables import cell_tables, to_bytes
 
@@ -102,6 +102,8 @@ def _run(job: Job, cache: ModelCache, progress: Any) -> tuple[dict[str, dict[str
         raise CorpusError(f"corpus: {job.corpus} changed since the scan began")
     check_threshold(options["threshold"], options["k"], text.n_languages)
     loaded = cache.get(job)
+    for cell in job.cells:
+        check_search(options["backend"], loaded, text.n_points, options["k"], cell.metric)
     states: ActivationStore = extract(
         loaded.model,
         loaded.tokenizer,

@@ -271,6 +271,14 @@ def test_a_threshold_out_of_reach_fails_before_the_model_is_loaded(run, models, 
     assert "threshold must be at most 3" in row["reason"]
 
 
+def test_a_backend_that_cannot_serve_fails_before_the_model_runs(run, models, monkeypatch):
+    monkeypatch.setattr("ilo_fast.scans.work.extract", lambda *_, **__: pytest.fail("it runs"))
+    entry = {"model": str(models / "step9"), "backend": "reference", "metrics": ["inner_product"]}
+    row = run(models=[entry]).to_pandas("failures").iloc[0]
+    assert row["kind"] == "options"
+    assert "cosine and euclidean only" in row["reason"]
+
+
 def test_folders_that_hold_something_else(run, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("…")
