@@ -99,7 +99,7 @@ def test_hostile_input(spaces):
 def test_points_that_do_not_match(spaces, name):
     x, y = spaces[:2]
     for wrong in (y[:-9], y.reshape(2, 45, 12)):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="must"):
             package.calibrate(x, wrong, linear_cka, K=1)
         with pytest.raises(ValueError, match=r"the same points in all|Y must be \[n, d\]"):
             ours.calibrate(x, wrong, name, K=1)
