@@ -67,7 +67,7 @@ def row_max(states: torch.Tensor, single: bool, name: str = "x") -> torch.Tensor
     largest = torch.empty(layers, n, dtype=torch.float64, device=states.device)
     elements = _CHECK_ELEMENTS.get(states.device.type, _CHECK_ELEMENTS["cuda"])
     step = max(1, elements // d)
-    together = max(1, step // n)  # whole layers, or a part of one
+    together = max(1, step // max(1, n))  # whole layers, or a part of one
     for first in range(0, layers, together):
         for start in range(0, n, step):
             part = slice(first, first + together), slice(start, start + step)

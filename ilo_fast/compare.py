@@ -92,16 +92,20 @@ class Comparison:
         overlaps, and, with ``plots``, pictures, which are numbered from the second pair on.
 
         All appear under their names at the end, or none does. Pictures and overlaps that another
-        comparison left there go away with its table; other files stay. Returns the paths.
+        comparison wrote there go away with its table, whose record names them under ``files``;
+        other files stay. Returns the paths.
         """
         folder = Path(folder)
         environment.require_space(folder, len(self.table) * 600 + (8 << 20))
-        with staged(folder, obsolete=_left_behind(folder, self.record)) as temporary:
-            write_table(self.table, self.record, temporary, "compare")
+        earlier, same = _earlier(folder, self.record)
+        with staged(folder, obsolete=() if same else earlier) as temporary:
             if self.overlaps:
                 write_table(self.overlap_table(), self.record, temporary, "overlap")
             if plots:
                 self._draw(temporary, by)
+            beside = {path.name for path in temporary.iterdir()}.union(earlier if same else ())
+            record = {**self.record, "files": sorted(beside)}
+            write_table(self.table, record, temporary, "compare")
             names = sorted(path.name for path in temporary.iterdir())
         return [folder / name for name in names]
 
@@ -198,20 +202,20 @@ def compare(
     return Comparison(pd.concat(rows, ignore_index=True), tuple(overlaps), record)
 
 
-def _left_behind(folder: Path, record: Mapping[str, Any]) -> list[str]:
-    """Names of what `Comparison.save` may have written besides the differences, where ``folder``
-    holds a comparison; empty where it is that of ``record``, whose pictures are still right."""
+def _earlier(folder: Path, record: Mapping[str, Any]) -> tuple[list[str], bool]:
+    """What a comparison in ``folder`` wrote besides its table, and whether it is that of
+    ``record``, whose pictures are still right."""
     try:
         _, earlier = read_table(folder / "compare.parquet")
     except InputError:
-        return []  # nothing says that the files are ours
+        return [], False  # nothing says that files are ours
+    if earlier.get("kind") != "compare":
+        return [], False
     keys = ("finished", "inputs", "options")
     same = earlier.get("finished") is not None and all(
         earlier.get(key) == record.get(key) for key in keys
     )
-    if same or earlier.get("kind") != "compare":
-        return []
-    return [path.name for path in folder.iterdir() if _BESIDE.fullmatch(path.name)]
+    return [name for name in earlier.get("files", ()) if _BESIDE.fullmatch(name)], same
 
 
 def _distinct(pairs: Sequence[tuple[Source, Source]]) -> list[Source]:

@@ -62,9 +62,9 @@ def backend_record(
     engine: str, device: torch.device, searches: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     """The backends that served, and why those."""
-    served = ", ".join(dict.fromkeys(search["backend"] for search in searches))
-    why = dispatch.explain(device) if engine == "auto" else f"{engine} was asked for"
-    return {"name": served, "why": why}
+    served = list(dict.fromkeys(search["backend"] for search in searches))
+    why = dispatch.explain(device, served) if engine == "auto" else f"{engine} was asked for"
+    return {"name": ", ".join(served), "why": why}
 
 
 def score_record(

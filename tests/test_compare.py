@@ -333,6 +333,26 @@ def test_the_same_comparison_saved_again_keeps_its_pictures(tmp_path):
     assert names_in(tmp_path) == sorted(path.name for path in paths)
 
 
+def test_files_that_a_comparison_did_not_write_are_not_ours(tmp_path):
+    tables = [from_result(result(), "a"), from_result(result(0.125), "b")]
+    compare(tables, samples=5).save(tmp_path)  # tables have no overlaps
+    mine = {"overlap.png", "overlap.csv", "differences-2.png"}
+    for name in mine:
+        (tmp_path / name).write_text("mine")
+    bare = compare(tables, samples=6).save(tmp_path, plots=False)
+    assert names_in(tmp_path) == sorted({path.name for path in bare} | mine)
+    assert {(tmp_path / name).read_text() for name in mine} == {"mine"}
+
+
+def test_pictures_kept_beside_a_second_table_go_with_a_third(tmp_path):
+    tables = [from_result(result(), "a"), from_result(result(0.125), "b")]
+    found = compare(tables, samples=5)
+    found.save(tmp_path)
+    found.save(tmp_path, plots=False)
+    bare = compare(tables, samples=6).save(tmp_path, plots=False)
+    assert names_in(tmp_path) == sorted(path.name for path in bare)
+
+
 @pytest.mark.parametrize("table", [None, b"not a table", {"kind": "score"}])
 def test_files_of_a_folder_without_a_comparison_are_not_ours(tmp_path, table):
     (tmp_path / "differences-2.png").write_text("mine")

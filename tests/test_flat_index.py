@@ -153,6 +153,15 @@ def test_searches_between_additions():
     assert index.search(np.zeros((0, 1)), 2)[1].shape == (0, 2)
 
 
+def test_adding_no_points_adds_none():
+    index = FlatIndex(2)
+    index.add(np.zeros((0, 2)))
+    index.add(np.eye(2))
+    index.add(np.zeros((0, 2)))
+    assert index.ntotal == 2
+    assert index.search(np.eye(2), 1)[1].tolist() == [[0], [1]]
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

@@ -136,6 +136,16 @@ def test_overlap_shows_the_matrix_and_the_best_of_each_row():
         plots.overlap(values, ((0,), (0, 4, 8)))
 
 
+@pytest.mark.parametrize("known", [0.3, np.nan])
+def test_overlap_leaves_nan_out(known):
+    values = np.array([[np.nan, known], [0.1, np.nan]])
+    ax = plots.overlap(values, ((0, 1), (0, 1)), names=("one", "two"))
+    ax.figure.canvas.draw()
+    np.testing.assert_array_equal(np.ma.filled(ax.images[0].get_array(), np.nan), values)
+    assert ax.collections[0].get_offsets()[1].tolist() == [0, 1]
+    assert np.isnan(known) or ax.collections[0].get_offsets()[0].tolist() == [1, 0]
+
+
 # ---------------------------------------------------------------- maps
 
 

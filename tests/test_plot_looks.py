@@ -285,3 +285,15 @@ def test_overlap_of_a_table_draws_at_every_size():
         ax = plots.overlap(np.zeros(shape), tuple(range(size) for size in shape))
         assert isinstance(ax.images[0].norm.vmax, float)
         assert pd.notna(ax.images[0].norm.vmax)
+
+
+def test_dots_in_boxes_are_counted_as_one_by_one():
+    from ilo_fast.plots.labels import _count
+
+    generator = np.random.default_rng(0)
+    points = np.vstack([generator.normal(size=(300, 2)), [[np.nan, 0], [0.25, 0.25]]])
+    low = np.vstack([generator.normal(size=(40, 2)), [[0.25, 0.25]]])
+    high = low + generator.random((41, 2))
+    inside = (points > low[:, None]) & (points < high[:, None])
+    np.testing.assert_array_equal(_count(points, low, high), inside.all(axis=2).sum(axis=1))
+    assert _count(np.zeros((0, 2)), low, high).tolist() == [0] * 41

@@ -48,6 +48,10 @@ def calibrate(
 
     Returns:
         ``(calibrated_score, p_value, tau)``, float32 tensors as theirs.
+
+    Raises:
+        ValueError: when X and Y are not ``[n, d]`` of the same n, on numbers out of range, NaN or
+            infinity, or a similarity that is NaN (CKA where all points of a layer are equal).
     """
     return calibrate_layers(
         [X],
@@ -83,12 +87,17 @@ def calibrate_layers(
         X_layers, Y_layers: lists of ``[n, d]``.
         agg: "max", "mean" or a function of the ``[layers, layers]`` matrix.
         The rest: as `calibrate`.
+
+    Raises:
+        ValueError: as `calibrate`; on an unknown ``agg`` or a side without layers.
     """
     if smax is not None and smax <= 0:
         raise ValueError(f"smax must be positive, got {smax}")
     if agg not in ("max", "mean") and not callable(agg):
         raise ValueError("agg must be 'max', 'mean', or a callable.")
-    n, device = X_layers[0].shape[0], X_layers[0].device
+    if K < 1:
+        raise ValueError(f"K must be a positive integer, got {K}")
+    n, device = _points(X_layers, Y_layers), X_layers[0].device
     compare = (
         _cka(X_layers, Y_layers)
         if sim == "cka"
@@ -116,6 +125,21 @@ def calibrate_layers(
         torch.tensor(float(found.p_value), device=device),
         torch.tensor(float(found.threshold), device=device),
     )
+
+
+def _points(X_layers: Sequence[Tensor], Y_layers: Sequence[Tensor]) -> int:
+    """How many points the layers have, which must all be ``[n, d]`` of one n."""
+    for name, layers in (("X", X_layers), ("Y", Y_layers)):
+        if len(layers) == 0:
+            raise ValueError(f"{name} must have at least one layer")
+        for layer in layers:
+            if layer.ndim != 2:
+                raise ValueError(f"{name} must be [n, d], got {list(layer.shape)}")
+    counts = sorted({len(layer) for layer in (*X_layers, *Y_layers)})
+    if len(counts) > 1:
+        found = " and ".join(map(str, counts))
+        raise ValueError(f"X and Y must have the same points in all layers, got {found}")
+    return counts[0]
 
 
 def _overlap(
@@ -154,8 +178,6 @@ def _cka(
     x, y = (
         torch.stack([_unit_kernel(layer) for layer in layers]) for layers in (X_layers, Y_layers)
     )
-    if x.shape[1] != y.shape[1]:
-        raise ValueError(f"X and Y must have the same points; got {x.shape[1]} and {y.shape[1]}")
 
     def cka(order: Tensor | None) -> Tensor:
         permuted = y if order is None else y[:, order][:, :, order]

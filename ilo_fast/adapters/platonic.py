@@ -35,7 +35,8 @@ def patched(metrics: ModuleType, measure_alignment: ModuleType | None = None) ->
     types; CKA and SVCCA stay theirs. Neighbours are by inner product of the features as they are,
     exact also where these are bfloat16, and equal ones come by the lower index. A tensor's are
     searched once inside the block, however many others it is compared with, and again where
-    torch has seen it change.
+    torch has seen it change; what is written past torch, through ``x.data`` or ``x.numpy()``,
+    it does not see.
 
     Args:
         metrics: their module ``metrics``.
@@ -144,10 +145,12 @@ class _Searched:
     def __call__(self, feats: Tensor, topk: int) -> Tensor:
         if feats.is_inference():  # whether it changes is not known
             return _lists([feats], topk)
-        version, lists = self._kept.get(feats, (None, {}))
-        if version != feats._version:
-            version, lists = feats._version, {}
-            self._kept[feats] = version, lists
+        # an assignment to `data` counts as no change: the memory is another then
+        state = feats._version, feats.data_ptr(), feats.shape, feats.stride(), feats.dtype
+        kept, lists = self._kept.get(feats, (None, {}))
+        if kept != state:
+            lists = {}
+            self._kept[feats] = state, lists
         if topk not in lists:
             lists[topk] = _lists([feats], topk)
         return lists[topk]  # type: ignore[no-any-return]

@@ -24,5 +24,6 @@ def interval(
     if score not in UNIONS:
         low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
         return low, high
-    reach = NormalDist().inv_cdf((1 + level) / 2) * np.nanstd(draws, axis=0)
+    # by the lower tail, which is above 0 for the largest level below 1
+    reach = -NormalDist().inv_cdf((1 - level) / 2) * np.nanstd(draws, axis=0)
     return np.maximum(estimate - reach, bounds[0]), np.minimum(estimate + reach, bounds[1])

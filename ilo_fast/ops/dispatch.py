@@ -7,7 +7,7 @@ loaded by a search that does not use it.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -131,8 +131,11 @@ def choose(backend: str, request: Request, device: torch.device | None = None) -
     raise InputError(f"backend {backend!r} cannot serve this search: not part of this version")
 
 
-def explain(device: torch.device | str) -> str:
+def explain(device: torch.device | str, served: Collection[str] = ()) -> str:
     """Say in one line which backend ``auto`` takes on a device and why not the others.
+
+    ``served`` names those that did serve some searches, which may leave out one that could serve
+    the device: for their shapes, or for a doubt.
 
     >>> explain("cpu").startswith("torch")
     True
@@ -143,6 +146,9 @@ def explain(device: torch.device | str) -> str:
         obstacle = candidate.obstacle(device, None)
         if obstacle:
             others.append(f"{candidate.name}: {obstacle}")
+        elif candidate.automatic and served and candidate.name not in served:
+            if not chosen:
+                others.append(f"{candidate.name}: not for these searches")
         elif candidate.automatic and not chosen:
             chosen = f"{candidate.name} on {device}: {candidate.describe}"
     chosen = chosen or f"none on {device}"

@@ -35,7 +35,7 @@ def _product_kernel(a, b, out, dims, SIZE: tl.constexpr, STEP: tl.constexpr):
 
 def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """float32 ``a @ b.T`` of float16 ``[128, dims]``; dims a multiple of 64."""
-    out = torch.empty(128, 128, device=a.device)
+    out = torch.empty(128, 128, dtype=torch.float32, device=a.device)
     _product_kernel[(1,)](
         a.contiguous(), b.contiguous(), out, a.shape[1], SIZE=128, STEP=64, num_warps=4
     )
@@ -47,12 +47,14 @@ def worst_share(
 ) -> tuple[float, dict[str, int]]:
     """Largest error as a share of the bound (at most 1 where the model holds), and where it is."""
     generator = torch.Generator().manual_seed(0)
+    single = torch.float32  # whatever torch.set_default_dtype says
     worst, at = 0.0, {"dims": 0, "drop": 0}
     for dims in widths:
-        noise = (1 + torch.rand(128, dims - 1, generator=generator)).to(device)
+        random = torch.rand(128, dims - 1, generator=generator, dtype=single, device="cpu")
+        noise = (1 + random).to(device)
         for drop in range(18, 30):  # small terms at 2^-drop of the first
-            a = torch.ones(128, dims, device=device)
-            b = torch.full((128, dims), 2.0 ** -(drop / 2), device=device)
+            a = torch.ones(128, dims, dtype=single, device=device)
+            b = torch.full((128, dims), 2.0 ** -(drop / 2), dtype=single, device=device)
             a[:, 1:] = 2.0 ** -(drop - math.floor(drop / 2)) * noise
             b[:, 1:] = 2.0 ** -math.floor(drop / 2)
             b[:, 0] = 1

@@ -80,12 +80,16 @@ def lists(
 def hard_points(n: int, d: int) -> torch.Tensor:
     """float32 ``[n, d]``: two massive dimensions, clusters, near copies, equal points, zeros."""
     generator = torch.Generator().manual_seed(20250311)
-    x = torch.randn(n, d, generator=generator)
-    x += 2 * torch.randn(37, d, generator=generator)[torch.arange(n) % 37]
+
+    def normal(rows: int, columns: int) -> torch.Tensor:  # whatever torch's defaults are
+        return torch.randn(rows, columns, generator=generator, dtype=torch.float32, device="cpu")
+
+    x = normal(n, d)
+    x += 2 * normal(37, d)[torch.arange(n, device="cpu") % 37]
     x[:, 0] += 60
     x[:, d // 2] -= 25
     fifth = n // 5
-    x[fifth : 2 * fifth] = x[:fifth] * (1 + 1e-6 * torch.randn(fifth, 1, generator=generator))
+    x[fifth : 2 * fifth] = x[:fifth] * (1 + 1e-6 * normal(fifth, 1))
     x[2 * fifth : 2 * fifth + 40] = x[7]
     x[-3:] = 0
     return x

@@ -150,7 +150,8 @@ def _best(
 
 def _count(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """How many points lie in each box."""
-    x, y = points.T
+    near = (points > low.min(axis=0)) & (points < high.max(axis=0))  # most points are in no box
+    x, y = points[near.all(axis=1)].T
     across = (x > low[:, :1]) & (x < high[:, :1])
     return np.asarray((across & (y > low[:, 1:]) & (y < high[:, 1:])).sum(axis=1))
 

@@ -86,7 +86,8 @@ def overlap(
     The colours go to 1, or less high where no two layers share half of their neighbours.
 
     Args:
-        values: ``[layers of a, layers of b]``, as `ilo_fast.overlap.layer_overlap` has them.
+        values: ``[layers of a, layers of b]``, as `ilo_fast.overlap.layer_overlap` has them; NaN
+            leaves its place white.
         layers: the numbers of a's and of b's layers.
         names: of a (upwards) and b (rightwards).
         chance: the overlap of unrelated lists, said in the title.
@@ -109,7 +110,7 @@ def overlap(
     if ax is None:
         ax = new_axes((max(4.4, 2.2 + 0.15 * columns), max(3.4, 1.4 + 0.15 * rows)))
     colours = colormaps["viridis"]
-    most = round_up(float(table.max()))
+    most = round_up(float(table.max(where=np.isfinite(table), initial=0)))
     limit = most if most <= 0.5 else 1.0
     image = ax.imshow(
         table,
@@ -119,7 +120,7 @@ def overlap(
         norm=BoundaryNorm(np.linspace(0, limit, 21), colours.N),
     )
     if names[0] != names[1]:  # of one source with itself the best match is itself
-        best = table.argmax(axis=1)
+        best = np.where(np.isnan(table), -np.inf, table).argmax(axis=1)
         edge = ["white" if table[row, at] < 0.6 * limit else "black" for row, at in enumerate(best)]
         ax.scatter(best, np.arange(rows), s=9, c=edge, linewidths=0)
     for axis, numbers, name in ((ax.xaxis, layers[1], names[1]), (ax.yaxis, layers[0], names[0])):

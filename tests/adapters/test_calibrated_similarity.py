@@ -91,5 +91,21 @@ def test_hostile_input(spaces):
         ours.calibrate(*spaces[:2], smax=0)
     with pytest.raises(ValueError, match="metric must be one of"):
         ours.calibrate(*spaces[:2], "rsa", K=1)
-    with pytest.raises(ValueError, match="the same points"):
-        ours.calibrate(spaces[0], spaces[1][:-1], "cka", K=1)
+    with pytest.raises(ValueError, match="X must have at least one layer"):
+        ours.calibrate_layers([], spaces)
+
+
+@pytest.mark.parametrize("name", ["mutual_knn", "jaccard", "cka"])
+def test_points_that_do_not_match(spaces, name):
+    x, y = spaces[:2]
+    for wrong in (y[:-9], y.reshape(2, 45, 12)):
+        with pytest.raises(ValueError, match="must"):
+            package.calibrate(x, wrong, linear_cka, K=1)
+        with pytest.raises(ValueError, match=r"the same points in all|Y must be \[n, d\]"):
+            ours.calibrate(x, wrong, name, K=1)
+    with pytest.raises(ValueError, match="got 80 and 90"):
+        ours.calibrate_layers([x, y[:80]], [x], name, K=1)
+    with pytest.raises(ValueError, match="K must be a positive integer, got 0"):
+        ours.calibrate(x, y, name, K=0)
+    with pytest.raises(ValueError, match="NaN"):
+        ours.calibrate(x, torch.ones(90, 3), "cka", K=1)

@@ -40,6 +40,15 @@ def test_anew_after_a_change(calls):
     assert calls == [3, 3]
 
 
+def test_anew_after_data_is_assigned(calls):
+    x = torch.randn(20, 6)
+    searched = platonic._Searched()
+    for data in (torch.randn(20, 6), x.data.flip(1), torch.randn(30, 6), x.data.double() ** 3):
+        searched(x, 3)
+        x.data = data
+        assert torch.equal(searched(x, 3)[0], knn(x, 3, metric="inner_product").indices)
+
+
 def test_tensors_that_hide_their_changes_are_not_kept(calls):
     with torch.inference_mode():
         x = torch.randn(20, 6)

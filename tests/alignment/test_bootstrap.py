@@ -151,3 +151,15 @@ def test_bad_input(change, message):
     } | change
     with pytest.raises(ValueError, match=message):
         bootstrap_intervals(**arguments)
+
+
+def test_every_level_below_one():
+    lists, languages, sentences = [[2], [3], [0], [0]], ["a", "a", "b", "b"], [0, 1, 0, 1]
+    for level in (np.nextafter(1, 0), np.nextafter(0, 1)):
+        got = bootstrap_intervals(
+            lists, languages, sentences, threshold=1, samples=9, level=float(level)
+        )
+        for name in NAMES:
+            found = getattr(got, name)
+            assert np.all(found.low <= found.high)
+        assert np.all(got.reach.low <= got.reach.estimate)

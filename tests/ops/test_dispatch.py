@@ -9,6 +9,7 @@ from ilo_fast.errors import InputError
 from ilo_fast.ops import dispatch
 from ilo_fast.ops.dispatch import Backend, choose, explain
 from ilo_fast.ops.request import METRICS, Request
+from ilo_fast.record import backend_record
 
 
 def request_for(device="cpu", metric="cosine"):
@@ -58,6 +59,22 @@ def test_a_doubted_backend_is_left_out_and_said(table, monkeypatch):
     assert choose("triton", request_for()).name == "triton"  # forced: no trial
     monkeypatch.setattr(Backend, "doubted", lambda self, *_: "")
     assert choose("auto", request_for()).name == "triton"
+
+
+def test_the_record_says_which_served_and_not_which_could(table):
+    table(stub("triton"), stub("torch"))
+    cpu = torch.device("cpu")
+    torch_served = backend_record("auto", cpu, [{"backend": "torch"}])
+    assert torch_served == {
+        "name": "torch",
+        "why": "torch on cpu: stub torch; not triton: not for these searches",
+    }
+    assert backend_record("auto", cpu, [{"backend": "triton"}])["why"] == (
+        "triton on cpu: stub triton"
+    )
+    both = backend_record("auto", cpu, [{"backend": "torch"}, {"backend": "triton"}])
+    assert both == {"name": "torch, triton", "why": "triton on cpu: stub triton"}
+    assert explain("cpu") == "triton on cpu: stub triton"
 
 
 def test_a_forced_backend_that_cannot_serve_raises(table):

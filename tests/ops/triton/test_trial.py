@@ -1,5 +1,7 @@
 """The trial that lets ``auto`` take the engine: what passes, and that what is wrong is seen."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -72,3 +74,22 @@ def test_a_launch_that_fails_is_told_and_no_memory_raised(
     monkeypatch.setattr(knn_triton, "search", full)
     with pytest.raises(torch.OutOfMemoryError):
         _lists(device, major)
+
+
+@pytest.fixture(params=["bfloat16", "float64"])
+def _other_defaults(request: pytest.FixtureRequest) -> Iterator[None]:
+    torch.set_default_dtype(getattr(torch, request.param))
+    torch.set_default_device("meta")
+    try:
+        yield
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("_other_defaults")
+def test_torchs_defaults_change_nothing(device: torch.device, major: int) -> None:
+    points = triton_trial.hard_points(50, 6)
+    assert (points.dtype, points.device.type) == (torch.float32, "cpu")
+    assert triton_trial.sums(device, accumulation(major), (64,)) == ""
+    assert _lists(device, major) == ""
