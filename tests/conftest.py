@@ -35,3 +35,36 @@ def corpus_folder(tmp_path: Path, parallel_text: dict[str, list[str]]) -> Path:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a random model of 3 layers × 32, float32, at most 64 tokens a sentence."""
     return save_tiny_model(tmp_path_factory.mktemp("model") / "tiny-llama")
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the command line in this process: (exit status, standard output, standard error)."""
+
+    from ilo_fast import cli
+
+    def run_cli(*arguments):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return ended.value.code, captured.out, captured.err
+
+    return run_cli
+
+
+@pytest.fixture
+def fails(run, tmp_path):
+    """Run a command that must end in one clear line, exit status 2 and no files; that line."""
+
+    def run_failing(*arguments, status=2):
+        out = tmp_path / "out"
+        code, shown, said = run(*arguments, "--out", out, "--quiet")
+        assert (code, shown) == (status, ""), said
+        lines = said.splitlines()
+        assert len(lines) == 1, said
+        assert lines[0].startswith("ilo-fast: ")
+        assert not out.exists() or list(out.iterdir()) == []
+        return lines[0].removeprefix("ilo-fast: ")
+
+    return run_failing

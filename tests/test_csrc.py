@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cuda_words import WORDS
 
 from ilo_fast.ops.cuda import source_folder
 from ilo_fast.ops.intersect import intersect_torch
@@ -24,26 +25,16 @@ ROOT = Path(__file__).resolve().parents[1]
 KERNELS = ["languages.cu", "intersect.cu"]
 CARDS = ["sm_80", "sm_90", "sm_100"]
 
-SHIM = """
-#include <cstdint>
-#define __global__
-#define __device__
-#define __forceinline__ inline
-#define __restrict__
-struct Place { long long x, y, z; };
-static Place blockIdx, threadIdx, gridDim, blockDim;
-static int __popcll(unsigned long long v) { return __builtin_popcountll(v); }
-static unsigned __shfl_xor_sync(unsigned, unsigned, int) { return 0; }  // warps of one thread
-template <class T> T atomicAdd(T* at, T v) { T old = *at; *at += v; return old; }
-template <class T> T atomicOr(T* at, T v) { T old = *at; *at |= v; return old; }
+SHIM = f"""
+{WORDS}
 #include "SOURCE"
-template <class F> void grid(long long blocks, long long rows, long long threads, F kernel) {
-  gridDim = {blocks, rows, 1};
-  blockDim = {threads, 1, 1};
+template <class F> void grid(long long blocks, long long rows, long long threads, F kernel) {{
+  gridDim = {{blocks, rows, 1}};
+  blockDim = {{threads, 1, 1}};
   for (blockIdx.y = 0; blockIdx.y < rows; ++blockIdx.y)
     for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x)
       for (threadIdx.x = 0; threadIdx.x < threads; ++threadIdx.x) kernel();
-}
+}}
 """
 
 

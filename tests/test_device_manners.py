@@ -17,7 +17,7 @@ METRICS = ["cosine", "euclidean", "inner_product"]
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request):
     if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
+        pytest.skip("needs a CUDA device: python -m benchmarks gpu")
     return request.param
 
 
@@ -136,7 +136,7 @@ def test_arrays_become_tensors_over_the_same_memory():
 def test_work_is_queued_on_the_callers_stream():
     """The points are still being computed on that stream when the search is called."""
     if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
+        pytest.skip("needs a CUDA device: python -m benchmarks gpu")
     x = points("cuda")
     expected = knn(x.roll(7, 0), K).indices
     torch.cuda.synchronize()
@@ -153,7 +153,7 @@ def test_work_is_queued_on_the_callers_stream():
 
 @pytest.mark.gpu
 def test_cupy_arrays_come_back_in_kind_on_their_stream():
-    cupy = pytest.importorskip("cupy")
+    cupy = pytest.importorskip("cupy", reason="needs the extra 'gpu'")
     x = points("cuda")
     expected = knn(x, K).indices.cpu().numpy()
     with cupy.cuda.Stream(non_blocking=True):

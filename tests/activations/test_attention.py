@@ -189,7 +189,9 @@ def test_refuses_what_it_cannot_do_exactly():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a CUDA device: python -m benchmarks gpu"
+)
 @pytest.mark.parametrize("mask", [causal, both_ways, window(3), around(2)])
 def test_the_cuda_kernel_equals_float64(mask):
     lengths = (40, 3, 17, 1, 64)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-faiss = pytest.importorskip("faiss")
+faiss = pytest.importorskip("faiss", reason="faiss-cpu is not installed")
 
 from ilo_fast import FlatIndex  # noqa: E402
 

@@ -59,7 +59,9 @@ def test_under_compile() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a CUDA device: python -m benchmarks gpu"
+)
 def test_cuda_equals_torch() -> None:
     rng = np.random.default_rng(6)
     for k_a, k_b, n in ((5, 5, 3001), (10, 128, 257)):

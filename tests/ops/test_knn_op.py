@@ -29,7 +29,9 @@ def test_under_compile() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a CUDA device: python -m benchmarks gpu"
+)
 @pytest.mark.parametrize(("n", "d", "k"), [(3001, 576, 5), (257, 1030, 40), (5000, 4096, 128)])
 @pytest.mark.parametrize("metric", ["cosine", "euclidean", "inner_product"])
 def test_card_equals_cpu(n: int, d: int, k: int, metric: str) -> None:

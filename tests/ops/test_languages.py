@@ -80,7 +80,9 @@ def test_under_compile() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a CUDA device: python -m benchmarks gpu"
+)
 def test_cuda_equals_torch() -> None:
     rng = torch.Generator().manual_seed(1)
     for languages in (3, 64, 200):

@@ -118,7 +118,7 @@ print("equal")
 
 
 def test_kernel_in_the_interpreter():
-    pytest.importorskip("triton")
+    pytest.importorskip("triton", reason="Triton has no wheel for this platform")
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     run = subprocess.run(
         [sys.executable, "-c", INTERPRETED],
@@ -132,7 +132,9 @@ def test_kernel_in_the_interpreter():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a CUDA device: python -m benchmarks gpu"
+)
 def test_kernel_on_the_device():
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(1, 120, (300,), generator=generator)

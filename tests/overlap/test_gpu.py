@@ -26,7 +26,7 @@ pytestmark = pytest.mark.gpu
 @pytest.fixture(scope="module")
 def case():
     if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
+        pytest.skip("needs a CUDA device: python -m benchmarks gpu")
     generator = np.random.default_rng(0)
     lists = torch.from_numpy(random_lists(generator, 3, 120, 6))
     states = torch.from_numpy(generator.normal(size=(3, 120, 16)) + 2)

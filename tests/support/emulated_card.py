@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from cuda_words import WORDS
 from torch.overrides import TorchFunctionMode
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -40,18 +41,6 @@ static impl::NoOpDeviceGuardImpl<DeviceType::CUDA> none;
 static struct Once {
   Once() { impl::device_guard_impl_registry[static_cast<size_t>(DeviceType::CUDA)].store(&none); }
 } once;
-"""
-_SHIM = """
-#define __global__
-#define __device__
-#define __forceinline__ inline
-#define __restrict__
-struct Place { long long x, y, z; };
-static Place blockIdx, threadIdx, gridDim, blockDim;
-static int __popcll(unsigned long long v) { return __builtin_popcountll(v); }
-static unsigned __shfl_xor_sync(unsigned, unsigned, int) { return 0; }  // warps of one thread
-template <class T> T atomicAdd(T* at, T v) { T old = *at; *at += v; return old; }
-template <class T> T atomicOr(T* at, T v) { T old = *at; *at |= v; return old; }
 """
 _GRID = """
 extern "C" void run(long long blocks, long long rows, long long threads, PARAMETERS) {
@@ -290,7 +279,7 @@ class _RawModule:
         parameters = re.sub(r"//.*", "", found[1])
         names = re.findall(r"(\w+)\s*(?:,|$)", parameters.strip())
         grid = _GRID.replace("PARAMETERS", parameters).replace("NAMES", ", ".join(names))
-        library = _built(_SHIM + self._code + grid.replace("KERNEL", name), self._options)
+        library = _built(WORDS + self._code + grid.replace("KERNEL", name), self._options)
 
         def launch(blocks: Any, threads: Any, values: Any) -> None:
             assert len(values) == len(names)

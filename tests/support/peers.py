@@ -121,7 +121,7 @@ def dadapy(x, k):
 
 def laser_xsim():
     """LASER's xsim module."""
-    pytest.importorskip("faiss")
+    pytest.importorskip("faiss", reason="faiss-cpu is not installed")
     return load(checkout("LASER") / "source" / "xsim.py", {})
 
 

@@ -9,6 +9,8 @@ ur vek wol xim yor zen
 WORDS = VOCABULARY.split()
 LANGUAGES = ("ell_Grek", "eng_Latn", "hin_Deva", "swh_Latn")
 SENTENCES = 12
+# What `ilo-fast score` writes unless told otherwise.
+FILES = ["languages.png", "layers.png", "run.json", "scores.csv", "scores.parquet"]
 
 
 def sentence(language: int, number: int) -> str:

@@ -1,6 +1,6 @@
 """The trial that lets ``auto`` take the engine: what passes, and that what is wrong is seen."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -34,28 +34,29 @@ def test_lists_of_hard_points_are_proved(device: torch.device, major: int) -> No
     assert _lists(device, major) == ""
 
 
-def test_a_wrong_list_is_noticed(
-    device: torch.device, major: int, monkeypatch: pytest.MonkeyPatch
+def _swap(found: EngineResult) -> None:
+    found.indices[1, 5] = found.indices[1, 5].flip(0)
+
+
+def _doubt(found: EngineResult) -> None:
+    found.certified[0, 2] = False
+
+
+@pytest.mark.parametrize(("spoil", "rows"), [(_swap, 1), (_doubt, 0)])
+def test_a_wrong_or_unproved_row_is_noticed(
+    spoil: Callable[[EngineResult], None],
+    rows: int,
+    device: torch.device,
+    major: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def wrong(request: Request, _: object) -> EngineResult:
+    def spoilt(request: Request, _: object) -> EngineResult:
         found = knn_torch.search(request)
-        found.indices[1, 5] = found.indices[1, 5].flip(0)
+        spoil(found)
         return found
 
-    monkeypatch.setattr(knn_triton, "search", wrong)
-    assert "1 of 200 rows" in _lists(device, major)
-
-
-def test_an_unproved_row_is_noticed(
-    device: torch.device, major: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unproved(request: Request, _: object) -> EngineResult:
-        found = knn_torch.search(request)
-        found.certified[0, 2] = False
-        return found
-
-    monkeypatch.setattr(knn_triton, "search", unproved)
-    assert "0 of 200 rows" in _lists(device, major)
+    monkeypatch.setattr(knn_triton, "search", spoilt)
+    assert f"{rows} of 200 rows" in _lists(device, major)
 
 
 def test_a_launch_that_fails_is_told_and_no_memory_raised(
