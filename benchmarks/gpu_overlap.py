@@ -57,11 +57,13 @@ def two_models(
     )
     one, two = (torch.nn.functional.normalize(x, dim=2) for x in (one, two))
 
-    def ours() -> Any:
-        found = [knn(x, K, metric="inner_product", backend=backend) for x in (one, two)]
+    def ours(engine: str = backend) -> Any:
+        found = [knn(x, K, metric="inner_product", backend=engine) for x in (one, two)]
         return layer_overlap(*found).values
 
     values = ours()
+    if (values != ours("torch")).any():
+        failures.append("mutual k-NN: another overlap than by plain torch's neighbours")
     times = [milliseconds(ours, device) for _ in range(rounds)]
     middle = sorted(times)[rounds // 2]
     found: dict[str, Any] = {

@@ -1,6 +1,5 @@
 """The whole search beside other ways to its answer, interleaved, and its kernels one by one."""
 
-import contextlib
 import statistics
 import time
 from collections.abc import Callable
@@ -96,8 +95,7 @@ def profile(x: torch.Tensor, backend: str) -> dict[str, Any]:
     """Microseconds of every kernel of one call, and their share."""
     activities = [torch.profiler.ProfilerActivity.CUDA]
     knn(x, 5, backend=backend)
-    with contextlib.ExitStack() as stack:
-        profiler = stack.enter_context(torch.profiler.profile(activities=activities))
+    with torch.profiler.profile(activities=activities) as profiler:
         for _ in range(5):
             knn(x, 5, backend=backend)
         torch.cuda.synchronize()

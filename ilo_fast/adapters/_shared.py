@@ -1,6 +1,6 @@
 """What several adapters need: lists that begin with the point itself, and patching that ends."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 
 from ilo_fast.neighbors import knn
 
-__all__ = ["float_tensor", "replaced", "self_first"]
+__all__ = ["float_tensor", "neighbor_lists", "replaced", "self_first"]
 
 
 def float_tensor(x: Any, name: str) -> torch.Tensor:
@@ -59,3 +59,12 @@ def replaced(owner: Any, **values: Any) -> Iterator[None]:
     finally:
         for name, value in before.items():
             setattr(owner, name, value)
+
+
+def neighbor_lists(layers: Sequence[torch.Tensor], k: int, metric: str) -> torch.Tensor:
+    """Neighbours of every layer ``[n, d]`` (their widths may differ), int64 ``[layers, n, k]``."""
+    kinds = {(layer.shape, layer.dtype, layer.device) for layer in layers}
+    if len(kinds) == 1:  # one call: a card searches all at once
+        found: torch.Tensor = knn(torch.stack([*layers]), k, metric=metric).indices
+        return found
+    return torch.stack([knn(layer, k, metric=metric).indices for layer in layers])

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ilo_fast.adapters._shared import neighbor_lists
 from ilo_fast.calibration import calibrate as calibrate_values
 from ilo_fast.lists import state_layers
-from ilo_fast.neighbors import knn
 from ilo_fast.overlap import layer_overlap, relabel
 from ilo_fast.overlap.join import LayerJoin
 
@@ -146,10 +146,7 @@ def _overlap(
     X_layers: Sequence[Tensor], Y_layers: Sequence[Tensor], sim: str, topk: int, metric: str
 ) -> Callable[[Tensor | None], Tensor]:
     """Layers × layers of a similarity of neighbours, Y's points in a given order."""
-    x, y = (
-        torch.stack([knn(layer, topk, metric=metric).indices for layer in layers])
-        for layers in (X_layers, Y_layers)
-    )
+    x, y = (neighbor_lists(layers, topk, metric) for layers in (X_layers, Y_layers))
     if sim == "mutual_knn":
         join = LayerJoin(x.cpu().numpy(), y.cpu().numpy())
         most = x.shape[1] * topk

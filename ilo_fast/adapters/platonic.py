@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from ilo_fast.adapters._shared import replaced
+from ilo_fast.adapters._shared import neighbor_lists, replaced
 from ilo_fast.cka import kernel_at, masked_hsic, sparse_kernel
-from ilo_fast.neighbors import knn
 from ilo_fast.overlap import layer_overlap
 
 __all__ = ["compute_score", "patched"]
@@ -129,11 +128,7 @@ def _layers(feats: Tensor | Sequence[Tensor], normalize: bool) -> list[Tensor]:
 
 
 def _lists(layers: Sequence[Tensor], topk: int) -> Tensor:
-    """Neighbours of every layer (their widths may differ), int64 ``[layers, n, topk]``."""
-    if len({x.shape for x in layers}) == 1:  # one call: a card searches all layers at once
-        found: Tensor = knn(torch.stack([*layers]), topk, metric="inner_product").indices
-        return found
-    return torch.stack([knn(x, topk, metric="inner_product").indices for x in layers])
+    return neighbor_lists(layers, topk, "inner_product")
 
 
 class _Searched:

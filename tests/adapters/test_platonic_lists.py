@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ilo_fast import knn
-from ilo_fast.adapters import platonic
+from ilo_fast.adapters import _shared, platonic
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def calls(monkeypatch):
         seen.append(k)
         return knn(x, k, **options)
 
-    monkeypatch.setattr(platonic, "knn", counted)
+    monkeypatch.setattr(_shared, "knn", counted)
     return seen
 
 
