@@ -14,6 +14,7 @@ COMMANDS = {
     "extraction": "benchmarks.extraction",
     "finetune": "benchmarks.finetune",
     "gpu": "benchmarks.gpu",
+    "pairs": "benchmarks.pairs",
 }
 
 

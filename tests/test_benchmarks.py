@@ -94,6 +94,19 @@ def test_the_cpu_command_on_a_small_file(tmp_path):
     assert str(tmp_path) not in out.read_text()
 
 
+def test_the_pairs_command_finds_the_scores_of_the_formulas(tmp_path):
+    np.save(tmp_path / "states.npy", synthetic_states(2, 260, 24))
+    out = tmp_path / "pairs.json"
+    arguments = ["--states", str(tmp_path / "states.npy"), "--languages", "2", "--threads", "1"]
+    done = CliRunner().invoke(
+        main, ["pairs", *arguments, "--rounds", "1", "--out", str(out)], catch_exceptions=False
+    )
+    assert done.exit_code == 0, done.output
+    contenders = json.loads(out.read_text())["workloads"][0]["contenders"]
+    assert contenders["float64 formulas, a pair at a time"]["equal to ours"]
+    assert 0 < contenders["ilo_fast pair_scores"]["mean_retrieval"] < 1
+
+
 def test_states_that_do_not_divide_are_refused(tmp_path):
     np.save(tmp_path / "states.npy", np.zeros((7, 3)))
     done = CliRunner().invoke(

@@ -1,5 +1,6 @@
 """Retrieval scores of every pair of languages, from one S × S block of cosines at a time."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,15 +8,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ilo_fast.alignment.bounded import bounded_points
+from ilo_fast.alignment.decisions import bounded_scores, serves
 from ilo_fast.alignment.similarity import check_k
-from ilo_fast.alignment.winners import block_scores
+from ilo_fast.alignment.winners import SCORES, block_hits, scores_of_hits
+from ilo_fast.arrays import magnitudes
 from ilo_fast.errors import InputError
-from ilo_fast.lists import Label, label_codes, rounding_tolerance, state_layers, unit_rows
+from ilo_fast.lists import Label, label_codes, rounding_tolerance, state_layers
+from ilo_fast.ops.points import prepare_points
+from ilo_fast.ops.precision import ieee_products
+from ilo_fast.ops.workers import mapped, worker_threads
 
 __all__ = ["PairScores", "aggregate_layers", "pair_scores"]
 
-# Cosines held at once, 16 MiB of float64: small corpora go many languages at a time.
-_BLOCK_ENTRIES = 2**21
+# Cosines held at once, by each worker on a CPU: small corpora go many languages at a time.
+_BLOCK_ENTRIES = {"cpu": 2**20, "cuda": 2**25}
 
 
 @dataclass(frozen=True)
@@ -65,9 +72,10 @@ def pair_scores(
 ) -> PairScores:
     """Retrieval P@1, xSIM, CSLS and MEXA of language pairs, from hidden states.
 
-    Each pair's cosines are one block S × S in float64; nothing N × N is formed. Values that
-    rounding cannot tell apart (`lists.rounding_tolerance`) count as equal: the lower sentence
-    wins a search, and MEXA, which is strict, counts a miss. The formulas are in
+    Each pair's cosines are one block S × S; nothing N × N is formed. Scores are those of float64:
+    float32 decides what its proven bounds decide (docs/exactness.md), float64 the rest. Values
+    that rounding cannot tell apart (`lists.rounding_tolerance`) count as equal: the lower
+    sentence wins a search, and MEXA, which is strict, counts a miss. The formulas are in
     `ilo_fast.alignment.similarity`. MEXA as published pools with position weights or the last
     token: extract the states that way, with ``pivot="eng_Latn"`` and 100 sentences.
 
@@ -82,7 +90,7 @@ def pair_scores(
         csls_k: neighbours averaged in CSLS, 1 … S.
 
     Returns:
-        A `PairScores`. Cost: n_languages² S² d multiply-adds in float64 a layer, half of N² d.
+        A `PairScores`. Cost: half of N² d multiply-adds in float32 a layer, like a search.
 
     Raises:
         InputError: on states, labels or numbers that cannot be used, a single language, a
@@ -104,25 +112,21 @@ def pair_scores(
         raise InputError(f"pivot must be one of {list(names)}, got {pivot!r}")
     table = _point_table(names, language, label_codes(sentences, n, "sentences"))
     shared = ((table >= 0).long() @ (table >= 0).long().T).numpy()
-    blocks = _pair_blocks(table, None if pivot is None else names.index(pivot))
-    fewest = min(own.numel() for own, _, _, _ in blocks)
+    entries = _BLOCK_ENTRIES.get(tensor.device.type, _BLOCK_ENTRIES["cuda"])
+    blocks = _pair_blocks(table, None if pivot is None else names.index(pivot), entries)
+    fewest = min(block.own.numel() for block in blocks)
     check_k(k, fewest)
     check_k(csls_k, fewest, "csls_k")
 
-    tolerance = rounding_tolerance(tensor.shape[2])
     shape = (len(tensor), len(names), len(names))
-    scores: dict[str, np.ndarray] = {}
-    for number, layer in enumerate(tensor):
-        unit = unit_rows(layer)
-        for own, other, source, targets in blocks:
-            left = unit[own.to(unit.device)]
-            right = unit[other.to(unit.device)]  # [targets, S, d]
-            found = block_scores(left @ right.transpose(1, 2), k, csls_k, tolerance)
-            for name, values in found.items():
-                result = scores.setdefault(name, np.full(shape, np.nan))
-                there, back = values.cpu().numpy()
-                result[number, source, targets] = there
-                result[number, targets, source] = back
+    scores = {name: np.full(shape, np.nan) for name in SCORES}
+    with ieee_products(tensor.device), worker_threads(tensor.device):
+        for number, layer in enumerate(tensor):
+            for block, found in zip(blocks, _scored(layer, blocks, k, csls_k), strict=True):
+                for name, values in found.items():
+                    there, back = values.cpu().numpy()
+                    scores[name][number, block.source, block.targets] = there
+                    scores[name][number, block.targets, block.source] = back
     return PairScores(languages=names, sentences=shared, **scores, pivot=pivot, k=k, csls_k=csls_k)
 
 
@@ -169,11 +173,19 @@ def _point_table(
     return table.view(len(names), len(sentence_names))
 
 
-def _pair_blocks(table: Tensor, pivot: int | None) -> list[tuple[Tensor, Tensor, int, list[int]]]:
-    """What to multiply: points ``[S]`` of a source and ``[targets, S]`` of its targets.
+@dataclass(frozen=True)
+class _PairBlock:
+    """Points of a source's sentences, int64 ``[S]``, and of its targets', ``[targets, S]``."""
 
-    Targets that share the same sentences with the source go together, up to a block's size.
-    """
+    own: Tensor
+    other: Tensor
+    source: int
+    targets: list[int]
+
+
+def _pair_blocks(table: Tensor, pivot: int | None, entries: int) -> list[_PairBlock]:
+    """What to multiply: targets that share the same sentences with a source go together, up to a
+    block of so many cosines."""
     languages = table.shape[0]
     blocks = []
     for source in range(languages) if pivot is None else [pivot]:
@@ -185,8 +197,31 @@ def _pair_blocks(table: Tensor, pivot: int | None) -> list[tuple[Tensor, Tensor,
                 groups.setdefault(both.numpy().tobytes(), []).append(target)
         for key, targets in groups.items():
             both = torch.from_numpy(np.frombuffer(key, dtype=np.bool_).copy())
-            step = max(1, _BLOCK_ENTRIES // max(1, int(both.sum())) ** 2)
+            step = max(1, entries // max(1, int(both.sum())) ** 2)
             for start in range(0, len(targets), step):
                 some = targets[start : start + step]
-                blocks.append((table[source][both], table[some][:, both], source, some))
+                blocks.append(_PairBlock(table[source][both], table[some][:, both], source, some))
     return blocks
+
+
+def _scored(
+    layer: Tensor, blocks: list[_PairBlock], k: int, csls_k: int
+) -> Iterator[dict[str, Tensor]]:
+    """The scores of each block, name → ``[2, targets]``, in order."""
+    device = layer.device
+    points = prepare_points(layer, magnitudes(layer), "cosine")
+    row_of = torch.arange(points.n, device=device)
+    if points.duplicates is not None:
+        row_of = points.duplicates.group
+    tolerance = rounding_tolerance(layer.shape[1])
+    bounds_serve = any(serves(block.own.numel(), k, csls_k) for block in blocks)
+    bounded = bounded_points(points, row_of) if bounds_serve else None
+
+    def score(block: _PairBlock) -> dict[str, Tensor]:
+        own, other = block.own.to(device), block.other.to(device)
+        if bounded is not None and serves(own.numel(), k, csls_k):
+            return bounded_scores(bounded, own, other, k, csls_k, tolerance)
+        cosines = points.z[row_of[own]] @ points.z[row_of[other]].transpose(1, 2)
+        return scores_of_hits(*block_hits(cosines, k, csls_k, tolerance))
+
+    return mapped(score, blocks)

@@ -1,4 +1,4 @@
-"""The scores of `ilo_fast.alignment.similarity` from the largest entries of each row.
+"""Who wins under the scores of `ilo_fast.alignment.similarity`, from the largest entries of rows.
 
 A block of cosines is read three times: its rows' and its columns' largest entries, and a
 transposition. The winners are then found among those few, and the rows where an entry that was
@@ -10,7 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["block_scores"]
+__all__ = ["SCORES", "Hits", "block_hits", "row_hits", "scores_of_hits"]
+
+SCORES = ("retrieval", "xsim_ratio", "xsim_distance", "csls", "mexa")
+
+Hits = dict[str, Tensor]  # retrieval, ratio, distance, csls; above: over all others, strictly
 
 # Entries kept beyond those averaged: room for ties and for what CSLS lifts.
 _SPARE = 6
@@ -32,41 +36,76 @@ class _Search:
         return self.values[:, :k].mean(dim=1)
 
 
-def block_scores(matrix: Tensor, k: int, csls_k: int, tolerance: float) -> dict[str, Tensor]:
-    """Every pair score of float64 cosines ``[B, S, S]``, in both directions.
+def block_hits(matrix: Tensor, k: int, csls_k: int, tolerance: float) -> tuple[Hits, Hits]:
+    """Which sentences find their translation in float64 cosines ``[B, S, S]``, in each direction.
 
-    Returns name → ``[2, B]``: source to target, then target to source. 1 <= k, csls_k <= S;
-    values within `tolerance` count as equal.
+    Returns name → bool ``[B, S]`` for source to target and for target to source. 1 <= k,
+    csls_k <= S; values within `tolerance` count as equal.
     """
     count, size, _ = matrix.shape
-    keep = min(size, max(k, csls_k) + _SPARE)
     there, back = (
-        _Search(
-            rows=rows,
-            values=top.values,
-            places=top.indices,
-            k=k,
-            csls_k=csls_k,
-            tolerance=tolerance,
-        )
+        _search(rows, k, csls_k, tolerance)
         for rows in (matrix.reshape(-1, size), matrix.transpose(1, 2).reshape(-1, size))
-        for top in (rows.topk(keep, dim=1),)
     )
-    ways = (_winners(there, back, count), _winners(back, there, count))
     own = torch.arange(size, device=matrix.device).repeat(count)
-    hits = {
-        name: torch.stack([(way[name] == own).view(count, size).double().mean(1) for way in ways])
-        for name in ways[0]
-    }
-    clear = (_above_others(there, own) & _above_others(back, own)).view(count, size)
-    both = clear.double().mean(dim=1)
+    found = []
+    for search, other in ((there, back), (back, there)):
+        hits = {name: won == own for name, won in _winners(search, other, count).items()}
+        hits["above"] = _above_others(search, own)
+        found.append({name: hit.view(count, size) for name, hit in hits.items()})
+    return found[0], found[1]
+
+
+def row_hits(
+    rows: Tensor,
+    own: Tensor,
+    xsim_columns: Tensor,
+    csls_columns: Tensor,
+    k: int,
+    csls_k: int,
+    tolerance: float,
+) -> Hits:
+    """`block_hits` of some rows of one matrix: float64 cosines ``[R, S]``, name → bool ``[R]``.
+
+    own ``[R]``: the column of a row's translation; xsim_columns, csls_columns ``[S]``: the means
+    of the columns' k and csls_k largest entries, needed of those that may win.
+    """
+    search = _search(rows, k, csls_k, tolerance)
+    every = torch.arange(rows.shape[1], device=rows.device).expand(rows.shape)
+    of_matrix = torch.zeros_like(own)
+    winners, _ = _choose(
+        search, rows, every, slice(None), of_matrix, xsim_columns[None], csls_columns[None]
+    )
+    hits = {name: won == own for name, won in winners.items()}
+    return {**hits, "above": _above_others(search, own)}
+
+
+def scores_of_hits(there: Hits, back: Hits) -> dict[str, Tensor]:
+    """The scores, name → float64 ``[2, B]``, from `block_hits` of both directions."""
+
+    def share(name: str) -> Tensor:
+        return torch.stack([way[name].double().mean(dim=1) for way in (there, back)])
+
+    both = (there["above"] & back["above"]).double().mean(dim=1)
     return {
-        "retrieval": hits["retrieval"],
-        "xsim_ratio": 1 - hits["ratio"],
-        "xsim_distance": 1 - hits["distance"],
-        "csls": hits["csls"],
+        "retrieval": share("retrieval"),
+        "xsim_ratio": 1 - share("ratio"),
+        "xsim_distance": 1 - share("distance"),
+        "csls": share("csls"),
         "mexa": torch.stack([both, both]),
     }
+
+
+def _search(rows: Tensor, k: int, csls_k: int, tolerance: float) -> _Search:
+    top = rows.topk(min(rows.shape[1], max(k, csls_k) + _SPARE), dim=1)
+    return _Search(
+        rows=rows,
+        values=top.values,
+        places=top.indices,
+        k=k,
+        csls_k=csls_k,
+        tolerance=tolerance,
+    )
 
 
 def _above_others(search: _Search, own: Tensor) -> Tensor:

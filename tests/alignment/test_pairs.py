@@ -7,6 +7,7 @@ from ilo_fast.alignment import (
     csls_retrieval,
     mexa,
     pair_scores,
+    pairs,
     retrieval,
     xsim_error,
 )
@@ -41,7 +42,7 @@ def check_pair(got, layer, a, b, similarity):
 
 @pytest.mark.parametrize("block", [1, 300, 2**21])
 def test_every_pair_from_its_own_cosines(block, monkeypatch):
-    monkeypatch.setattr("ilo_fast.alignment.pairs._BLOCK_ENTRIES", block)
+    monkeypatch.setitem(pairs._BLOCK_ENTRIES, "cpu", block)
     states, languages, sentences = parallel()
     got = pair_scores(states, languages, sentences)
     assert got.languages == (0, 1, 2, 3)

@@ -1,0 +1,153 @@
+"""Pair scores decided by float32 products with proven bounds, float64 where those leave a doubt.
+
+Most sentences find or miss their translation by far more than the bounds of `bounded` are wide.
+The others are looked at in float64 by `winners`, so that every score is that of the formulas in
+`ilo_fast.alignment.similarity`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ilo_fast.alignment.bounded import MOST_KEPT, BoundedPoints, Way, at, both_ways
+from ilo_fast.alignment.winners import Hits, block_hits, row_hits, scores_of_hits
+
+__all__ = ["bounded_scores", "serves"]
+
+_FEWEST_SENTENCES = 256  # with fewer, float64 costs less than the bookkeeping of bounds
+_SPARE = 2  # entries kept beyond those averaged, to see where the averaged ones end
+_MARGIN = 16.0  # times the float64 tolerance: covers its own arithmetic, far below any slack
+_LEAST_DIVISOR = 1e-3  # of a ratio with useful bounds
+
+
+def serves(sentences: int, k: int, csls_k: int) -> bool:
+    """Whether bounds repay their bookkeeping, and few enough entries are asked for."""
+    return sentences >= _FEWEST_SENTENCES and _kept(k, csls_k) <= MOST_KEPT
+
+
+def bounded_scores(
+    points: BoundedPoints, own: Tensor, other: Tensor, k: int, csls_k: int, tolerance: float
+) -> dict[str, Tensor]:
+    """Every pair score of a source's points ``[S]`` with those of targets ``[T, S]``.
+
+    Returns name → float64 ``[2, T]``: source to target, then target to source. 1 <= k, csls_k;
+    values within `tolerance` count as equal.
+    """
+    (there, to_there), (back, to_back) = both_ways(points, own, other, _kept(k, csls_k), csls_k)
+    decide = _Decision(points, k, csls_k, tolerance)
+    found, found_back = decide(there, back, to_there), decide(back, there, to_back)
+    hits, doubts = (found[0], found_back[0]), torch.stack([found[1], found_back[1]])
+    for target, counts in enumerate(doubts.sum(dim=2).T.tolist()):
+        sides = own, other[target]
+        if 2 * sum(counts) > own.shape[0]:
+            cosines = points.exact(own) @ points.exact(other[target]).T
+            whole = block_hits(cosines[None], k, csls_k, tolerance)
+            for way, exact in zip(hits, whole, strict=True):
+                for name, hit in exact.items():
+                    way[name][target] = hit[0]
+            continue
+        for number, against in enumerate((back, there)):
+            if counts[number]:
+                rows = doubts[number, target].nonzero()[:, 0]
+                exact = decide.exactly(rows, sides[number], sides[1 - number], against, target)
+                for name, hit in exact.items():
+                    hits[number][name][target, rows] = hit
+    return scores_of_hits(*hits)
+
+
+@dataclass(frozen=True)
+class _Decision:
+    """Decides the hits of one direction's sentences ``[T, S]``."""
+
+    points: BoundedPoints
+    k: int
+    csls_k: int
+    tolerance: float
+
+    def __call__(self, way: Way, against: Way, csls_rival: Tensor) -> tuple[Hits, Tensor]:
+        """Hits that the bounds prove, and the sentences where they leave one open."""
+        margin = _MARGIN * self.tolerance * self.points.unit
+        is_own = way.places == torch.arange(way.places.shape[1], device=way.places.device)[:, None]
+        rival_high = way.high.masked_fill(is_own, -torch.inf)
+        rival_low = way.low.masked_fill(is_own, -torch.inf)
+        above = way.own_low > rival_high.amax(dim=2) + margin
+        doubt = ~above & (way.own_high >= rival_low.amax(dim=2) - margin)
+
+        high, low = (mean / 2 for mean in against.means(self.csls_k))
+        lost = margin + self.points.rounding
+        csls = way.own_low - high > csls_rival + lost
+        certainly = (rival_low - at(high, way.places)).amax(dim=2)
+        doubt |= ~csls & (way.own_high - low >= certainly - lost)
+        hits = {"retrieval": above, "above": above.clone(), "csls": csls}
+
+        # The margins search among the k most similar: the k-th entry lies within these bounds.
+        kth_high, kth_low = way.high[..., self.k - 1], way.low[..., : self.k].amin(dim=2)
+        own_listed = is_own[..., : self.k].any(dim=2)
+        inside = way.own_low >= torch.where(own_listed, way.high[..., self.k], kth_high)
+        inside &= way.high[..., -1] < kth_low - margin  # and all that may be inside are listed
+        outside = way.own_high < kth_low - margin
+        not_rival = is_own | (way.high < (kth_low - margin)[..., None])
+        not_surely = is_own | (way.low < kth_high[..., None])
+        for name, (own, rivals), extra in (
+            ("distance", self._distances(way, against), margin),
+            ("ratio", self._ratios(way, against), 0.0),
+        ):
+            possibly = rivals[0].masked_fill(not_rival, -torch.inf).amax(dim=2)
+            certainly = rivals[1].masked_fill(not_surely, -torch.inf).amax(dim=2)
+            hits[name] = inside & (own[1] > possibly + extra)
+            doubt |= ~(hits[name] | outside | (own[0] < certainly - extra))
+        return hits, doubt
+
+    def _distances(self, way: Way, against: Way) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Bounds, high and low, of ``C - c / 2`` of the own entry and of the listed ones.
+
+        The row's own mean is the same for all of them.
+        """
+        high, low = (mean / 2 for mean in against.means(self.k))
+        own = way.own_high - low, way.own_low - high
+        return own, (way.high - at(low, way.places), way.low - at(high, way.places))
+
+    def _ratios(self, way: Way, against: Way) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Bounds of ``C / b`` of the own entry and of the listed ones, rounding included."""
+        unit = self.points.unit
+        row, columns = way.means(self.k), against.means(self.k)
+
+        def bounds(
+            high: Tensor, low: Tensor, row: tuple[Tensor, ...], column: tuple[Tensor, ...]
+        ) -> tuple[Tensor, Tensor]:
+            high, low = 1 + high / unit, 1 + low / unit
+            over, under = (1 + (r + c) / (2 * unit) for r, c in zip(row, column, strict=True))
+            known = under > _LEAST_DIVISOR
+            under = torch.where(known, under, 1.0)
+            most = high / torch.where(high > 0, under, over)
+            least = low / torch.where(low > 0, over, under)
+            error = _MARGIN * self.tolerance * (1 + torch.maximum(most.abs(), least.abs())) / under
+            return (
+                torch.where(known, most + error, torch.inf),
+                torch.where(known, least - error, -torch.inf),
+            )
+
+        listed = tuple(at(mean, way.places) for mean in columns)
+        of_listed = bounds(way.high, way.low, tuple(mean[..., None] for mean in row), listed)
+        return bounds(way.own_high, way.own_low, row, columns), of_listed
+
+    def exactly(self, rows: Tensor, own: Tensor, other: Tensor, against: Way, target: int) -> Hits:
+        """The hits of some sentences from float64 cosines: name → bool ``[R]``."""
+        k, csls_k, tolerance, unit = self.k, self.csls_k, self.tolerance, self.points.unit
+        left, right = self.points.exact(own), self.points.exact(other)
+        cosines = left[rows] @ right.T
+        xsim, _ = (1 + mean[target] / unit for mean in against.means(k))
+        csls, csls_low = (1 + mean[target] / unit for mean in against.means(csls_k))
+        # Columns that may win get their exact means; a bound from above keeps the others losing.
+        kth = cosines.topk(k, dim=1).values[:, -1:]
+        line = (2 * cosines - csls).amax(dim=1, keepdim=True) - _MARGIN * tolerance
+        rivals = (cosines >= kth - tolerance) | (2 * cosines - csls_low >= line)
+        columns = rivals.any(dim=0).nonzero()[:, 0]
+        top = (right[columns] @ left.T).topk(max(k, csls_k), dim=1).values
+        xsim[columns], csls[columns] = top[:, :k].mean(dim=1), top[:, :csls_k].mean(dim=1)
+        return row_hits(cosines, rows, xsim, csls, k, csls_k, tolerance)
+
+
+def _kept(k: int, csls_k: int) -> int:
+    return max(k + _SPARE, csls_k)

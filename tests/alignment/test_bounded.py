@@ -1,0 +1,218 @@
+"""Bounds of float32 products, and scores decided by them, against float64 on hard points."""
+
+import hostile_points
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ilo_fast.alignment import decisions, pairs
+from ilo_fast.alignment.bounded import BoundedPoints, both_ways, bounded_points
+from ilo_fast.alignment.decisions import serves
+from ilo_fast.alignment.pairs import pair_scores
+from ilo_fast.alignment.similarity import csls_retrieval, mexa, retrieval, xsim_error
+from ilo_fast.lists import rounding_tolerance
+from ilo_fast.ops.points import prepare_points
+
+S = 271  # odd: four whole runs of bins and a ragged one
+
+
+def clouds(case, seed=0, sentences=S, d=24):
+    """Float64 ``[3 S, d]``: a hard cloud, its copy with noise, another cloud of the kind."""
+    generator = np.random.default_rng(seed)
+    first = case(generator, sentences, d)
+    second = first * (1 + 0.3 * generator.normal(size=first.shape))
+    return np.concatenate([first, second, case(generator, sentences, d)])
+
+
+def unit(x):
+    largest = np.abs(x).max(axis=1, keepdims=True)
+    x = x / np.where(largest > 0, largest, 1)
+    length = np.linalg.norm(x, axis=1, keepdims=True)
+    return x / np.where(length > 0, length, 1)
+
+
+def prepared(x):
+    layer = torch.from_numpy(x)
+    points = prepare_points(layer, layer.abs().amax(dim=1), "cosine")
+    row_of = torch.arange(len(x)) if points.duplicates is None else points.duplicates.group
+    return bounded_points(points, row_of)
+
+
+def poisoned(monkeypatch):
+    """Blocks that start as NaN: whatever is read must have been written."""
+    original = BoundedPoints.two_blocks
+
+    def blocks(self, shape):
+        made = original(self, shape)
+        for block in made:
+            block.fill_(torch.nan)
+        return made
+
+    monkeypatch.setattr(BoundedPoints, "two_blocks", blocks)
+
+
+@pytest.mark.parametrize("case", hostile_points.CASES)
+def test_the_bounds_hold_for_every_entry_and_mean(case, monkeypatch):
+    poisoned(monkeypatch)
+    x = clouds(case)
+    points = prepared(x)
+    own, other = torch.arange(S), torch.arange(S, 3 * S).view(2, S)
+    (there, to_there), (back, to_back) = both_ways(points, own, other, keep=12, csls_k=10)
+    z = unit(x).astype(np.longdouble)
+    near = 16 * rounding_tolerance(x.shape[1]) * points.unit
+    for target in range(2):
+        cosines = z[:S] @ z[(target + 1) * S : (target + 2) * S].T
+        for way, rival, truth in (
+            (there, to_there, cosines),
+            (back, to_back, cosines.T),
+        ):
+            form = (truth - 1) * points.unit
+            places = way.places[target].numpy()
+            listed = np.take_along_axis(form, places, axis=1)
+            assert (way.high[target].numpy() >= listed - near).all()
+            assert (way.low[target].numpy() <= listed + near).all()
+            assert (np.diff(way.high[target].numpy()) <= 0).all()
+            assert all(len(set(row)) == 12 for row in places)
+            outside = form.copy()
+            np.put_along_axis(outside, places, -np.inf, axis=1)
+            assert (outside.max(axis=1) <= way.high[target, :, -1].numpy() + near).all()
+            assert (way.own_high[target].numpy() >= np.diagonal(form) - near).all()
+            assert (way.own_low[target].numpy() <= np.diagonal(form) + near).all()
+            means = np.sort(form, axis=1)[:, ::-1][:, :10].mean(axis=1)
+            columns = np.sort(form, axis=0)[::-1][:10].mean(axis=0)
+            high, low = way.means(10)
+            assert (high[target].numpy() >= means - near).all()
+            assert (low[target].numpy() <= means + near).all()
+            rivals = form - columns / 2
+            np.fill_diagonal(rivals, -np.inf)
+            loosest = near + points.rounding
+            assert (rival[target].numpy() >= rivals.max(axis=1) - loosest).all()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("case", hostile_points.CASES)
+def test_scores_are_those_of_the_formulas(case, seed, monkeypatch):
+    poisoned(monkeypatch)
+    x = clouds(case, seed)
+    check(x)
+
+
+def check(x, sentences=S, k=4, csls_k=10):
+    labels = np.repeat(np.arange(len(x) // sentences), sentences)
+    names = list(range(sentences)) * (len(x) // sentences)
+    got = pair_scores(x, labels, names, k=k, csls_k=csls_k)
+    z, tolerance = unit(x), rounding_tolerance(x.shape[1])
+    for a in range(len(got.languages)):
+        for b in range(len(got.languages)):
+            if a == b:
+                continue
+            cosines = z[labels == a] @ z[labels == b].T
+            for name, expected in (
+                ("retrieval", retrieval(cosines, tolerance=tolerance)),
+                ("xsim_ratio", xsim_error(cosines, k=k, tolerance=tolerance)),
+                (
+                    "xsim_distance",
+                    xsim_error(cosines, margin="distance", k=k, tolerance=tolerance),
+                ),
+                ("csls", csls_retrieval(cosines, k=csls_k, tolerance=tolerance)),
+                ("mexa", mexa(cosines, tolerance=tolerance)),
+            ):
+                assert getattr(got, name)[0, a, b] == pytest.approx(float(expected)), (name, a, b)
+    return got
+
+
+def crowded(generator, n=S, d=40):
+    """Parallel clouds as crowded as hidden states: a massive dimension, a centre far away."""
+    shared = generator.normal(size=(n, d))
+    x = np.concatenate([shared + 0.8 * generator.normal(size=(n, d)) for _ in range(3)])
+    x[:, 5] += 80
+    return x
+
+
+def test_copies_zeros_outliers_and_hubs():
+    generator = np.random.default_rng(3)
+    x = crowded(generator)
+    x[10:20] = x[3]  # identical sentences within a language
+    x[S + 40 : S + 60] = x[40:60] * 2.5  # and across two
+    x[7] = x[S + 7] = 0
+    x[2 * S + 1] *= -1e6  # one outlying point
+    x[2 * S + 5] = x[2 * S :].mean(axis=0)  # near to everything
+    got = check(x)
+    assert 0 < got.retrieval[0, 0, 1] < 1
+
+
+@pytest.mark.parametrize(("k", "csls_k"), [(1, 1), (4, 1), (1, 10), (7, 3), (30, 30), (31, 4)])
+def test_every_k(k, csls_k):
+    check(crowded(np.random.default_rng(k)), k=k, csls_k=csls_k)
+
+
+@pytest.mark.parametrize("sentences", [256, 257, 320, 383])
+def test_sizes_around_whole_bins(sentences):
+    check(crowded(np.random.default_rng(0), sentences), sentences)
+
+
+def test_all_points_equal_leave_everything_to_float64():
+    x = np.tile(np.random.default_rng(0).normal(size=16), (3 * S, 1))
+    got = check(x)
+    assert got.mexa[0, 0, 1] == 0
+    assert got.retrieval[0, 0, 1] == pytest.approx(1 / S)
+
+
+@pytest.mark.parametrize(
+    ("scale", "kind"), [(1e-3, "rows"), (1e-9, "whole")], ids=["some in doubt", "most in doubt"]
+)
+def test_doubts_are_settled_row_by_row_or_whole(scale, kind, monkeypatch):
+    """Sentences that differ by less and less: first some rows, then whole blocks in float64."""
+    calls = {"rows": 0, "whole": 0}
+    row_hits, block_hits = decisions.row_hits, decisions.block_hits
+
+    def counted(name, function):
+        def call(*arguments):
+            calls[name] += 1
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(decisions, "row_hits", counted("rows", row_hits))
+    monkeypatch.setattr(decisions, "block_hits", counted("whole", block_hits))
+    generator = np.random.default_rng(5)
+    base = generator.normal(size=24)
+    noise = generator.normal(size=(3 * S, 24))
+    if kind == "rows":
+        x = crowded(generator, d=24)
+        x[:40] = base + scale * noise[:40]
+        x[S : S + 40] = base + scale * (noise[:40] + 1e-5 * noise[40:80])
+        x[20:40] = x[:20]
+    else:
+        x = base + scale * noise
+    check(x)
+    assert calls[kind] > 0
+
+
+def test_bounds_serve_large_blocks_with_few_entries_kept():
+    assert serves(256, 4, 10)
+    assert serves(997, 30, 32)
+    assert not serves(255, 4, 10)
+    assert not serves(997, 31, 10)
+    assert not serves(997, 4, 33)
+
+
+def test_one_block_at_a_time_or_many(monkeypatch):
+    x = crowded(np.random.default_rng(0))
+    expected = check(x)
+    monkeypatch.setitem(pairs._BLOCK_ENTRIES, "cpu", 2**24)  # both targets in one block
+    together = check(x)
+    np.testing.assert_array_equal(together.csls, expected.csls)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(-6, 2), st.integers(1, 6))
+def test_any_closeness(seed, exponent, k):
+    """From sentences all but equal to unrelated ones, near ties of every size."""
+    generator = np.random.default_rng(seed)
+    shared = generator.normal(size=(S, 12))
+    x = np.concatenate([shared + 10.0**exponent * generator.normal(size=(S, 12)) for _ in "ab"])
+    x[:, 0] += 20
+    check(x, k=k)
