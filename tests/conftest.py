@@ -1,6 +1,7 @@
 """What several test modules share: a tiny model on disk and parallel text."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ from tiny import LANGUAGES, SENTENCES, save_tiny_model, sentence
 # before torch is imported, which reads it then.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell starts its background jobs with Ctrl-C ignored, and their children inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
