@@ -357,3 +357,22 @@ def test_neighbours_that_do_not_fit_are_refused(run, folder, tmp_path):
     code, _, said = run("plot", folder, "--kind", "overlap", "--out", tmp_path / "p.png")
     assert code == 2
     assert "must hold 4 neighbours of 18 points in each layer [0, 1, 2]" in said
+
+
+def test_dollar_signs_in_names_are_no_mathematics(tmp_path):
+    """Matplotlib would read $x_$ as a broken formula and draw nothing at all."""
+    codes = ["a$x_$b", "c$x_$d", "eng_Latn"]
+    points = np.random.default_rng(0).normal(size=(9, 2))
+    name = "my $x_$ model"
+    pair = (0, 1), (0, 1)
+    axes = (
+        plots.plane(points, codes * 3, [True] * 9, title=name)[0],
+        plots.neighbors(np.ones((3, 3), dtype=int), codes, title=name),
+        plots.overlap(np.eye(2), pair, names=(name, "other"), title=name),
+    )
+    for number, ax in enumerate(axes):
+        plots.save(ax, tmp_path / f"{number}.svg")
+        assert ax.get_title(loc="left") == r"my \$x_\$ model"
+    for kind in ("layers", "languages"):
+        result = make_result(2, codes, model=name)
+        plots.save(getattr(plots, kind)(result), tmp_path / f"{kind}.svg")

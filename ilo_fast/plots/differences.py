@@ -19,6 +19,7 @@ from ilo_fast.plots.style import (
     label,
     legend_below,
     new_axes,
+    plain,
     round_up,
     spread_ticks,
     tidy,
@@ -70,7 +71,7 @@ def differences(rows: pd.DataFrame, *, group: str = "all", ax: Axes | None = Non
     room = 0.06 * (high - low)
     ax.set_ylim(low - room, high + room)
     whole_ticks(ax, at)
-    ax.set_xlabel("layer (0: embeddings)" if _same_layers(chosen) else f"layer of {a}")
+    ax.set_xlabel("layer (0: embeddings)" if _same_layers(chosen) else plain(f"layer of {a}"))
     ax.set_ylabel("difference of shares")
     over = chosen["over"].iloc[0]
     bands = "" if over == "none" else f"; band and bars: interval over {over}"
@@ -135,7 +136,7 @@ def group_differences(
     ax.set_xticks(places, labels=[str(layers[at]) for at in places], fontsize=8)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    ax.set_xlabel("layer (0: embeddings)" if _same_layers(chosen) else f"layer of {a}")
+    ax.set_xlabel("layer (0: embeddings)" if _same_layers(chosen) else plain(f"layer of {a}"))
     signed = "\n+ and −: the interval leaves out 0" if np.isfinite(grid["low"]).any() else ""
     ax.set_title(f"{SCORE_NAMES[score]}: {_minus(b, a)}{signed}", fontsize=10, loc="left")
     bar = colour_bar(ax, image, "difference", np.linspace(-limit, limit, 5))
@@ -166,7 +167,7 @@ def _group_label(name: str, count: int, by: str) -> str:
         return f"all {count} languages"
     if by == "language":
         return label(name)
-    return f"{name}  ({count})"
+    return plain(f"{name}  ({count})")
 
 
 def _pair(rows: pd.DataFrame) -> tuple[str, str]:
@@ -178,7 +179,7 @@ def _pair(rows: pd.DataFrame) -> tuple[str, str]:
 
 def _minus(b: str, a: str) -> str:
     """On one line where that is short."""
-    return f"{b} minus {a}" if len(a) + len(b) <= _LINE else f"{b}\nminus {a}"
+    return plain(f"{b} minus {a}" if len(a) + len(b) <= _LINE else f"{b}\nminus {a}")
 
 
 def _same_layers(rows: pd.DataFrame) -> bool:

@@ -18,6 +18,7 @@ _AIR = 1.5  # around a name
 _MARK = 4.0  # half a mark's width
 _FAR = 8.0  # from here on a line leads to the mark
 _ROUNDS = 3
+_ENOUGH = 4000  # dots to tell crowded places by
 # What a fault of a place weighs, in points of distance.
 _DOT, _ACROSS, _ON_MARK, _ON_NAME, _OUTSIDE = 0.4, 40.0, 100.0, 1e3, 1e4
 _LINE: dict[str, Any] = {
@@ -55,7 +56,10 @@ def name_marks(ax: Axes, marks: np.ndarray, names: Sequence[str], dots: np.ndarr
     limits = ax.get_xlim(), ax.get_ylim()
     scale = 72 / ax.figure.dpi
     box = ax.get_window_extent()
-    where, small = ((ax.transData.transform(points) - box.min) * scale for points in (marks, dots))
+    every = max(1, len(dots) // _ENOUGH)  # some stand for all
+    where, small = (
+        (ax.transData.transform(points) - box.min) * scale for points in (marks, dots[::every])
+    )
     room, sizes = np.asarray(box.size) * scale, _sizes(ax, names) * scale
     places: dict[int, _Place] = {}
     # from the outside in, then each again beside all others
@@ -67,6 +71,7 @@ def name_marks(ax: Axes, marks: np.ndarray, names: Sequence[str], dots: np.ndarr
             sizes[number],
             np.delete(where, number, axis=0),
             small,
+            every * _DOT,
             room,
             [(where[other], places[other]) for other in rest],
         )
@@ -107,6 +112,7 @@ def _best(
     size: np.ndarray,
     marks: np.ndarray,
     dots: np.ndarray,
+    dot: float,
     room: np.ndarray,
     others: Sequence[tuple[np.ndarray, _Place]],
 ) -> _Place:
@@ -118,7 +124,7 @@ def _best(
     edges = mark + ways * distances[:, None]
     middles = edges + ways * inside[:, None]
     low, high = middles - size / 2 - _AIR, middles + size / 2 + _AIR
-    costs = distances + _DOT * _count(dots, low, high)
+    costs = distances + dot * _count(dots, low, high)
     costs += _ON_MARK * _count(np.vstack([marks, mark]), low - _MARK, high + _MARK)
     costs += _OUTSIDE * ((low < 0) | (high > room)).any(axis=1)
     if others:

@@ -11,7 +11,15 @@ from matplotlib.ticker import MaxNLocator
 
 from ilo_fast.corpora.languages import order_languages
 from ilo_fast.errors import InputError
-from ilo_fast.plots.style import colour_bar, label, mark_groups, new_axes, round_up, spread_ticks
+from ilo_fast.plots.style import (
+    colour_bar,
+    label,
+    mark_groups,
+    new_axes,
+    plain,
+    round_up,
+    spread_ticks,
+)
 
 __all__ = ["neighbors", "overlap"]
 
@@ -60,13 +68,13 @@ def neighbors(
         shares, interpolation="nearest", cmap=colours, norm=BoundaryNorm(_SHARES, colours.N)
     )
     ax.set_yticks(range(size), labels=[label(code) for code in codes], fontsize=8)
-    ax.set_xticks(range(size), labels=codes, fontsize=7.5, rotation=90)
+    ax.set_xticks(range(size), labels=[plain(code) for code in codes], fontsize=7.5, rotation=90)
     mark_groups(ax, codes, columns=True)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     ax.set_xlabel("language of the neighbours")
     ax.set_ylabel("language of the points")
-    ax.set_title(title, fontsize=10, loc="left")
+    ax.set_title(plain(title), fontsize=10, loc="left")
     bar = colour_bar(ax, image, "share of the row's neighbours", _SHARES, spacing="uniform")
     bar.ax.set_yticklabels([f"{100 * share:g} %" for share in _SHARES])
     return ax
@@ -126,7 +134,7 @@ def overlap(
     for axis, numbers, name in ((ax.xaxis, layers[1], names[1]), (ax.yaxis, layers[0], names[0])):
         places = spread_ticks(len(numbers))
         axis.set_ticks(places, labels=[str(numbers[at]) for at in places], fontsize=8)
-        axis.set_label_text(f"layer of {name}" if name else "layer (0: embeddings)")
+        axis.set_label_text(plain(f"layer of {name}") if name else "layer (0: embeddings)")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     lines = ["share of neighbours in common"]
@@ -135,7 +143,7 @@ def overlap(
     if names[0] != names[1]:
         lines.append("dots: each row's best match")
     ax.set_title(
-        f"{lines[0]}\n{'; '.join(lines[1:])}".rstrip() if title is None else title,
+        f"{lines[0]}\n{'; '.join(lines[1:])}".rstrip() if title is None else plain(title),
         fontsize=10,
         loc="left",
     )

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from ilo_fast.corpora.languages import language, order_languages
 from ilo_fast.errors import InputError
 from ilo_fast.plots.labels import name_marks
+from ilo_fast.plots.style import plain
 
 __all__ = ["plane", "plane_languages", "plane_parts"]
 
@@ -60,7 +61,7 @@ def plane(
     for ax in (left, right):
         ax.set_xlabel(axis_names[0], fontsize=9)
     left.set_ylabel(axis_names[1], fontsize=9)
-    left.set_title(title, fontsize=10, loc="left")
+    left.set_title(plain(title), fontsize=10, loc="left")
     return np.array([left, right], dtype=object)
 
 
@@ -108,7 +109,7 @@ def plane_languages(points: Any, languages: Sequence[str], *, ax: Axes | None = 
         )
     _bare(ax)
     if len(marks) <= _MOST_NAMES:
-        name_marks(ax, medians, [language(code).name for code in marks], table)
+        name_marks(ax, medians, [plain(language(code).name) for code in marks], table)
     ax.set_title("by language; large: its median", fontsize=10, loc="left")
     colours = {mark.group: mark.colour for mark in marks.values()}
     if "others" in colours:

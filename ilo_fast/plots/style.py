@@ -29,6 +29,7 @@ __all__ = [
     "legend_below",
     "mark_groups",
     "new_axes",
+    "plain",
     "round_up",
     "save",
     "spread_ticks",
@@ -100,7 +101,7 @@ def title_of(result: "Result") -> str:
     first: pd.Series[Any] = result.table.iloc[0]
     corpus = result.record.get("corpus", {})
     where = f", {corpus['name']}" if "name" in corpus else ""
-    return (
+    return plain(
         f"{model}{where}\n{result.table['language'].nunique()} languages × {first['n_points']} "
         f"sentences, {first['metric']}, k = {first['k']}, threshold {first['threshold']}"
     )
@@ -125,10 +126,19 @@ def tidy(ax: Axes) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
+def plain(text: str) -> str:
+    """Text as it stands: Matplotlib takes what is between two dollar signs for mathematics.
+
+    >>> plain("a $b$")
+    'a \\\\$b\\\\$'
+    """
+    return text.replace("$", r"\$")
+
+
 def label(code: str) -> str:
     """A language's name and code."""
     name = language(code).name
-    return code if name == code else f"{name}  {code}"
+    return plain(code if name == code else f"{name}  {code}")
 
 
 def mark_groups(ax: Axes, codes: Sequence[str], *, columns: bool = False) -> None:
