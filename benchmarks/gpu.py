@@ -4,7 +4,8 @@ In order: the GPU tests; the accumulation model of the matrix units and the tria
 take the Triton engine; neighbours against float64, every row, on synthetic and (where the files are
 present) real hidden states; the whole call beside the bare matrix product and other tools,
 interleaved in this process; overlaps of neighbour lists; a profile kernel by kernel; extraction
-with models of random weights beside the loops that people write; the whole command.
+with models of random weights beside the loops that people write; the whole command; last, the
+filter's launch configurations beside each other.
 The JSON is written after every part; one that fails is in it, and makes the exit status 1.
 """
 
@@ -28,6 +29,7 @@ from benchmarks.gpu_inputs import inputs, real_models, synthetic
 from benchmarks.gpu_overlap import layers_by_layers, two_models
 from benchmarks.gpu_parts import LATE, ContextLost, Parts, earlier, start_anew
 from benchmarks.gpu_race import profile, race
+from benchmarks.gpu_sweep import sweep as sweep_launches
 from benchmarks.report import describe_run
 from ilo_fast.ops import dispatch
 from ilo_fast.ops.request import Request
@@ -50,6 +52,7 @@ console = Console()
 @click.option("--sanitizer/--no-sanitizer", default=False, help="And under compute-sanitizer.")
 @click.option("--kernels/--no-kernels", default=True, help="Neighbours: check, time, profile.")
 @click.option("--extraction/--no-extraction", default=True, help="Forward passes, whole command.")
+@click.option("--sweep/--no-sweep", default=True, help="The filter's launches beside each other.")
 @click.option("--public-code", type=Path, help="A checkout of HLTCHKUST/interlingua to time.")
 @click.option("--states", type=Path, multiple=True, help="Hidden states [layers, n, d], .pt files.")
 @click.option("--minutes", type=float, help="Begin no part later than this.")
@@ -65,6 +68,7 @@ def command(
     sanitizer: bool,
     kernels: bool,
     extraction: bool,
+    sweep: bool,
     public_code: Path | None,
     states: tuple[Path, ...],
     minutes: float | None,
@@ -98,6 +102,8 @@ def command(
             _add_kernels(parts, points, rounds, device, backend, states, public_code, dry_run)
         if extraction:
             _add_extraction(parts, device, backend, dry_run)
+        if sweep and device.type == "cuda":
+            _add_sweep(parts, points, device)
     except ContextLost as lost:
         console.print(f"{lost} broke the CUDA context: going on in a new process")
         start_anew(deadline)
@@ -238,6 +244,20 @@ def _add_extraction(parts: Parts, device: torch.device, backend: str, dry_run: b
                     path(), text, given, rounds
                 ),
             )
+
+
+def _add_sweep(parts: Parts, points: int, device: torch.device) -> None:
+    """Which launch of the filter is fastest, for ops/triton_config.py to be set from."""
+    found = parts.result.setdefault("sweep", {})
+    for d in WIDTHS:
+
+        def swept(d: int = d) -> dict[str, Any]:
+            row = sweep_launches(points, d, device)
+            best = row["launches"][0]
+            console.print(f"d = {d}: fastest search {best.get('search_ms')} ms", best["launch"])
+            return {str(d): row}
+
+        parts.run(f"sweep: d = {d}", found.update, swept)
 
 
 def _device(device: torch.device) -> dict[str, Any]:

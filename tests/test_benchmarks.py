@@ -102,7 +102,7 @@ def test_the_pairs_command_finds_the_scores_of_the_formulas(tmp_path):
         main, ["pairs", *arguments, "--rounds", "1", "--out", str(out)], catch_exceptions=False
     )
     assert done.exit_code == 0, done.output
-    contenders = json.loads(out.read_text())["workloads"][0]["contenders"]
+    contenders = json.loads(out.read_text())["workloads"][1]["contenders"]
     assert contenders["float64 formulas, a pair at a time"]["equal to ours"]
     assert 0 < contenders["ilo_fast pair_scores"]["mean_retrieval"] < 1
 

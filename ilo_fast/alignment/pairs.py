@@ -90,7 +90,8 @@ def pair_scores(
         csls_k: neighbours averaged in CSLS, 1 … S.
 
     Returns:
-        A `PairScores`. Cost: half of N² d multiply-adds in float32 a layer, like a search.
+        A `PairScores`. Cost: half of N² d multiply-adds in float32 a layer, and as long again
+            for the largest entries of rows and columns.
 
     Raises:
         InputError: on states, labels or numbers that cannot be used, a single language, a

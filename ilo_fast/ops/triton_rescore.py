@@ -9,13 +9,14 @@ proved when nothing the bins hide, and nothing below the line the list was cut a
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import triton
 import triton.language as tl
 
 from ilo_fast.ops.triton_config import RowConfig
-from ilo_fast.ops.triton_prepare import Operands
+from ilo_fast.ops.triton_prepare import Operands, kept_until_read, permutation
 from ilo_fast.ops.triton_select import LAST_KEPT, Candidates, upper_bound
 
 __all__ = [
@@ -152,17 +153,18 @@ def bar_of(
 
 @triton.jit
 def _rescore_kernel(
-    x, factor, order, shift, score, place, count, line,
+    x, factor, order, visits, shift, score, place, count, line,
     value_out, error_out, index_out, proved_out, scored_out, bar_out,
-    n, n_pad, d, x_layer, x_row, rows, first_row, k,
+    n, n_pad, d, x_layer, x_row, rows, n_visits, first_row, k,
     SCALE: tl.constexpr, DEPTH: tl.constexpr,
     METRIC: tl.constexpr, BITS: tl.constexpr, CAPACITY: tl.constexpr, KP: tl.constexpr,
     ROWS: tl.constexpr, DIMS: tl.constexpr,
 ):  # fmt: skip
     layer = tl.program_id(1).to(tl.int64)
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    visit = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    real = visit < n_visits
+    row = tl.load(visits + visit, mask=real, other=0)
     position = first_row + row
-    real = (row < rows) & (position < n)
     point = tl.load(order + position, mask=real, other=0)
     points = x + layer * x_layer
     factors = factor + layer * n
@@ -237,18 +239,36 @@ def rescore(
     layers, n, d = x.shape
     rows = candidates.score.shape[1]
     k = lists.index.shape[2]
-    grid = (triton.cdiv(rows, config.score_rows), layers)
+    visits = kept_until_read(visiting_order(n, first_row, min(rows, n - first_row), x.device))
+    grid = (triton.cdiv(visits.shape[0], config.score_rows), layers)
     _rescore_kernel[grid](
-        x, operands.factor, operands.order, operands.shift,
+        x, operands.factor, operands.order, visits, operands.shift,
         candidates.score, candidates.place, candidates.count, candidates.line,
         lists.value, lists.error, lists.index, lists.proved, lists.scored, lists.bar,
-        n, operands.rows.shape[1], d, x.stride(0), x.stride(1), rows, first_row, k,
+        n, operands.rows.shape[1], d, x.stride(0), x.stride(1), rows,
+        visits.shape[0], first_row, k,
         SCALE=operands.scale, DEPTH=tie_depth(d, operands.metric),
         METRIC=METRICS[operands.metric], BITS=bin_width.bit_length() - 1,
         CAPACITY=config.capacity, KP=list_slots(k),
         ROWS=config.score_rows, DIMS=config.score_dims, num_warps=config.score_warps,
         enable_fp_fusion=False,  # copies of a point must have distance 0, and both orders one value
     )  # fmt: skip
+
+
+@lru_cache(maxsize=16)
+def visiting_order(n: int, first_row: int, rows: int, device: torch.device) -> torch.Tensor:
+    """Rows of a strip in the order of the points they hold, int32 ``[rows]``.
+
+    Points that lie together in x, those of one language in practice, have many candidates in
+    common: visited one after another they find them in the L2 cache. In the filter's random order
+    every row would fetch its own from memory.
+
+    >>> device = torch.device("cpu")
+    >>> permutation(5, device)[1:4][visiting_order(5, 1, 3, device)].diff().gt(0).all()
+    tensor(True)
+    """
+    held = permutation(n, device)[first_row : first_row + rows]
+    return torch.argsort(held).to(torch.int32)
 
 
 def list_slots(k: int) -> int:

@@ -1,0 +1,148 @@
+"""Launches of the filter kernel beside each other: ops/triton_config.py is set from their times.
+
+Each launch is compiled and must find the neighbours of the trial's hard points in a process of its
+own, several side by side; the file then has, for every one that may serve, the filter alone and
+the whole search.
+"""
+
+import statistics
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, replace
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+
+from benchmarks.gpu_inputs import synthetic
+from benchmarks.gpu_race import milliseconds
+from ilo_fast.ops import knn_triton
+from ilo_fast.ops.request import Request
+from ilo_fast.ops.triton_config import FilterConfig, filter_config
+from ilo_fast.ops.triton_trial import lists
+
+__all__ = ["launches", "sweep"]
+
+K = 5
+_TILES = ((128, 256, 8), (128, 128, 4), (128, 128, 8), (64, 256, 4))  # rows, columns, warps
+_AT_ONCE = 8  # processes that compile
+_ROUNDS = 10
+
+
+def launches(chosen: FilterConfig) -> list[FilterConfig]:
+    """The chosen launch first, then others of its card; equal ones once.
+
+    >>> found = launches(filter_config(9, 30907, 4096, 5))
+    >>> len(found) == len(set(found)), found[0].block_n
+    (True, 256)
+    """
+    chosen = replace(chosen, reason="")
+    found = [chosen, replace(chosen, tma=not chosen.tma)]
+    found += [
+        replace(
+            chosen,
+            block_m=rows,
+            block_n=columns,
+            warps=warps,
+            stages=stages,
+            bin_width=width,
+            one_pass=one_pass,
+        )
+        for rows, columns, warps in _TILES
+        for stages in (3, 4)
+        for width in (16, 32)
+        for one_pass in (False, True)
+    ]
+    return list(dict.fromkeys(found))
+
+
+def sweep(points: int, d: int, device: torch.device, rounds: int = _ROUNDS) -> dict[str, Any]:
+    """Every launch for a layer of ``points`` in ``d`` dimensions, fastest search first."""
+    asked = launches(filter_config(_major(device), points, d, K))
+    refused = _checked(asked, points, d, device)
+    x = synthetic(points, d, device)[None]
+    request = _request(x)
+    rows = []
+    for launch in asked:
+        row: dict[str, Any] = {"launch": asdict(launch), "refused": refused[launch]}
+        if not refused[launch]:
+            row.update(_timed(request, launch, rounds))
+        rows.append(row)
+    rows.sort(key=lambda row: row.get("search_ms", float("inf")))
+    return {"chosen": asdict(asked[0]), "launches": rows}
+
+
+def _timed(request: Request, launch: FilterConfig, rounds: int) -> dict[str, Any]:
+    _, n, d = request.shape
+    device = request.x.device
+    with torch.no_grad(), knn_triton.on_device(device):
+        run = _filter(request, launch)
+        for _ in range(2):
+            run()
+        alone = [milliseconds(run, device) for _ in range(rounds)]
+    whole = [
+        milliseconds(lambda: knn_triton.search(request, launch), device) for _ in range(rounds)
+    ]
+    median = statistics.median(alone)
+    return {
+        "filter_ms": median,
+        "filter_min_ms": min(alone),
+        "filter_tflops": n * n * d / (median * 1e-3) / 1e12,
+        "search_ms": statistics.median(whole[1:] or whole),
+        "search_min_ms": min(whole),
+    }
+
+
+def _filter(request: Request, launch: FilterConfig) -> Any:
+    """The filter of one layer, ready to launch again and again."""
+    from ilo_fast.ops.triton_filter import allocate, filter_bins
+    from ilo_fast.ops.triton_prepare import prepare
+
+    _, n, d = request.shape
+    device = request.x.device
+    plan = knn_triton.plan(_major(device), 1, n, d, request.k, launch=launch)
+    x, unit, _ = knn_triton._scaled(request, 0, 1)
+    operands = prepare(
+        x, unit, request.metric, row_multiple=launch.row_multiple, gamma=plan.gamma, config=plan.row
+    )
+    bins = allocate(1, plan.n_pad, plan.n_pad, launch, device)
+    return lambda: filter_bins(operands, bins, launch, first_row=0, exclude_self=True)
+
+
+def _checked(
+    asked: list[FilterConfig], points: int, d: int, device: torch.device
+) -> dict[FilterConfig, str]:
+    """Why each launch cannot be timed, "" where it can: compiled, run and right."""
+    found = dict.fromkeys(asked, "its process ended")
+    # One task a process: a launch that breaks the CUDA context takes no other along.
+    with ProcessPoolExecutor(
+        _AT_ONCE, mp_context=get_context("spawn"), max_tasks_per_child=1
+    ) as processes:
+        tasks = {processes.submit(_try, one, points, d, str(device)): one for one in asked}
+        for task in as_completed(tasks):
+            try:
+                found[tasks[task]] = task.result()
+            except Exception as error:  # of the pool: the process died
+                found[tasks[task]] = f"{type(error).__name__}: {error}"[:300]
+    return found
+
+
+def _try(launch: FilterConfig, points: int, d: int, name: str) -> str:
+    """In a process of its own: is the launch right? Its binaries are on disk afterwards."""
+    device = torch.device(name)
+    wrong = lists(device, launch, d, K, "cosine", torch.float32)
+    if wrong:
+        return wrong
+    try:
+        knn_triton.search(_request(synthetic(points, d, device)[None]), launch)
+    except Exception as error:  # of a compiler or a launch
+        return f"{type(error).__name__}: {error}"[:300]
+    return ""
+
+
+def _request(x: torch.Tensor) -> Request:
+    return Request(x, x.abs().amax(dim=2).double(), K, "cosine")
+
+
+def _major(device: torch.device) -> int:
+    """Compute capability; 0 for Triton's interpreter."""
+    return torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 0
