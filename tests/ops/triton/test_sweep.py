@@ -25,7 +25,7 @@ def test_launches_that_may_serve_are_timed_fastest_first(
     chosen = replace(filter_config(major, 100, 20, 5), reason="")
     other = replace(chosen, bin_width=8 if chosen.bin_width == 16 else 16)
     broken = replace(chosen, stages=7)
-    monkeypatch.setattr(gpu_sweep, "launches", lambda chosen: [chosen, broken, other])
+    monkeypatch.setattr(gpu_sweep, "launches", lambda _: [chosen, broken, other])
     refused = {chosen: "", other: "", broken: "out of shared memory"}
     monkeypatch.setattr(gpu_sweep, "_checked", lambda *_: refused)
     rows = gpu_sweep.sweep(100, 20, device, rounds=1)["launches"]
