@@ -83,6 +83,18 @@ def padded_loop(loaded: LoadedModel, corpus: Corpus) -> torch.Tensor:
     return torch.cat(rows, dim=1)
 
 
+def token_counts(tokenizer: Any, corpus: Corpus) -> list[int]:
+    """Tokens of every sentence."""
+    return [len(row) for row in tokenizer(list(corpus.texts))["input_ids"]]
+
+
+def padding(lengths: list[int]) -> float:
+    """Rows that the padded loop runs, over tokens: what padding costs at the least."""
+    starts = range(0, len(lengths), PADDED_SENTENCES)
+    batches = [lengths[start : start + PADDED_SENTENCES] for start in starts]
+    return sum(len(batch) * max(batch) for batch in batches) / sum(lengths)
+
+
 def products_alone(loaded: LoadedModel, tokens: int) -> None:
     """The products of every linear layer with so many tokens, and no other operator."""
     weights = [m.weight for m in loaded.model.modules() if isinstance(m, torch.nn.Linear)]
@@ -105,7 +117,7 @@ def extraction(model: str | Path, folder: str | Path, sentences: int = 4) -> Wor
     corpus = load_corpus(folder, limit=sentences)
     full, loaded = with_head(model)
     tokenizer = loaded.tokenizer
-    lengths = [len(row) for row in loaded.tokenizer(list(corpus.texts))["input_ids"]]
+    lengths = token_counts(tokenizer, corpus)
     with torch.inference_mode():
         truth = one_at_a_time(loaded.model, tokenizer, corpus).double()
 
@@ -142,6 +154,10 @@ def extraction(model: str | Path, folder: str | Path, sentences: int = 4) -> Wor
             "sentences": corpus.n_points,
             "tokens": sum(lengths),
             "longest": max(lengths),
+            "padded_over_tokens": padding(lengths),
+            "padded_over_tokens_of_the_folder": padding(
+                token_counts(tokenizer, load_corpus(folder))
+            ),
         },
     )
 
