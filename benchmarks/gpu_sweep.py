@@ -104,7 +104,7 @@ def _filter(request: Request, launch: FilterConfig) -> Any:
     operands = prepare(
         x, unit, request.metric, row_multiple=launch.row_multiple, gamma=plan.gamma, config=plan.row
     )
-    bins = allocate(1, plan.n_pad, plan.n_pad, launch, device)
+    bins = allocate(1, n, plan.n_pad, plan.n_pad, launch, device)
     return lambda: filter_bins(operands, bins, launch, first_row=0, exclude_self=True)
 
 

@@ -179,20 +179,20 @@ def _search_layers(request: Request, chosen: Plan, first: int, last: int, made: 
             row_multiple=chosen.filter.row_multiple, gamma=chosen.gamma, config=chosen.row,
         )  # fmt: skip
         lists = allocate_lists(layers, n, request.k, x.device)
-        bins = allocate(layers, chosen.n_pad, chosen.rows, chosen.filter, x.device)
+        bins = allocate(layers, n, chosen.n_pad, chosen.rows, chosen.filter, x.device)
         repaired = torch.zeros(layers, dtype=torch.int64, device=x.device)
         for first_row in range(0, n, chosen.rows):
             if first_row + chosen.rows > chosen.n_pad:
                 rows = chosen.n_pad - first_row
-                bins = allocate(layers, chosen.n_pad, rows, chosen.filter, x.device)
+                bins = allocate(layers, n, chosen.n_pad, rows, chosen.filter, x.device)
             filter_bins(
                 operands, bins, chosen.filter,
                 first_row=first_row, exclude_self=request.exclude_self,
             )  # fmt: skip
             candidates = select(operands, bins, request.k, first_row=first_row, config=chosen.row)
             rescore(
-                x, operands, candidates, lists,
-                first_row=first_row, bin_width=bins.width, config=chosen.row,
+                x, operands, bins, candidates, lists,
+                first_row=first_row, config=chosen.row,
             )  # fmt: skip
             if request.exact:
                 repaired += repair(

@@ -89,6 +89,18 @@ class FilterConfig:
         return self.bin_width.bit_length() - 1
 
     @property
+    def pair(self) -> int:
+        """How far apart the two positions lie that a bin's reduction compares first.
+
+        They are to be in one thread's registers: in a tile of the matrix units a thread has rows
+        8 apart; with four warps on 128 rows also 64 apart, and then all rows of a bin of 32 are
+        one warp's, so that reducing columns needs no shared memory.
+        """
+        if self.bin_width == 32 and self.warps == 4 and self.block_m % 128 == 0:
+            return 64
+        return min(8, self.bin_width // 2)
+
+    @property
     def row_multiple(self) -> int:
         """Points are padded to a multiple of this."""
         return max(self.block_m, self.block_n)
@@ -113,10 +125,10 @@ _SQUARE = FilterConfig(
     warps=4,
     stages=3,
     bin_width=32,
-    one_pass=True,
+    one_pass=False,
     tma=True,
     reason="few dimensions: two programs a multiprocessor hide the epilogue; prototypes had it, "
-    "this code awaits its timing",
+    "two passes are fewer instructions here; this code awaits its timing",
 )
 _AMPERE = FilterConfig(
     block_m=128,

@@ -1,10 +1,10 @@
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,misc"
 """Filter: the two largest upper bounds of every bin of points, for every point.
 
-One program computes a tile of the product of all points with all points and keeps, of every
-``bin_width`` neighbouring columns, each row's best two scores; a tile of the upper triangle also
-keeps each column's best two of every ``bin_width`` rows, so half of the product serves all of it.
-A point's place inside its bin replaces the low bits of its score's mantissa. Every (bin, point) is
+One program computes a tile of the product of all points with all points and keeps, of every bin of
+columns, each row's best two scores; a tile of the upper triangle also keeps each column's best two
+of every bin of rows, so half of the product serves all of it. A point's place inside its bin
+replaces the low bits of its score's mantissa. Every (bin, point) is
 written exactly once: no atomics, no initialisation, the same bits on every run.
 """
 
@@ -17,9 +17,9 @@ import triton
 import triton.language as tl
 
 from ilo_fast.ops.triton_config import SLOTS, FilterConfig
-from ilo_fast.ops.triton_prepare import FLOOR, Operands, kept_until_read
+from ilo_fast.ops.triton_prepare import FLOOR, Operands, kept_until_read, permutation
 
-__all__ = ["Bins", "allocate", "filter_bins", "schedule"]
+__all__ = ["Bins", "allocate", "filter_bins", "held_points", "schedule"]
 
 _FLOOR = tl.constexpr(FLOOR)
 _BOTH, _DIAGONAL = 1, 2
@@ -28,23 +28,44 @@ _SUPER_ROWS, _SUPER_COLS = 16, 8  # tiles; both operands of a super-tile stay in
 
 @dataclass(frozen=True)
 class Bins:
-    """best, second: float32 ``[layers, bins, rows]``, packed scores of the strip's points."""
+    """best, second: float32 ``[layers, bins, rows]``, packed scores of the strip's points. held:
+    int32 ``[bins * width]``, the point at each place of each bin, -1 for none."""
 
     best: torch.Tensor
     second: torch.Tensor
+    held: torch.Tensor
     width: int
 
 
 def allocate(
-    layers: int, n_pad: int, rows: int, config: FilterConfig, device: torch.device
+    layers: int, n: int, n_pad: int, rows: int, config: FilterConfig, device: torch.device
 ) -> Bins:
     """Uninitialised tables for a strip of ``rows`` points: the filter writes every entry."""
     shape = (layers, n_pad // config.bin_width, rows)
     return Bins(
         best=torch.empty(shape, dtype=torch.float32, device=device),
         second=torch.empty(shape, dtype=torch.float32, device=device),
+        held=kept_until_read(held_points(n, n_pad, config.bin_width, config.pair, device)),
         width=config.bin_width,
     )
+
+
+@lru_cache(maxsize=16)
+def held_points(n: int, n_pad: int, width: int, pair: int, device: torch.device) -> torch.Tensor:
+    """The point at each place, int32 ``[n_pad]``, -1 for none.
+
+    Positions p and p + pair are the two halves of a bin: place ``p // pair % 2 * width / 2``
+    onwards, counting what remains of the positions, ``width / 2`` a bin.
+
+    >>> order = permutation(8, torch.device("cpu"))
+    >>> held = held_points(8, 8, 4, 4, torch.device("cpu"))
+    >>> torch.equal(held, order[[0, 1, 4, 5, 2, 3, 6, 7]])
+    True
+    """
+    position = torch.full((n_pad,), -1, dtype=torch.int32, device=device)
+    position[:n] = permutation(n, device)
+    halves = position.view(-1, 2, pair).transpose(1, 2)  # [.., pair, 2]
+    return halves.reshape(-1, width // 2, 2).transpose(1, 2).reshape(-1).contiguous()
 
 
 @lru_cache(maxsize=32)
@@ -86,16 +107,22 @@ def _merge_two(best_a, second_a, best_b, second_b):
 
 
 @triton.jit
-def _best_two(packed, AXIS: tl.constexpr, ONE_PASS: tl.constexpr):
-    """Largest and second largest along an axis; packed scores of a bin are all different."""
+def _best_two(best, second, AXIS: tl.constexpr, ONE_PASS: tl.constexpr):
+    """Largest and second largest of pairs along an axis; packed scores of a bin all differ."""
     if ONE_PASS:
-        none = tl.full(packed.shape, _FLOOR * 2.0, tl.float32)
-        best, second = tl.reduce((packed, none), AXIS, _merge_two)
+        best, second = tl.reduce((best, second), AXIS, _merge_two)
     else:
-        best = tl.max(packed, axis=AXIS)
-        rest = tl.where(packed == tl.expand_dims(best, AXIS), _FLOOR * 2.0, packed)
-        second = tl.max(rest, axis=AXIS)
+        top = tl.max(best, axis=AXIS)
+        rest = tl.where(best == tl.expand_dims(top, AXIS), second, best)
+        best, second = top, tl.max(rest, axis=AXIS)
     return best, second
+
+
+@triton.jit
+def _place_in_bin(position, WIDTH: tl.constexpr, PAIR: tl.constexpr):
+    """The low bits of `held_points`' place of a position."""
+    pair = position // (2 * PAIR) * PAIR + position % PAIR
+    return position // PAIR % 2 * (WIDTH // 2) + pair % (WIDTH // 2)
 
 
 @triton.jit
@@ -110,7 +137,7 @@ def _filter_kernel(
     n_pad, rows, first_row, n_tiles,
     MAIN: tl.constexpr, SLOTS: tl.constexpr, WIDTH: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-    TMA: tl.constexpr, ONE_PASS: tl.constexpr, MASK_SELF: tl.constexpr,
+    PAIR: tl.constexpr, TMA: tl.constexpr, ONE_PASS: tl.constexpr, MASK_SELF: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     layer = program // n_tiles
@@ -147,9 +174,11 @@ def _filter_kernel(
         if flags >= 2:
             own = (row + row_ids)[:, None] == (col + col_ids)[None, :]
             scores = tl.where(own, _FLOOR, scores)
-    packed = _pack(scores, (col_ids % WIDTH)[None, :], WIDTH)
-    packed = tl.reshape(packed, (BM, BN // WIDTH, WIDTH))
-    best, second = _best_two(packed, 2, ONE_PASS)
+    packed = _pack(scores, _place_in_bin(col_ids, WIDTH, PAIR)[None, :], WIDTH)
+    pairs = tl.reshape(packed, (BM, BN // (2 * PAIR), 2, PAIR))
+    higher = tl.reshape(tl.max(pairs, axis=2), (BM, BN // WIDTH, WIDTH // 2))
+    lower = tl.reshape(tl.min(pairs, axis=2), (BM, BN // WIDTH, WIDTH // 2))
+    best, second = _best_two(higher, lower, 2, ONE_PASS)
     bin_ids = col // WIDTH + tl.arange(0, BN // WIDTH)
     at = (layer * bins + bin_ids)[None, :] * rows + (row - first_row + row_ids)[:, None]
     tl.store(best_out + at, best)
@@ -157,9 +186,11 @@ def _filter_kernel(
 
     if flags % 2 == 1:  # the tile's columns see its rows, too
         scores_c = acc + tl.load(bias + row_at + row_ids)[:, None]
-        packed_c = _pack(scores_c, (row_ids % WIDTH)[:, None], WIDTH)
-        packed_c = tl.reshape(packed_c, (BM // WIDTH, WIDTH, BN))
-        best_c, second_c = _best_two(packed_c, 1, ONE_PASS)
+        packed_c = _pack(scores_c, _place_in_bin(row_ids, WIDTH, PAIR)[:, None], WIDTH)
+        pairs_c = tl.reshape(packed_c, (BM // (2 * PAIR), 2, PAIR, BN))
+        higher_c = tl.reshape(tl.max(pairs_c, axis=1), (BM // WIDTH, WIDTH // 2, BN))
+        lower_c = tl.reshape(tl.min(pairs_c, axis=1), (BM // WIDTH, WIDTH // 2, BN))
+        best_c, second_c = _best_two(higher_c, lower_c, 1, ONE_PASS)
         bin_ids_c = row // WIDTH + tl.arange(0, BM // WIDTH)
         at_c = (layer * bins + bin_ids_c)[:, None] * rows + (col + col_ids)[None, :]
         tl.store(best_out + at_c, best_c)
@@ -198,6 +229,6 @@ def filter_bins(
         n_pad, rows, first_row, tiles.shape[0],
         MAIN=operands.main, SLOTS=SLOTS, WIDTH=config.bin_width,
         BM=config.block_m, BN=config.block_n, BK=config.block_k,
-        TMA=config.tma, ONE_PASS=config.one_pass, MASK_SELF=exclude_self,
+        PAIR=config.pair, TMA=config.tma, ONE_PASS=config.one_pass, MASK_SELF=exclude_self,
         num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip

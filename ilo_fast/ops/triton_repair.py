@@ -46,7 +46,7 @@ class _Partial:
 
 @triton.jit
 def _repair_kernel(
-    x, factor, order, best, second, bar, todo, n_todo,
+    x, factor, order, held, best, second, bar, todo, n_todo,
     value_out, error_out, index_out, scored_out,
     n, d, x_layer, x_row, n_bins, rows, first_row, k, per_part, programs,
     DEPTH: tl.constexpr, METRIC: tl.constexpr, BITS: tl.constexpr, WIDTH: tl.constexpr,
@@ -81,7 +81,9 @@ def _repair_kernel(
             start = first_bin * WIDTH
             while start < end_bin * WIDTH:
                 place = start + tl.arange(0, TILE)
-                inside = (place < n) & (place < end_bin * WIDTH)
+                inside = place < end_bin * WIDTH
+                other = tl.load(held + place, mask=inside, other=-1)
+                inside = inside & (other >= 0)
                 at = table + (place // WIDTH).to(tl.int64) * rows
                 first = tl.load(best + at, mask=inside, other=-3e38)
                 reach = upper_bound(first, BITS) >= own_bar
@@ -91,11 +93,10 @@ def _repair_kernel(
                 then = tl.load(second + at, mask=inside, other=-3e38)
                 opened = upper_bound(then, BITS) >= own_bar
                 wanted = inside & (reach | opened)
-                other = tl.load(order + place, mask=wanted, other=0)
                 if EXCLUDE_SELF:
                     wanted = wanted & (other != point)
                 if tl.max(wanted.to(tl.int32), axis=0) > 0:
-                    other_row = points + other.to(tl.int64) * x_row
+                    other_row = points + tl.maximum(other, 0).to(tl.int64) * x_row
                     own_row = points + (other * 0 + point).to(tl.int64) * x_row
                     other_factor = tl.load(factors + other, mask=wanted, other=0.0)
                     value, size = pair_value(
@@ -197,8 +198,8 @@ def repair(
     programs = min(config.repair_programs, items)
     tile = max(bins.width, config.repair_points)
     _repair_kernel[(programs,)](
-        x, operands.factor, operands.order, bins.best, bins.second, lists.bar, todo, n_todo,
-        kept.value, kept.error, kept.index, kept.scored,
+        x, operands.factor, operands.order, bins.held, bins.best, bins.second, lists.bar, todo,
+        n_todo, kept.value, kept.error, kept.index, kept.scored,
         n, d, x.stride(0), x.stride(1), n_bins, rows, first_row, k, per_part, programs,
         DEPTH=tie_depth(d, operands.metric), METRIC=METRICS[operands.metric],
         BITS=bins.width.bit_length() - 1, WIDTH=bins.width,

@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 
 from ilo_fast.ops.triton_config import RowConfig
+from ilo_fast.ops.triton_filter import Bins
 from ilo_fast.ops.triton_prepare import Operands, kept_until_read, permutation
 from ilo_fast.ops.triton_select import LAST_KEPT, Candidates, upper_bound
 
@@ -153,7 +154,7 @@ def bar_of(
 
 @triton.jit
 def _rescore_kernel(
-    x, factor, order, visits, shift, score, place, count, line,
+    x, factor, order, visits, held, shift, score, place, count, line,
     value_out, error_out, index_out, proved_out, scored_out, bar_out,
     n, n_pad, d, x_layer, x_row, rows, n_visits, first_row, k,
     SCALE: tl.constexpr, DEPTH: tl.constexpr,
@@ -195,7 +196,7 @@ def _rescore_kernel(
         here = tl.min(tl.where(rest == highest[:, None], entry, CAPACITY), axis=1)
         chosen = entry == here[:, None]
         other = tl.sum(tl.where(chosen, places, 0), axis=1)
-        other = tl.load(order + other, mask=wanted, other=0)
+        other = tl.load(held + other, mask=wanted, other=0)
         other_row = points + other.to(tl.int64) * x_row
         other_factor = tl.load(factors + other, mask=wanted, other=0.0)
         value, size = pair_value(
@@ -228,11 +229,11 @@ def _rescore_kernel(
 def rescore(
     x: torch.Tensor,
     operands: Operands,
+    bins: Bins,
     candidates: Candidates,
     lists: Lists,
     *,
     first_row: int,
-    bin_width: int,
     config: RowConfig,
 ) -> None:
     """Write the lists of the strip's points, proved or not."""
@@ -242,13 +243,13 @@ def rescore(
     visits = kept_until_read(visiting_order(n, first_row, min(rows, n - first_row), x.device))
     grid = (triton.cdiv(visits.shape[0], config.score_rows), layers)
     _rescore_kernel[grid](
-        x, operands.factor, operands.order, visits, operands.shift,
+        x, operands.factor, operands.order, visits, bins.held, operands.shift,
         candidates.score, candidates.place, candidates.count, candidates.line,
         lists.value, lists.error, lists.index, lists.proved, lists.scored, lists.bar,
         n, operands.rows.shape[1], d, x.stride(0), x.stride(1), rows,
         visits.shape[0], first_row, k,
         SCALE=operands.scale, DEPTH=tie_depth(d, operands.metric),
-        METRIC=METRICS[operands.metric], BITS=bin_width.bit_length() - 1,
+        METRIC=METRICS[operands.metric], BITS=bins.width.bit_length() - 1,
         CAPACITY=config.capacity, KP=list_slots(k),
         ROWS=config.score_rows, DIMS=config.score_dims, num_warps=config.score_warps,
         enable_fp_fusion=False,  # copies of a point must have distance 0, and both orders one value

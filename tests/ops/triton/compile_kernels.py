@@ -97,8 +97,11 @@ def _facts(name: str, built: Any) -> dict[str, Any]:
     cubin = built.asm["cubin"]
     usage = dict(re.findall(r"(REG|STACK):(\d+)", _dumped(cubin, "--dump-resource-usage")))
     ptx = built.asm["ptx"]
+    code = re.findall(r"/\*[0-9a-f]{4,}\*/ +(?:@!?U?P\d+ )?(\w+)", _dumped(cubin, "-sass"))
     return {
         "kernel": name,
+        "instructions": len(code),
+        "shared_accesses": sum(word in ("LDS", "STS", "LDSM", "STSM") for word in code),
         "registers": int(usage["REG"]),
         "stack_bytes": int(usage["STACK"]),
         "shared_bytes": built.metadata.shared,

@@ -30,7 +30,7 @@ def _run(
     rows = strip or n_pad
     strips = []
     for first in range(0, n, rows):
-        bins = allocate(layers, n_pad, min(rows, n_pad - first), config, x.device)
+        bins = allocate(layers, n, n_pad, min(rows, n_pad - first), config, x.device)
         filter_bins(made, bins, config, first_row=first, exclude_self=True)
         strips.append((first, bins))
     return made, strips
@@ -59,22 +59,24 @@ def _check(x: np.ndarray, made: Operands, strips: list[tuple[int, Bins]], layer:
     """Every score is at most its bin's best, every other one at most the second; -> looseness."""
     scores = _scores(x, made, layer).astype(np.float64)
     n = len(x)
+    position = np.full(n + 1, n)  # of each point; the last, for point -1, is none
+    position[made.order.cpu().numpy()] = np.arange(n)
     loosest = 0.0
     for first, bins in strips:
         width = bins.width
         bits = width.bit_length() - 1
         best = bins.best[layer].cpu().numpy()
         second = bins.second[layer].cpu().numpy()
+        at = position[bins.held.cpu().numpy()]
         assert np.isfinite(best).all()
         assert np.isfinite(second).all()
         assert (second <= best).all()
         here = min(best.shape[1], n - first)
         for row in range(here):
             i = first + row
-            own = np.full(best.shape[0] * width, -1e38)
-            own[:n] = scores[i]
+            own = np.append(scores[i], -1e38)  # the last is nobody's
             own[i] = -1e38
-            table = own.reshape(-1, width)
+            table = own[at].reshape(-1, width)
             places = best[:, row].view(np.int32) & (width - 1)
             shown = table[np.arange(len(table)), places]
             rest = table.copy()
@@ -115,14 +117,25 @@ def test_odd_shapes(n: int, d: int, device: torch.device, major: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "tma", "strip"), [(8, True, 0), (16, False, 128), (32, True, 128), (32, False, 0)]
+    ("width", "tma", "strip", "rows"),
+    [
+        (8, True, 0, 64),
+        (16, False, 128, 64),
+        (32, True, 128, 64),
+        (32, False, 0, 64),
+        (32, True, 0, 128),
+        (32, False, 128, 128),
+    ],
 )
-def test_every_mode(width: int, tma: bool, strip: int, device: torch.device, major: int) -> None:
+def test_every_mode(
+    width: int, tma: bool, strip: int, rows: int, device: torch.device, major: int
+) -> None:
     if tma and major not in (0, *range(9, 20)):
         pytest.skip("tensor descriptors need compute capability 9")
     x = np.stack([cloud("massive", 140, 40), cloud("gauss", 140, 40)])
     tensor = torch.tensor(x, dtype=torch.float32, device=device)
-    config = replace(_config(major), bin_width=width, tma=tma, block_m=64, block_n=128)
+    config = replace(_config(major), bin_width=width, tma=tma, block_m=rows, block_n=128, warps=4)
+    assert config.pair == (64 if rows == 128 else min(8, width // 2))  # 64 apart: in one warp
     made, strips = _run(tensor, "cosine", config, major, strip=strip)
     assert len(strips) == (2 if strip else 1)
     for layer in range(2):

@@ -112,11 +112,11 @@ def test_strips_parts_and_memory(
         made = plan(*args, **kwargs)
         return replace(made, row=replace(made.row, repair_parts=2, repair_points=64))
 
-    def scarce(layers: int, n_pad: int, strip: int, *rest: Any) -> Any:
+    def scarce(layers: int, n: int, n_pad: int, strip: int, *rest: Any) -> Any:
         rows.append(strip)
         if fail_first and len(rows) == 1:
             raise torch.OutOfMemoryError("not enough memory")
-        return allocate(layers, n_pad, strip, *rest)
+        return allocate(layers, n, n_pad, strip, *rest)
 
     monkeypatch.setattr(knn_triton, "plan", small)
     monkeypatch.setattr(triton_filter, "allocate", scarce)
