@@ -64,8 +64,9 @@ def knn(
         exact: prove every row, recomputing in float64 what the filter leaves open. False skips
             re-ranking that would be needed for the proof; ``certified`` says which rows have it.
         exclude_self: leave a point out of its own list, by index.
-        backend: ``"auto"``, or one to force: ``"torch"``, ``"triton"``, ``"cuda"``, or
-            ``"reference"`` for the public research code's float32 arithmetic. On a CUDA card
+        backend: ``"auto"``, or one to force: ``"torch"``, ``"triton"``, or ``"reference"`` for
+            the public research code's float32 arithmetic (``"cuda"`` raises: the CUDA C++ kernels
+            serve what is counted over the lists). On a CUDA card
             ``"auto"`` takes ``"triton"`` after a trial of it there, once a process and shape of
             problem; should that fail, it warns (RuntimeWarning) and takes ``"torch"``.
 

@@ -247,7 +247,7 @@ def test_a_pooling_function_is_recorded_by_name(tiny_model, corpus, tmp_path):
     ("options", "message"),
     [
         ({"backend": "triton"}, "'triton' cannot serve this search: Triton needs a CUDA device"),
-        ({"backend": "cuda"}, "'cuda' cannot serve this search: not part of this version"),
+        ({"backend": "cuda"}, "'cuda' cannot serve this search: CUDA C"),
         ({"reference": True, "metric": "inner_product"}, "'reference' cannot serve this search"),
     ],
 )

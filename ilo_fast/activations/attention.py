@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ilo_fast.activations.packing import Group, Segments
+from ilo_fast.activations.packing import Group, Segments, sent
 
 __all__ = ["NAME", "NotPackable", "PackedMask", "packed_attention", "packed_rows"]
 
@@ -76,7 +76,7 @@ class PackedMask:
         """``block`` on a device, copied there once for all layers of a forward pass."""
         key = (length, device)
         if key not in self._moved:
-            self._moved[key] = self.block(length).to(device)
+            self._moved[key] = sent(self.block(length).contiguous(), device)
         return self._moved[key]
 
     def form(self, length: int) -> str:
@@ -205,13 +205,15 @@ def _attend(
     softcap: float | None,
     row: _Row,
 ) -> Tensor:
-    if softcap is None and _varlen_serves(query, value):
+    if softcap is None and _varlen_serves(query, key, value):
         window = mask.window(row.segments.longest)
         if window is not None:
             row.kernels.add("varlen_attn")
             return _varlen(query, key, value, row.segments, window, scaling)
     row.kernels.add("sdpa by length" if softcap is None else "soft-capped by length")
     heads, tokens, _ = query.shape
+    if query.is_cuda and softcap is None:
+        key, value = _every_head(key, heads), _every_head(value, heads)
     out = query.new_empty((tokens, heads, value.shape[-1]))
     for group in row.segments.groups:
         parts = [_sentences(tensor, group) for tensor in (query, key, value)]
@@ -229,6 +231,18 @@ def _sentences(tensor: Tensor, group: Group) -> Tensor:
     rows = tensor[:, group.start : group.end]
     heads, _, head_dim = tensor.shape
     return rows.view(heads, group.count, group.length, head_dim).transpose(0, 1)
+
+
+def _every_head(tensor: Tensor, heads: int) -> Tensor:
+    """Keys or values ``[kv_heads, tokens, head_dim]`` repeated for each of ``heads`` queries.
+
+    The fused kernel behind ``scaled_dot_product_attention`` that takes float32 on CUDA takes no
+    grouped heads: with those, every run of sentences would be half a dozen plain kernels.
+    """
+    groups, tokens, width = tensor.shape
+    if groups == heads:
+        return tensor
+    return tensor[:, None].expand(groups, heads // groups, tokens, width).reshape(-1, tokens, width)
 
 
 def _sdpa(
@@ -266,16 +280,24 @@ def _soft_capped(
     return scores.softmax(-1, dtype=torch.float32).to(query.dtype) @ value
 
 
-def _varlen_serves(query: Tensor, value: Tensor) -> bool:
+def _varlen_serves(query: Tensor, key: Tensor, value: Tensor) -> bool:
     width = query.shape[-1]
     return (
         query.is_cuda
         and query.dtype in (torch.float16, torch.bfloat16)
+        and query.dtype == key.dtype == value.dtype
         and width == value.shape[-1]
         and width % 8 == 0
         and width <= _VARLEN_HEAD_DIM
-        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+        and query.stride(-1) == key.stride(-1) == value.stride(-1) == 1
+        and _is_ampere(query.device)
     )
+
+
+@cache
+def _is_ampere(device: torch.device) -> bool:
+    """Whether a card is new enough for the kernel; asked by every layer."""
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _varlen(

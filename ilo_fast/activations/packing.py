@@ -42,11 +42,11 @@ class Segments:
         default_factory=dict, repr=False, compare=False
     )
 
-    @property
+    @cached_property  # like longest, asked for by every layer
     def n_tokens(self) -> int:
         return sum(self.lengths)
 
-    @property
+    @cached_property
     def longest(self) -> int:
         return max(self.lengths)
 

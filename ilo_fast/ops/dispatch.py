@@ -76,7 +76,10 @@ BACKENDS: tuple[Backend, ...] = (
     ),
 )
 
-# Names the interface knows even where no engine is registered for them.
+# The CUDA C++ kernels take over behind the search, on a card with CuPy, whatever backend served it.
+_NO_SEARCH = {
+    "cuda": "CUDA C++ kernels serve languages and intersections of neighbour lists, no search",
+}
 _KNOWN = ("auto", "torch", "triton", "cuda", "reference")
 
 
@@ -97,7 +100,7 @@ def described() -> tuple[tuple[str, str], ...]:
     """
     lines = {candidate.name: candidate.describe for candidate in BACKENDS}
     lines["auto"] = "the first of the automatic ones that serves the device"
-    return tuple((name, lines.get(name, "not part of this version")) for name in _KNOWN)
+    return tuple((name, lines.get(name, _NO_SEARCH.get(name, ""))) for name in _KNOWN)
 
 
 def choose(backend: str, request: Request, device: torch.device | None = None) -> Backend:
@@ -128,7 +131,7 @@ def choose(backend: str, request: Request, device: torch.device | None = None) -
             if obstacle:
                 raise InputError(f"backend {backend!r} cannot serve this search: {obstacle}")
             return candidate
-    raise InputError(f"backend {backend!r} cannot serve this search: not part of this version")
+    raise InputError(f"backend {backend!r} cannot serve this search: {_NO_SEARCH[backend]}")
 
 
 def explain(device: torch.device | str, served: Collection[str] = ()) -> str:

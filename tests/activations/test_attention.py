@@ -6,6 +6,7 @@ import types
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -141,7 +142,7 @@ def test_the_cuda_kernel_gets_the_whole_row(asks, monkeypatch):
     varlen_attn = later if asks else earlier
     module = types.SimpleNamespace(varlen_attn=varlen_attn)
     monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", module)
-    monkeypatch.setattr(attention, "_varlen_serves", lambda query, value: True)
+    monkeypatch.setattr(attention, "_varlen_serves", lambda query, key, value: True)
     query = torch.randn(1, 4, 12, 8).bfloat16()
     key, value = torch.randn(2, 1, 2, 12, 8).bfloat16()
     with attention._enter_row(Segments((7, 3, 2))) as kernels:
@@ -207,3 +208,17 @@ def test_the_cuda_kernel_equals_float64(mask):
     arrays = (tensor[0].double().numpy() for tensor in (query, key, value))
     expected = plain_attention(*arrays, mask, lengths)
     np.testing.assert_allclose(out[0].cpu().double().numpy(), expected, atol=3e-2)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_repeated_heads_attend_as_grouped_ones(groups):
+    """Query head h belongs to group h // (heads / groups), as in torch's grouped attention."""
+    torch.manual_seed(0)
+    query, grouped = torch.randn(6, 5, 8), torch.randn(groups, 5, 8)
+    repeated = attention._every_head(grouped, 6)
+    assert repeated.shape == query.shape
+    expected = F.scaled_dot_product_attention(
+        query[None], grouped[None], grouped[None], enable_gqa=groups != 6
+    )
+    found = F.scaled_dot_product_attention(query[None], repeated[None], repeated[None])
+    torch.testing.assert_close(found, expected)
