@@ -26,7 +26,7 @@ from benchmarks.gpu_checks import check_accumulation, compare_float64, run_tests
 from benchmarks.gpu_command import end_to_end, first_batch
 from benchmarks.gpu_extraction import SHAPES, TINY, measure
 from benchmarks.gpu_inputs import inputs, real_models, synthetic
-from benchmarks.gpu_overlap import layers_by_layers, two_models
+from benchmarks.gpu_overlap import all_pairs, layers_by_layers, two_models
 from benchmarks.gpu_parts import LATE, ContextLost, Parts, earlier, start_anew
 from benchmarks.gpu_race import profile, race
 from benchmarks.gpu_sweep import sweep as sweep_launches
@@ -198,6 +198,11 @@ def _add_kernels(
         "overlap: two models",
         overlaps.append,
         lambda: two_models(rounds, device, backend, parts.failures, shape),
+    )
+    parts.run(
+        "pair scores",
+        overlaps.append,
+        lambda: all_pairs(points, 32 if dry_run else 1024, rounds, device, backend, parts.failures),
     )
     for row in overlaps:
         console.print(row["name"], f"{row['median_ms']:.2f} ms")

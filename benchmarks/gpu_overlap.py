@@ -1,17 +1,20 @@
-"""Overlap of neighbour lists on a card: all pairs of layers, and two models from their states."""
+"""Overlap of neighbour lists on a card: all pairs of layers, and two models from their states; and
+the scores of all pairs of languages beside a search of the same points."""
 
 import os
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks.gpu_inputs import synthetic
 from benchmarks.gpu_race import milliseconds
 from ilo_fast import knn
+from ilo_fast.alignment import pair_scores
 from ilo_fast.ops.intersect import intersect_torch, intersection_sizes
 from ilo_fast.overlap import layer_overlap
 
-__all__ = ["layers_by_layers", "two_models"]
+__all__ = ["all_pairs", "layers_by_layers", "two_models"]
 
 MOST_MS = 15.0  # 33 × 33 overlaps of 30,907 points, k = 10, from stored lists
 TIMES_THEIRS = 200.0  # mutual k-NN of two models of 33 layers, against platonic-rep's loop
@@ -39,6 +42,36 @@ def layers_by_layers(
         "diagonal_is_one": bool((values.diagonal() == 1).all()),
         "target_ms": MOST_MS,
         "meets_target": middle <= MOST_MS,
+    }
+
+
+def all_pairs(
+    points: int, d: int, rounds: int, device: torch.device, backend: str, failures: list[str]
+) -> dict[str, Any]:
+    """Scores of all pairs of 31 languages; those of the first three are checked on the CPU."""
+    languages = 31
+    sentences = points // languages
+    x = synthetic(languages * sentences, d, device)
+    labels = np.repeat(np.arange(languages), sentences)
+    numbers = np.tile(np.arange(sentences), languages)
+    few = 3 * sentences
+    here = pair_scores(x[:few], labels[:few], numbers[:few])
+    there = pair_scores(x[:few].cpu(), labels[:few], numbers[:few])
+    for name in ("retrieval", "xsim_ratio", "xsim_distance", "csls", "mexa"):
+        if not np.allclose(getattr(here, name), getattr(there, name), equal_nan=True):
+            failures.append(f"pair scores: {name} differs from the CPU's")
+    pairs = [
+        milliseconds(lambda: pair_scores(x, labels, numbers), device) for _ in range(min(rounds, 5))
+    ]
+    search = [milliseconds(lambda: knn(x, 5, backend=backend), device) for _ in range(rounds)]
+    middle, searched = (sorted(times)[len(times) // 2] for times in (pairs, search))
+    return {
+        "name": f"pair scores of {languages} languages × {sentences} sentences, d = {d}",
+        "median_ms": middle,
+        "min_ms": min(pairs),
+        "max_ms": max(pairs),
+        "search_median_ms": searched,
+        "over_search": middle / searched,
     }
 
 

@@ -123,6 +123,8 @@ def test_overlaps_of_the_gpu_command(monkeypatch):
     assert all(len(set(row)) == 10 for row in lists.flatten(0, 1).tolist())
     pairs = gpu_overlap.layers_by_layers(40, 3, device, failures, layers=2)
     models = gpu_overlap.two_models(2, device, "auto", failures, (2, 60, 16))
+    scores = gpu_overlap.all_pairs(31 * 11, 16, 2, device, "auto", failures)
+    assert scores["over_search"] > 0
     assert failures == []
     assert pairs["diagonal_is_one"]
     assert 0 < models["best"] < 1

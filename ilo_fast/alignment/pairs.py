@@ -124,8 +124,8 @@ def pair_scores(
     with ieee_products(tensor.device), worker_threads(tensor.device):
         for number, layer in enumerate(tensor):
             for block, found in zip(blocks, _scored(layer, blocks, k, csls_k), strict=True):
-                for name, values in found.items():
-                    there, back = values.cpu().numpy()
+                values = torch.stack([found[name] for name in SCORES]).cpu().numpy()
+                for name, (there, back) in zip(SCORES, values, strict=True):
                     scores[name][number, block.source, block.targets] = there
                     scores[name][number, block.targets, block.source] = back
     return PairScores(languages=names, sentences=shared, **scores, pivot=pivot, k=k, csls_k=csls_k)
