@@ -100,10 +100,11 @@ def _filter(request: Request, launch: FilterConfig) -> Any:
     _, n, d = request.shape
     device = request.x.device
     plan = knn_triton.plan(_major(device), 1, n, d, request.k, launch=launch)
-    x, unit, _ = knn_triton._scaled(request, 0, 1)
+    x, largest = knn_triton._scaled(request, 0, 1)
     operands = prepare(
-        x, unit, request.metric, row_multiple=launch.row_multiple, gamma=plan.gamma, config=plan.row
-    )
+        x, largest, request.metric,
+        row_multiple=launch.row_multiple, gamma=plan.gamma, config=plan.row,
+    )  # fmt: skip
     bins = allocate(1, n, plan.n_pad, plan.n_pad, launch, device)
     return lambda: filter_bins(operands, bins, launch, first_row=0, exclude_self=True)
 

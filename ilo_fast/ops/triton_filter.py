@@ -131,7 +131,7 @@ def _pack(score, position, WIDTH: tl.constexpr):
     return (bits | position).to(tl.float32, bitcast=True)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_tiles"])
 def _filter_kernel(
     left, right, bias, tiles, best_out, second_out,
     n_pad, rows, first_row, n_tiles,
@@ -156,16 +156,16 @@ def _filter_kernel(
     if TMA:
         for k in range(0, MAIN + 2 * SLOTS, BK):
             a = left.load([row_at, k])
-            b = right.load([col_at, k + (k // MAIN) * SLOTS])
+            b = right.load([col_at, k + (k // MAIN) * (2 * SLOTS)])
             acc = tl.dot(a, b.T, acc)
     else:
-        stride: tl.constexpr = MAIN + 3 * SLOTS
+        stride: tl.constexpr = MAIN + 4 * SLOTS
         k_ids = tl.arange(0, BK)
         a_rows = left + (row_at + row_ids).to(tl.int64)[:, None] * stride + k_ids[None, :]
         b_rows = right + (col_at + col_ids).to(tl.int64)[None, :] * stride + k_ids[:, None]
         for k in range(0, MAIN + 2 * SLOTS, BK):
             a = tl.load(a_rows + k)
-            b = tl.load(b_rows + k + (k // MAIN) * SLOTS)
+            b = tl.load(b_rows + k + (k // MAIN) * (2 * SLOTS))
             acc = tl.dot(a, b, acc)
 
     bins = (n_pad // WIDTH).to(tl.int64)

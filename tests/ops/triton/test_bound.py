@@ -19,9 +19,9 @@ def _run(
 ) -> tuple[Operands, list[tuple[int, Bins]]]:
     layers, n, d = x.shape
     request = Request(x=x, row_max=x.double().abs().amax(2), k=3, metric=metric)
-    scaled, unit, _ = _scaled(request, 0, layers)
+    scaled, largest = _scaled(request, 0, layers)
     made = prepare(
-        scaled, unit, metric,
+        scaled, largest, metric,
         row_multiple=config.row_multiple,
         gamma=accumulation(major).gamma(-(-d // 64) * 64 + 64),
         config=row_config(major, d, 3),
