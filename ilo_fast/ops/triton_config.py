@@ -71,7 +71,7 @@ def accumulation(major: int) -> Accumulation:
 
 @dataclass(frozen=True)
 class FilterConfig:
-    """One launch of the filter: tile, pipeline, bins. ``block_n`` is a multiple of ``block_m``."""
+    """One launch of the filter: tile, pipeline, bins. One side is a multiple of the other."""
 
     block_m: int
     block_n: int

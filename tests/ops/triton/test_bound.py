@@ -142,6 +142,14 @@ def test_every_mode(
         _check(x[layer], made, strips, layer)
 
 
+@pytest.mark.parametrize("strip", [0, 128])
+def test_tiles_of_more_rows_than_columns(strip: int, device: torch.device, major: int) -> None:
+    x = cloud("massive", 140, 40)
+    tensor = torch.tensor(x, dtype=torch.float32, device=device)[None]
+    config = replace(_config(major), tma=False, block_m=128, block_n=64)
+    _check(x, *_run(tensor, "cosine", config, major, strip=strip))
+
+
 def test_one_pass_mode_over_narrow_chunks(device: torch.device, major: int) -> None:
     """The interpreter reduces pairs one by one: a small tile."""
     x = cloud("massive", 40, 20)
