@@ -97,12 +97,21 @@ def check_accumulation(device: torch.device, failures: list[str]) -> dict[str, A
 
 
 def test_runs() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Names and commands of the GPU tests, and of small shapes under compute-sanitizer."""
+    """Names and commands of the GPU tests, and of small shapes under compute-sanitizer.
+
+    >>> sorted(test_runs()[0])[:2]
+    ['gpu marker', 'triton kernels: bound']
+    """
+    root = Path(__file__).resolve().parents[1]
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     # A test module that wants a package this machine lacks keeps no other from running.
     plain = {
         "gpu marker": [*pytest, "--continue-on-collection-errors", "-m", "gpu", "tests"],
-        "triton kernels": [*pytest, "tests/ops/triton"],
+        # One process a module: compiling takes most of the time and one core.
+        **{
+            f"triton kernels: {path.stem[5:]}": [*pytest, str(path.relative_to(root))]
+            for path in sorted((root / "tests/ops/triton").glob("test_*.py"))
+        },
     }
     checked = {
         f"compute-sanitizer {tool}": [

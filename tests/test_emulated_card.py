@@ -50,6 +50,7 @@ CASES = """
 import numpy
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ilo_fast import knn
 
@@ -86,6 +87,28 @@ def test_engine(backend):
     found = knn(x.cuda(), 3, backend=backend)
     assert found.backend == backend and found.indices.is_cuda and found.certified.all()
     assert torch.equal(found.indices.cpu(), knn(x, 3).indices)
+
+
+class Launches(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, kinds, args=(), kwargs=None):
+        name = function._schema.name.partition("::")[2]
+        there = "Card" in {kind.__name__ for kind in kinds}  # kernels here work on host tensors
+        if there and not function.is_view and not name.startswith(("empty", "device")):
+            self.names.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+def test_few_launches_beside_the_kernels():
+    x = torch.randn(60, 24, generator=torch.Generator().manual_seed(0)).cuda()
+    knn(x, 3, backend="triton")  # what is cached is there
+    with Launches() as seen:
+        knn(x, 3, backend="triton")
+    check = ["linalg_vector_norm", "amax", "_local_scalar_dense"]
+    assert [name for name in seen.names if name != "_to_copy"] == check, seen.names
 """
 
 

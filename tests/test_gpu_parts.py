@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -128,3 +129,11 @@ def test_tests_run_side_by_side_and_are_stopped(tmp_path):
     assert found["hangs"]["output"] == "began"
     assert found["absent"]["status"].startswith("FileNotFoundError")
     assert [text.partition(":")[0] for text in failures] == ["fails", "hangs", "absent"]
+
+
+def test_every_file_of_kernel_tests_has_a_process():
+    runs, _ = gpu_checks.test_runs()
+    named = {words[-1] for name, words in runs.items() if name.startswith("triton kernels")}
+    root = Path(gpu.ROOT)
+    files = (root / "tests" / "ops" / "triton").glob("test_*.py")
+    assert named == {str(path.relative_to(root)) for path in files}

@@ -136,7 +136,8 @@ def _too_large(chosen: Plan, n: int, d: int) -> str:
 
 
 class _Results:
-    """Outputs of a call; statistics stay on the device until ``result``."""
+    """Outputs of a call; counts (int64 ``[2, layers]``, repaired and scored) stay on the device
+    until ``result``."""
 
     def __init__(self, request: Request) -> None:
         layers, n, _ = request.shape
@@ -144,12 +145,12 @@ class _Results:
         self.indices = torch.empty(layers, n, request.k, dtype=torch.int64, device=device)
         self.distances = torch.empty(layers, n, request.k, dtype=torch.float32, device=device)
         self.certified = torch.empty(layers, n, dtype=torch.bool, device=device)
-        self.repaired = torch.zeros(layers, dtype=torch.int64, device=device)
-        self.scored = torch.zeros(layers, dtype=torch.int64, device=device)
+        self.counts: list[torch.Tensor] = []
 
     def result(self) -> EngineResult:
         layers, n = self.certified.shape
-        counts = torch.stack([self.repaired, self.scored]).tolist()
+        all_layers = self.counts[0] if len(self.counts) == 1 else torch.cat(self.counts, dim=1)
+        counts = all_layers.tolist()
         return EngineResult(
             indices=self.indices,
             distances=self.distances,
@@ -171,16 +172,16 @@ def _search_layers(request: Request, chosen: Plan, first: int, last: int, made: 
     from ilo_fast.ops.triton_rescore import allocate_lists, rescore
     from ilo_fast.ops.triton_select import select
 
-    x, unit, doublings = _scaled(request, first, last)
+    x, largest = _scaled(request, first, last)
     layers, n, _ = x.shape
     with torch.no_grad(), on_device(x.device):
         operands = prepare(
-            x, unit, request.metric,
+            x, largest, request.metric,
             row_multiple=chosen.filter.row_multiple, gamma=chosen.gamma, config=chosen.row,
         )  # fmt: skip
-        lists = allocate_lists(layers, n, request.k, x.device)
+        part = slice(first, last)
+        lists = allocate_lists(layers, n, request.k, made.certified[part])
         bins = allocate(layers, n, chosen.n_pad, chosen.rows, chosen.filter, x.device)
-        repaired = torch.zeros(layers, dtype=torch.int64, device=x.device)
         for first_row in range(0, n, chosen.rows):
             if first_row + chosen.rows > chosen.n_pad:
                 rows = chosen.n_pad - first_row
@@ -190,22 +191,21 @@ def _search_layers(request: Request, chosen: Plan, first: int, last: int, made: 
                 first_row=first_row, exclude_self=request.exclude_self,
             )  # fmt: skip
             candidates = select(operands, bins, request.k, first_row=first_row, config=chosen.row)
-            rescore(
+            unproved = rescore(
                 x, operands, bins, candidates, lists,
                 first_row=first_row, config=chosen.row,
             )  # fmt: skip
             if request.exact:
-                repaired += repair(
-                    x, operands, bins, lists,
+                repair(
+                    x, operands, bins, lists, unproved,
                     first_row=first_row, exclude_self=request.exclude_self, config=chosen.row,
                 )  # fmt: skip
-        values, indices = sort_lists(lists, chosen.row)
-        part = slice(first, last)
-        made.indices[part] = indices
-        made.distances[part] = _distances(values, doublings, request.metric)
-        made.certified[part] = lists.proved
-        made.repaired[part] = repaired
-        made.scored[part] = lists.scored.sum(dim=1)
+        distances = made.distances[part]
+        values = distances if request.metric == "cosine" else torch.empty_like(lists.value)
+        sort_lists(lists, chosen.row, values=values, indices=made.indices[part])
+        if request.metric != "cosine":
+            distances.copy_(_distances(values, request.row_max[part], request.metric))
+        made.counts.append(lists.counts)
 
 
 def on_device(device: torch.device) -> torch.cuda.device:
@@ -213,38 +213,37 @@ def on_device(device: torch.device) -> torch.cuda.device:
     return torch.cuda.device(device if device.type == "cuda" else -1)
 
 
-def _scaled(
-    request: Request, first: int, last: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Layers with dense rows, the powers of two that scale them, and each layer's exponent.
+def _scaled(request: Request, first: int, last: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Layers with dense rows, and the magnitudes whose binary exponents the kernels scale by.
 
-    A row at a time for cosine, a layer at a time otherwise, as in ops.points. float64 layers are
-    scaled here: their range needs two factors, and one float64 number could not hold the product
-    of the scale and a norm's inverse.
+    A magnitude a row for cosine, ``[layers, n]``, one a layer otherwise, ``[layers, 1]``, as in
+    ops.points. float64 layers are scaled here: their range needs two factors, and one float64
+    number could not hold the product of the scale and a norm's inverse.
     """
-    x, row_max = request.x[first:last], request.row_max[first:last]
+    x, largest = request.x[first:last], request.row_max[first:last]
     if request.metric != "cosine":
-        row_max = row_max.amax(dim=1, keepdim=True).expand_as(row_max)
-    exponents = torch.frexp(row_max).exponent.to(torch.int64)
-    doublings = torch.zeros_like(exponents[:, 0])
-    if request.metric != "cosine":
-        doublings = exponents[:, 0]
+        largest = largest.amax(dim=1, keepdim=True)
     if x.dtype == torch.float64:
+        exponents = _exponents(largest)
         half = exponents // 2
         x = x * power_of_two(-half)[..., None]
         x.mul_(power_of_two(half - exponents)[..., None])
-        unit = torch.ones_like(row_max)
-    else:
-        unit = power_of_two(-exponents)
+        largest = torch.full_like(largest, 0.5)  # exponent 0: nothing more to do
     if x.stride(2) != 1:
         x = x.contiguous()
-    return x, unit.contiguous(), doublings
+    return x, largest
 
 
-def _distances(values: torch.Tensor, doublings: torch.Tensor, metric: str) -> torch.Tensor:
-    """float32 distances; beyond float32's range they are inf or 0."""
-    if metric == "cosine":
-        return values.to(torch.float32)
+def _exponents(largest: torch.Tensor) -> torch.Tensor:
+    return torch.frexp(largest).exponent.to(torch.int64)
+
+
+def _distances(values: torch.Tensor, row_max: torch.Tensor, metric: str) -> torch.Tensor:
+    """Distances of values of scaled points, not cosine's; beyond float32's range inf or 0.
+
+    values: float64 ``[layers, n, k]``; row_max: ``[layers, n]``, of the points as they were.
+    """
+    doublings = _exponents(row_max.amax(dim=1))
     if metric == "euclidean":
         values = torch.sqrt(2.0 * values)
     else:
@@ -252,4 +251,4 @@ def _distances(values: torch.Tensor, doublings: torch.Tensor, metric: str) -> to
     for share in range(4):  # 2**2046 needs more than one float64 factor
         step = doublings // 4 + (doublings % 4 > share).to(torch.int64)
         values = values * power_of_two(step)[:, None, None]
-    return values.to(torch.float32)
+    return values

@@ -19,10 +19,10 @@ __all__ = [
 ]
 
 # One extra chunk of 64 columns carries the low halves of split dimensions and the error bound:
-# stored as three blocks of SLOTS columns [P | Q | P], read as [P | Q] on one side of a tile and
+# stored as four blocks of SLOTS columns [P | Q | Q | P], read as [P | Q] on one side of a tile and
 # as [Q | P] on the other (see triton_prepare).
 SLOTS = 32
-EXTRA = 3 * SLOTS
+EXTRA = 4 * SLOTS
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def accumulation(major: int) -> Accumulation:
 
 @dataclass(frozen=True)
 class FilterConfig:
-    """One launch of the filter: tile, pipeline, bins. ``block_n`` is a multiple of ``block_m``."""
+    """One launch of the filter: tile, pipeline, bins. One side is a multiple of the other."""
 
     block_m: int
     block_n: int

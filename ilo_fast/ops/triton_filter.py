@@ -74,9 +74,9 @@ def schedule(
 ) -> torch.Tensor:
     """Tiles in launch order, int32 ``[tiles, 3]``: row block, column block, flags.
 
-    A strip that holds all rows takes the upper triangle: tiles right of the diagonal block serve
-    both directions. Other strips take every tile of their rows, one direction. Row blocks count
-    from the strip's first row.
+    A strip that holds all rows takes the upper triangle: tiles right of the diagonal block, a
+    square of the longer side, serve both directions. Other strips take every tile of their rows,
+    one direction. Row blocks count from the strip's first row.
 
     >>> schedule(256, 256, 0, 128, 128, torch.device("cpu")).tolist()
     [[0, 0, 2], [0, 1, 1], [1, 1, 2]]
@@ -85,10 +85,11 @@ def schedule(
     col = torch.arange(n_pad // block_n, device="cpu")
     row, col = torch.meshgrid(row, col, indexing="ij")
     row, col = row.reshape(-1), col.reshape(-1)
-    start = first_row + row * block_m
-    diagonal = (start // block_n) == col
+    square = max(block_m, block_n)
+    own, other = (first_row + row * block_m) // square, col * block_n // square
+    diagonal = own == other
     if rows == n_pad:
-        upper = (start // block_n) <= col
+        upper = own <= other
         row, col, diagonal = row[upper], col[upper], diagonal[upper]
         flags = torch.where(diagonal, _DIAGONAL, _BOTH)
     else:
@@ -131,7 +132,7 @@ def _pack(score, position, WIDTH: tl.constexpr):
     return (bits | position).to(tl.float32, bitcast=True)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_tiles"])
 def _filter_kernel(
     left, right, bias, tiles, best_out, second_out,
     n_pad, rows, first_row, n_tiles,
@@ -156,16 +157,16 @@ def _filter_kernel(
     if TMA:
         for k in range(0, MAIN + 2 * SLOTS, BK):
             a = left.load([row_at, k])
-            b = right.load([col_at, k + (k // MAIN) * SLOTS])
+            b = right.load([col_at, k + (k // MAIN) * (2 * SLOTS)])
             acc = tl.dot(a, b.T, acc)
     else:
-        stride: tl.constexpr = MAIN + 3 * SLOTS
+        stride: tl.constexpr = MAIN + 4 * SLOTS
         k_ids = tl.arange(0, BK)
         a_rows = left + (row_at + row_ids).to(tl.int64)[:, None] * stride + k_ids[None, :]
         b_rows = right + (col_at + col_ids).to(tl.int64)[None, :] * stride + k_ids[:, None]
         for k in range(0, MAIN + 2 * SLOTS, BK):
             a = tl.load(a_rows + k)
-            b = tl.load(b_rows + k + (k // MAIN) * SLOTS)
+            b = tl.load(b_rows + k + (k // MAIN) * (2 * SLOTS))
             acc = tl.dot(a, b, acc)
 
     bins = (n_pad // WIDTH).to(tl.int64)
@@ -204,11 +205,11 @@ def filter_bins(
     *,
     first_row: int,
     exclude_self: bool,
-) -> None:
+) -> Any:
     """Fill ``bins`` for the strip of points that starts at position ``first_row``.
 
     The strip's length is the tables' last dimension, a multiple of the tile; a strip of all
-    points uses the product's symmetry.
+    points uses the product's symmetry. Returns the compiled kernel, as Triton does.
     """
     layers, n_pad, stride = operands.rows.shape
     rows = bins.best.shape[2]
@@ -224,7 +225,7 @@ def filter_bins(
         flat = operands.rows.view(layers * n_pad, stride)
         left = TensorDescriptor.from_tensor(flat, [config.block_m, config.block_k])
         right = TensorDescriptor.from_tensor(flat, [config.block_n, config.block_k])
-    _filter_kernel[(tiles.shape[0] * layers,)](
+    return _filter_kernel[(tiles.shape[0] * layers,)](
         left, right, operands.bias, tiles, bins.best, bins.second,
         n_pad, rows, first_row, tiles.shape[0],
         MAIN=operands.main, SLOTS=SLOTS, WIDTH=config.bin_width,

@@ -63,7 +63,7 @@ def merge_nearest(
     return out_values, out_errors, out_indices
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["total", "k"])
 def _sort_kernel(
     value_in, error_in, index_in, value_out, index_out, total, k,
     KP: tl.constexpr, ROWS: tl.constexpr,
@@ -97,22 +97,21 @@ def _sort_kernel(
         out_indices = tl.where(slot == step, index[:, None], out_indices)
         free = tl.where(tier & (indices == index[:, None]), float("inf"), free)
         step += 1
-    tl.store(value_out + at, out_values, mask=mask)
+    tl.store(value_out + at, tl.where(mask, out_values, 0.0), mask=mask)
     tl.store(index_out + at, out_indices.to(tl.int64), mask=mask)
 
 
-def sort_lists(lists: Lists, config: RowConfig) -> tuple[torch.Tensor, torch.Tensor]:
-    """Values float64 and indices int64 ``[layers, n, k]`` in ops.exact's order.
+def sort_lists(
+    lists: Lists, config: RowConfig, *, values: torch.Tensor, indices: torch.Tensor
+) -> None:
+    """Write values, float64 or rounded to float32, and int64 indices in ops.exact's order.
 
-    Tiers of values equal to within rounding, lower index first in a tier; every member has its
-    tier's first value.
+    Both ``[layers, n, k]``, contiguous. Tiers of values equal to within rounding, lower index
+    first in a tier; every member has its tier's first value.
     """
     layers, n, k = lists.index.shape
-    values = torch.empty_like(lists.value)
-    indices = torch.empty(layers, n, k, dtype=torch.int64, device=values.device)
     rows = config.sort_rows
     _sort_kernel[(triton.cdiv(layers * n, rows),)](
         lists.value, lists.error, lists.index, values, indices, layers * n, k,
         KP=list_slots(k), ROWS=rows, num_warps=1,
     )  # fmt: skip
-    return values, indices

@@ -4,10 +4,11 @@
 For every point i of a layer, z_i is the point scaled by a power of two (and normalised, for
 cosine), m the layer's centre, d_i = scale * (z_i - m) and h_i = float16(d_i). The rows written are
 
-    [ h_i | P_i | Q_i | P_i ],   P = (high halves of split dimensions, r, w),
-                                 Q = (low halves of split dimensions,  A, w)
+    [ h_i | P_i | Q_i | Q_i | P_i ],   P = (high halves of split dimensions, r, w),
+                                       Q = (low halves of split dimensions,  A, w)
 
-and a tile multiplies [h|P|Q] of its rows with [h|Q|P] of its columns: the product of two rows is
+and a tile multiplies [h|P|Q] of its rows with [h|Q|P] of its columns. (P Q and Q P each are 128
+bytes, as a row's chunks are, so that no read straddles two cache lines.) The product of two rows is
 then h_i.h_j plus the first-order terms of the split dimensions plus r_i A_j + A_i r_j + 2 w_i w_j,
 a proven bound of everything the low precision can lose. So the matrix unit itself returns an
 *upper bound* of every pair's similarity. The derivation is in docs/exactness-gpu.md.
@@ -24,8 +25,9 @@ from ilo_fast.ops.triton_config import EXTRA, SLOTS, RowConfig, padded_dims
 
 __all__ = [
     "FLOOR",
+    "Frame",
     "Operands",
-    "choose_centre",
+    "choose_frame",
     "kept_until_read",
     "operand_scale",
     "permutation",
@@ -35,6 +37,9 @@ __all__ = [
 FLOOR = -1.0e38  # "no such point": far below every score, finite so that packed bits stay a number
 _FLOOR = tl.constexpr(FLOOR)
 _SAMPLE = 1024
+# Rows and dimensions of a tile of the sample: a row a program, then all rows a few dimensions.
+_SAMPLE_TILE, _CENTRE_TILE = (4, 256), (128, 32)
+_SPLIT_DIMS = 64  # 64 × 64 comparisons at a time
 _METRICS = {"cosine": 0, "euclidean": 1, "inner_product": 2}
 
 
@@ -95,33 +100,182 @@ def operand_scale(metric: str, d: int) -> float:
     return 2.0 ** (14 - half_bits)
 
 
-def choose_centre(
-    x: torch.Tensor, unit: torch.Tensor, metric: str
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Centre float64 ``[layers, d]``, its squared norm, and the dimensions to split.
+@dataclass(frozen=True)
+class Frame:
+    """What a layer's points are taken relative to.
 
-    x: ``[layers, n, d]``; unit: float64 ``[layers, n]`` powers of two. Any centre is correct, the
-    bound measures what it gives; the mean of a fixed sample costs a fraction of a pass. The
-    dimensions of largest variance, int32 ``[layers, SLOTS]`` (-1 where unused), lose most when
-    rounded, so their low halves are carried as well; the two last slots hold the bound.
+    centre: float64 ``[layers, d]``; centre_sq: its squared norm, float64 ``[layers]``. split: int32
+    ``[layers, SLOTS]``, the dimensions of largest variance, -1 where unused; is_split: int8
+    ``[layers, d]``, the same as a mask.
+    """
+
+    centre: torch.Tensor
+    centre_sq: torch.Tensor
+    split: torch.Tensor
+    is_split: torch.Tensor
+
+
+@triton.jit
+def _unit(largest):
+    """The power of two that brings a magnitude >= 0 into [0.5, 1), from its bits; 1 for 0."""
+    exponent = largest.to(tl.int64, bitcast=True) >> 52
+    unit = ((2045 - exponent) << 52).to(tl.float64, bitcast=True)
+    return tl.where(exponent == 0, 1.0, unit)
+
+
+@triton.jit
+def _fold(terms, ROWS: tl.constexpr, DIMS: tl.constexpr):
+    """Sums of four neighbours ``[ROWS, DIMS // 4]``, in a thread's registers: sums over a row's
+    tiles are kept so and brought together once, not once a tile."""
+    return tl.sum(tl.reshape(terms, (ROWS, DIMS // 4, 4)), axis=2)
+
+
+@triton.jit
+def _normalised(base, factor, real, d, ROWS: tl.constexpr, DIMS: tl.constexpr):
+    """``factor`` over the norm of ``factor`` times a row; 0 for a zero vector."""
+    squares = tl.zeros((ROWS, DIMS // 4), tl.float64)
+    start = 0
+    while start < d:
+        j = start + tl.arange(0, DIMS)
+        inside = real[:, None] & (j < d)[None, :]
+        z = tl.load(base[:, None] + j[None, :], mask=inside, other=0.0).to(tl.float64)
+        z = z * factor[:, None]
+        squares += _fold(z * z, ROWS, DIMS)
+        start += DIMS
+    norm = tl.sqrt(tl.sum(squares, axis=1))
+    return tl.where(norm > 0, factor / tl.where(norm > 0, norm, 1.0), 0.0)
+
+
+@triton.jit(do_not_specialize=["n", "sampled"])
+def _sample_kernel(
+    x, largest, factor_out, n, d, sampled, x_layer, x_row, largest_layer, largest_row,
+    METRIC: tl.constexpr, ROWS: tl.constexpr, DIMS: tl.constexpr,
+):  # fmt: skip
+    """Factors of the sampled points: z = factor * x."""
+    layer = tl.program_id(1).to(tl.int64)
+    place = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    real = place < sampled
+    source = place.to(tl.int64) * n // sampled
+    most = tl.load(largest + layer * largest_layer + source * largest_row, mask=real, other=0.0)
+    factor = _unit(most)
+    if METRIC == 0:
+        base = x + layer * x_layer + source * x_row
+        factor = _normalised(base, factor, real, d, ROWS, DIMS)
+    tl.store(factor_out + layer * sampled + place, factor, mask=real)
+
+
+@triton.jit(do_not_specialize=["n", "sampled"])
+def _centre_kernel(
+    x, sample_factor, centre_out, variance_out, n, d, sampled, x_layer, x_row,
+    METRIC: tl.constexpr, ROWS: tl.constexpr, DIMS: tl.constexpr,
+):  # fmt: skip
+    """Mean and variance of the sampled points, a block of dimensions a program."""
+    layer = tl.program_id(1).to(tl.int64)
+    points = x + layer * x_layer
+    factors = sample_factor + layer * sampled
+    j = tl.program_id(0) * DIMS + tl.arange(0, DIMS)
+    real = j < d
+    # Relative to the first point: massive dimensions vary little about a large mean.
+    origin = tl.load(points + j, mask=real, other=0.0).to(tl.float64) * tl.load(factors)
+    total = tl.zeros((ROWS, DIMS), tl.float64)
+    squares = tl.zeros((ROWS, DIMS), tl.float64)
+    start = 0
+    while start < sampled:
+        place = start + tl.arange(0, ROWS)
+        source = place.to(tl.int64) * n // sampled
+        inside = (place < sampled)[:, None] & real[None, :]
+        factor = tl.load(factors + place, mask=place < sampled, other=0.0)
+        z = tl.load(points + source[:, None] * x_row + j[None, :], mask=inside, other=0.0)
+        apart = tl.where(inside, z.to(tl.float64) * factor[:, None] - origin[None, :], 0.0)
+        total += apart
+        squares += apart * apart
+        start += ROWS
+    mean = tl.sum(total, axis=0) / sampled
+    variance = tl.sum(squares, axis=0) / sampled - mean * mean
+    centre = mean + origin
+    if METRIC == 0:  # |m| <= 1 is what the operands' scale relies on: room for rounding
+        centre = centre * (1.0 - 2.0**-30)
+    tl.store(centre_out + layer * d + j, centre, mask=real)
+    # Points that nobody checked may hold NaN; ranks of dimensions must stay in range.
+    tl.store(variance_out + layer * d + j, tl.where(variance > 0, variance, 0.0), mask=real)
+
+
+@triton.jit
+def _split_kernel(
+    variance, centre, centre_sq_out, split_out, is_split_out, d, used,
+    SLOTS: tl.constexpr, DIMS: tl.constexpr,
+):  # fmt: skip
+    """The ``used`` dimensions of largest variance, by counting those ahead of each."""
+    layer = tl.program_id(1).to(tl.int64)
+    own = tl.program_id(0) * DIMS + tl.arange(0, DIMS)
+    mine = tl.load(variance + layer * d + own, mask=own < d, other=-1.0)
+    rank = tl.zeros((DIMS,), tl.int32)
+    square = tl.zeros((DIMS,), tl.float64)
+    start = 0
+    while start < d:
+        other = start + tl.arange(0, DIMS)
+        theirs = tl.load(variance + layer * d + other, mask=other < d, other=-1.0)
+        m = tl.load(centre + layer * d + other, mask=other < d, other=0.0)
+        square += m * m
+        equal = (theirs[None, :] == mine[:, None]) & (other[None, :] < own[:, None])
+        ahead = (theirs[None, :] > mine[:, None]) | equal
+        rank += tl.sum(ahead.to(tl.int32), axis=1)
+        start += DIMS
+    chosen = (rank < used) & (own < d)
+    tl.store(split_out + layer * SLOTS + rank, own, mask=chosen)
+    tl.store(is_split_out + layer * d + own, chosen.to(tl.int8), mask=own < d)
+    if tl.program_id(0) == 0:
+        slot = tl.arange(0, SLOTS)
+        tl.store(
+            split_out + layer * SLOTS + slot, tl.full((SLOTS,), -1, tl.int32), mask=slot >= used
+        )
+        tl.store(centre_sq_out + layer, tl.sum(square, axis=0))
+
+
+def choose_frame(x: torch.Tensor, largest: torch.Tensor, metric: str) -> Frame:
+    """Choose each layer's centre and the dimensions to split.
+
+    x: ``[layers, n, d]``; largest: see `prepare`. Any centre is correct, the bound measures what
+    it gives; the mean of a fixed sample costs a fraction of a pass. The dimensions of largest
+    variance lose most when rounded, so their low halves are carried as well; the two last slots
+    hold the bound. Three small launches: in plain torch it takes some thirty, which take longer
+    to start than to run.
     """
     layers, n, d = x.shape
+    device = x.device
     # Few points and many layers: reading all of them in float64 would cost more than the search.
-    sampled = min(_SAMPLE, max(_SAMPLE // 4, n // 8))
-    if n > sampled:
-        chosen = torch.arange(sampled, device=x.device) * n // sampled
-        x, unit = x.index_select(1, chosen), unit.index_select(1, chosen)
-    sample = x.to(torch.float64).mul_(unit[..., None])
-    if metric == "cosine":
-        norm = torch.linalg.vector_norm(sample, dim=2, keepdim=True)
-        sample /= torch.where(norm > 0, norm, 1.0)
-    variance, centre = torch.var_mean(sample, dim=1, correction=0)
-    if metric == "cosine":  # |m| <= 1 is what the operands' scale relies on
-        centre = centre / torch.linalg.vector_norm(centre, dim=1, keepdim=True).clamp(min=1.0)
-    split = torch.full((layers, SLOTS), -1, dtype=torch.int32, device=x.device)
-    used = min(SLOTS - 2, d)
-    split[:, :used] = torch.topk(variance, used, dim=1).indices.to(torch.int32)
-    return centre.contiguous(), centre.square().sum(dim=1), split
+    sampled = min(n, _SAMPLE, max(_SAMPLE // 4, n // 8))
+
+    def made(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+        return torch.empty(layers, *shape, dtype=dtype, device=device)
+
+    factor, variance = made(sampled), made(d)
+    frame = Frame(
+        centre=made(d),
+        centre_sq=made(),
+        split=made(SLOTS, dtype=torch.int32),
+        is_split=made(d, dtype=torch.int8),
+    )
+    rows, dims = _SAMPLE_TILE
+    _sample_kernel[(triton.cdiv(sampled, rows), layers)](
+        x, largest, factor, n, d, sampled, x.stride(0), x.stride(1), *_strides(largest),
+        METRIC=_METRICS[metric], ROWS=rows, DIMS=dims, num_warps=4, enable_fp_fusion=False,
+    )  # fmt: skip
+    rows, dims = _CENTRE_TILE
+    _centre_kernel[(triton.cdiv(d, dims), layers)](
+        x, factor, frame.centre, variance, n, d, sampled, x.stride(0), x.stride(1),
+        METRIC=_METRICS[metric], ROWS=rows, DIMS=dims, num_warps=4, enable_fp_fusion=False,
+    )  # fmt: skip
+    _split_kernel[(triton.cdiv(d, _SPLIT_DIMS), layers)](
+        variance, frame.centre, frame.centre_sq, frame.split, frame.is_split,
+        d, min(SLOTS - 2, d), SLOTS=SLOTS, DIMS=_SPLIT_DIMS, num_warps=4, enable_fp_fusion=False,
+    )  # fmt: skip
+    return frame
+
+
+def _strides(largest: torch.Tensor) -> tuple[int, int]:
+    """Of ``[layers, n]``, or of ``[layers, 1]`` read for every row."""
+    return largest.stride(0), largest.stride(1) if largest.shape[1] > 1 else 0
 
 
 @triton.jit
@@ -130,11 +284,11 @@ def _round_up_half(value):
     return (value * (1.0 + 2.0**-9) + 2.0**-24).to(tl.float32).to(tl.float16)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def _prepare_kernel(
-    x, unit, order, centre, centre_sq, split, is_split,
+    x, largest, order, centre, centre_sq, split, is_split,
     rows_out, bias_out, shift_out, slack_out, factor_out,
-    n, n_pad, d, x_layer, x_row,
+    n, n_pad, d, x_layer, x_row, largest_layer, largest_row,
     SCALE: tl.constexpr, GAMMA: tl.constexpr, ROUNDING: tl.constexpr,
     METRIC: tl.constexpr, MAIN: tl.constexpr, SLOTS: tl.constexpr,
     ROWS: tl.constexpr, DIMS: tl.constexpr,
@@ -144,26 +298,19 @@ def _prepare_kernel(
     real = place < n
     source = tl.load(order + place, mask=real, other=0).to(tl.int64)
     base = x + layer * x_layer + source * x_row  # [ROWS]
-    factor = tl.load(unit + layer * n + source, mask=real, other=0.0)
+    most = tl.load(largest + layer * largest_layer + source * largest_row, mask=real, other=0.0)
+    factor = _unit(most)
     if METRIC == 0:
-        squares = tl.zeros((ROWS,), tl.float64)
-        for start in range(0, MAIN, DIMS):
-            j = start + tl.arange(0, DIMS)
-            inside = real[:, None] & (j < d)[None, :]
-            z = tl.load(base[:, None] + j[None, :], mask=inside, other=0.0).to(tl.float64)
-            z = z * factor[:, None]
-            squares += tl.sum(z * z, axis=1)
-        norm = tl.sqrt(squares)
-        factor = tl.where(norm > 0, factor / tl.where(norm > 0, norm, 1.0), 0.0)
+        factor = _normalised(base, factor, real, d, ROWS, DIMS)
     tl.store(factor_out + layer * n + source, factor, mask=real)
 
-    out = rows_out + (layer * n_pad + place) * (MAIN + 3 * SLOTS)  # [ROWS]
-    sum_d = tl.zeros((ROWS,), tl.float64)  # |d|^2
-    sum_h = tl.zeros((ROWS,), tl.float64)  # |rounded d|^2
-    sum_e = tl.zeros((ROWS,), tl.float64)  # |what rounding lost|^2
-    sum_l = tl.zeros((ROWS,), tl.float64)  # |low halves|^2
-    sum_w = tl.zeros((ROWS,), tl.float64)  # mean over chunks of |prefix|^2
-    sum_m = tl.zeros((ROWS,), tl.float64)  # centre . d
+    out = rows_out + (layer * n_pad + place) * (MAIN + 4 * SLOTS)  # [ROWS]
+    sum_d = tl.zeros((ROWS, DIMS // 4), tl.float64)  # |d|^2
+    sum_h = tl.zeros((ROWS, DIMS // 4), tl.float64)  # |rounded d|^2
+    sum_e = tl.zeros((ROWS, DIMS // 4), tl.float64)  # |what rounding lost|^2
+    sum_l = tl.zeros((ROWS, DIMS // 4), tl.float64)  # |low halves|^2
+    sum_w = tl.zeros((ROWS, DIMS // 4), tl.float64)  # sum over chunks of |prefix|^2
+    sum_m = tl.zeros((ROWS, DIMS // 4), tl.float64)  # centre . d
     for start in range(0, MAIN, DIMS):
         j = start + tl.arange(0, DIMS)
         inside = real[:, None] & (j < d)[None, :]
@@ -176,27 +323,32 @@ def _prepare_kernel(
         low = tl.where(halved[None, :], lost.to(tl.float32).to(tl.float16).to(tl.float64), 0.0)
         lost = lost - low
         kept = half.to(tl.float64) + low
-        sum_d += tl.sum(value * value, axis=1)
-        sum_h += tl.sum(kept * kept, axis=1)
-        sum_e += tl.sum(lost * lost, axis=1)
-        sum_l += tl.sum(low * low, axis=1)
-        later = (MAIN // 64 + 1 - j // 64).to(tl.float64) / (MAIN // 64 + 1)
-        sum_w += tl.sum(kept * kept * later[None, :], axis=1)
-        sum_m += tl.sum(value * m[None, :], axis=1)
+        square = kept * kept
+        later = (MAIN // 64 + 1 - j // 64).to(tl.float64)  # chunks that have it in their prefix
+        sum_d += _fold(value * value, ROWS, DIMS)
+        sum_h += _fold(square, ROWS, DIMS)
+        sum_e += _fold(lost * lost, ROWS, DIMS)
+        sum_l += _fold(low * low, ROWS, DIMS)
+        sum_w += _fold(square * later[None, :], ROWS, DIMS)
+        sum_m += _fold(value * m[None, :], ROWS, DIMS)
         inside_row = (place < n_pad)[:, None] & (j < MAIN)[None, :]
         tl.store(out[:, None] + j[None, :], half, mask=inside_row)
+
+    squared_d, squared_h = tl.sum(sum_d, axis=1), tl.sum(sum_h, axis=1)
+    squared_e, squared_l = tl.sum(sum_e, axis=1), tl.sum(sum_l, axis=1)
+    squared_w, along_m = tl.sum(sum_w, axis=1), tl.sum(sum_m, axis=1)
 
     # Bounds. `rounding` covers this kernel's own float64 arithmetic.
     m_sq = tl.load(centre_sq + layer)
     m_norm = tl.sqrt(m_sq) * SCALE
-    size = tl.sqrt(sum_d)
+    size = tl.sqrt(squared_d)
     own = ROUNDING * size
     if METRIC == 0:
         own += ROUNDING * SCALE
-    residual = tl.sqrt(sum_e) + own
-    norm_bound = tl.maximum(tl.maximum(size, tl.sqrt(sum_h)), residual) + own
-    partial = sum_w + norm_bound * norm_bound * 5.0 / (MAIN // 64 + 1)
-    other = tl.sqrt(0.5 * (GAMMA * partial + sum_l))
+    residual = tl.sqrt(squared_e) + own
+    norm_bound = tl.maximum(tl.maximum(size, tl.sqrt(squared_h)), residual) + own
+    partial = (squared_w + norm_bound * norm_bound * 5.0) / (MAIN // 64 + 1)
+    other = tl.sqrt(0.5 * (GAMMA * partial + squared_l))
 
     slot = tl.arange(0, SLOTS)
     dim = tl.load(split + layer * SLOTS + slot)
@@ -216,16 +368,17 @@ def _prepare_kernel(
     stored = (place < n_pad)[:, None] & (slot >= 0)[None, :]
     tl.store(here, p, mask=stored)
     tl.store(here + SLOTS, q, mask=stored)
-    tl.store(here + 2 * SLOTS, p, mask=stored)
+    tl.store(here + 2 * SLOTS, q, mask=stored)
+    tl.store(here + 3 * SLOTS, p, mask=stored)
 
     # Column bias b_j and row constant c_i: similarity * scale^2 = d_i.d_j + b_j + c_i.
     if METRIC == 1:
-        bias = -0.5 * sum_d
+        bias = -0.5 * squared_d
         constant = bias
         reach = norm_bound
         furthest = 32768.0
     else:
-        bias = sum_m * SCALE
+        bias = along_m * SCALE
         constant = bias + m_sq * SCALE * SCALE
         reach = norm_bound + m_norm
         furthest = 32768.0 + m_norm
@@ -242,7 +395,7 @@ def _prepare_kernel(
 
 def prepare(
     x: torch.Tensor,
-    unit: torch.Tensor,
+    largest: torch.Tensor,
     metric: str,
     *,
     row_multiple: int,
@@ -251,17 +404,15 @@ def prepare(
 ) -> Operands:
     """Prepare ``x [layers, n, d]`` (last dimension dense) on its device.
 
-    unit: float64 ``[layers, n]``, powers of two that bring a row's largest element into
-    [0.5, 1). gamma: relative accumulation error (``Accumulation.gamma``).
+    largest: float64 ``[layers, n]``, or ``[layers, 1]`` for all rows of a layer; z is x times the
+    power of two that brings this magnitude into [0.5, 1) (and normalised, for cosine). gamma:
+    relative accumulation error (``Accumulation.gamma``).
     """
     layers, n, d = x.shape
     device = x.device
     main = padded_dims(d)
     n_pad = -(-n // row_multiple) * row_multiple
-    centre, centre_sq, split = choose_centre(x, unit, metric)
-    is_split = torch.zeros(layers, d, dtype=torch.int8, device=device)
-    used = min(SLOTS - 2, d)
-    is_split.scatter_(1, split[:, :used].to(torch.int64), 1)
+    frame = choose_frame(x, largest, metric)
     order = kept_until_read(permutation(n, device))
 
     def row_array(dtype: torch.dtype, columns: int = n_pad) -> torch.Tensor:
@@ -279,9 +430,9 @@ def prepare(
     )
     grid = (triton.cdiv(n_pad, config.prepare_rows), layers)
     _prepare_kernel[grid](
-        x, unit, order, centre, centre_sq, split, is_split,
+        x, largest, order, frame.centre, frame.centre_sq, frame.split, frame.is_split,
         made.rows, made.bias, made.shift, made.slack, made.factor,
-        n, n_pad, d, x.stride(0), x.stride(1),
+        n, n_pad, d, x.stride(0), x.stride(1), *_strides(largest),
         SCALE=made.scale, GAMMA=gamma, ROUNDING=rounding(d),
         METRIC=_METRICS[metric], MAIN=main, SLOTS=SLOTS,
         ROWS=config.prepare_rows, DIMS=config.prepare_dims, num_warps=config.prepare_warps,

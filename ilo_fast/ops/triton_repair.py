@@ -22,6 +22,7 @@ from ilo_fast.ops.triton_prepare import Operands
 from ilo_fast.ops.triton_rescore import (
     METRICS,
     Lists,
+    Unproved,
     list_slots,
     pair_value,
     tie_depth,
@@ -44,7 +45,7 @@ class _Partial:
     scored: torch.Tensor
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "n_bins", "k", "per_part", "programs"])
 def _repair_kernel(
     x, factor, order, held, best, second, bar, todo, n_todo,
     value_out, error_out, index_out, scored_out,
@@ -118,10 +119,10 @@ def _repair_kernel(
         item += programs
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "k", "programs"])
 def _join_kernel(
     order, todo, n_todo, value_in, error_in, index_in, scored_in,
-    value_out, error_out, index_out, proved_out, scored_out,
+    value_out, error_out, index_out, proved_out, scored_out, repaired_out,
     n, rows, first_row, k, programs, KP: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     total = tl.load(n_todo)
@@ -146,12 +147,14 @@ def _join_kernel(
                 )  # fmt: skip
             scored += tl.load(scored_in + item * PARTS + part)
             part += 1
-        out = (code // rows) * n + point
+        layer = code // rows
+        out = layer * n + point
         tl.store(value_out + out * k + slot, values, mask=slot < k)
         tl.store(error_out + out * k + slot, errors, mask=slot < k)
         tl.store(index_out + out * k + slot, indices, mask=slot < k)
         tl.store(proved_out + out, True)
-        tl.store(scored_out + out, tl.load(scored_out + out) + scored)
+        tl.atomic_add(scored_out + layer, scored.to(tl.int64), sem="relaxed")
+        tl.atomic_add(repaired_out + layer, tl.full((), 1, tl.int64), sem="relaxed")
         item += programs
 
 
@@ -160,28 +163,18 @@ def repair(
     operands: Operands,
     bins: Bins,
     lists: Lists,
+    unproved: Unproved,
     *,
     first_row: int,
     exclude_self: bool,
     config: RowConfig,
-) -> torch.Tensor:
-    """Make every row of the strip exact; returns how many were repaired, int64 ``[layers]``."""
+) -> None:
+    """Make every row of the strip exact."""
     layers, n, d = x.shape
     _, n_bins, rows = bins.best.shape
     k, device = lists.index.shape[2], x.device
     slots = list_slots(k)
     here = min(rows, n - first_row)
-    points = operands.order[first_row : first_row + here].to(torch.int64)
-    unproved = torch.zeros(layers, rows, dtype=torch.bool, device=device)
-    unproved[:, :here] = ~lists.proved[:, points]
-    flat = unproved.view(-1)
-    rank = torch.cumsum(flat, dim=0)
-    # Unproved rows to the front in order, all others to one cell behind the end.
-    todo = torch.empty(flat.numel() + 1, dtype=torch.int64, device=device)
-    codes = torch.arange(flat.numel(), device=device)
-    todo.scatter_(0, torch.where(flat, rank - 1, flat.numel()), codes)
-    n_todo = rank[-1:]
-
     parts = min(max(1, _PARTIAL_ENTRIES // slots), n_bins, config.repair_parts)
     per_part = triton.cdiv(n_bins, parts)
     items = layers * here * parts
@@ -198,8 +191,9 @@ def repair(
     programs = min(config.repair_programs, items)
     tile = max(bins.width, config.repair_points)
     _repair_kernel[(programs,)](
-        x, operands.factor, operands.order, bins.held, bins.best, bins.second, lists.bar, todo,
-        n_todo, kept.value, kept.error, kept.index, kept.scored,
+        x, operands.factor, operands.order, bins.held, bins.best, bins.second, lists.bar,
+        unproved.rows, unproved.count,
+        kept.value, kept.error, kept.index, kept.scored,
         n, d, x.stride(0), x.stride(1), n_bins, rows, first_row, k, per_part, programs,
         DEPTH=tie_depth(d, operands.metric), METRIC=METRICS[operands.metric],
         BITS=bins.width.bit_length() - 1, WIDTH=bins.width,
@@ -208,9 +202,9 @@ def repair(
         enable_fp_fusion=False,  # as in rescore: the same values
     )  # fmt: skip
     _join_kernel[(min(config.repair_programs, layers * here),)](
-        operands.order, todo, n_todo, kept.value, kept.error, kept.index, kept.scored,
-        lists.value, lists.error, lists.index, lists.proved, lists.scored,
+        operands.order, unproved.rows, unproved.count,
+        kept.value, kept.error, kept.index, kept.scored,
+        lists.value, lists.error, lists.index, lists.proved, lists.counts[1], lists.counts[0],
         n, rows, first_row, k, min(config.repair_programs, layers * here),
         KP=slots, PARTS=parts, num_warps=1,
     )  # fmt: skip
-    return unproved.sum(dim=1)

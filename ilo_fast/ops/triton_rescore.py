@@ -23,6 +23,7 @@ from ilo_fast.ops.triton_select import LAST_KEPT, Candidates, upper_bound
 __all__ = [
     "METRICS",
     "Lists",
+    "Unproved",
     "allocate_lists",
     "list_slots",
     "pair_value",
@@ -38,27 +39,37 @@ METRICS = {"cosine": 0, "euclidean": 1, "inner_product": 2}
 @dataclass(frozen=True)
 class Lists:
     """Unordered lists by original index: value and its error bound float64, index int32
-    ``[layers, n, k]``; proved bool, scored int32, bar float64 ``[layers, n]``. bar: the score (in
-    the row's own units) that a point must be able to reach to be among the k nearest; ``-inf``
-    before k are known."""
+    ``[layers, n, k]``; proved bool, bar float64 ``[layers, n]``. bar: the score (in the row's own
+    units) that a point must be able to reach to be among the k nearest; ``-inf`` before k are
+    known. counts: int64 ``[2, layers]``, rows repaired and candidates scored so far."""
 
     value: torch.Tensor
     error: torch.Tensor
     index: torch.Tensor
     proved: torch.Tensor
-    scored: torch.Tensor
     bar: torch.Tensor
+    counts: torch.Tensor
 
 
-def allocate_lists(layers: int, n: int, k: int, device: torch.device) -> Lists:
-    """Uninitialised lists; ``rescore`` writes every row."""
+@dataclass(frozen=True)
+class Unproved:
+    """Rows of a strip without a proof, in any order: ``layer * rows + row``, int64; the first
+    ``count`` int64 ``[1]`` of them are there."""
+
+    rows: torch.Tensor
+    count: torch.Tensor
+
+
+def allocate_lists(layers: int, n: int, k: int, proved: torch.Tensor) -> Lists:
+    """Uninitialised lists, ``rescore`` writes every row; counts at 0. proved: where it goes."""
+    device = proved.device
     return Lists(
         value=torch.empty(layers, n, k, dtype=torch.float64, device=device),
         error=torch.empty(layers, n, k, dtype=torch.float64, device=device),
         index=torch.empty(layers, n, k, dtype=torch.int32, device=device),
-        proved=torch.empty(layers, n, dtype=torch.bool, device=device),
-        scored=torch.empty(layers, n, dtype=torch.int32, device=device),
+        proved=proved,
         bar=torch.empty(layers, n, dtype=torch.float64, device=device),
+        counts=torch.zeros(2, layers, dtype=torch.int64, device=device),
     )
 
 
@@ -152,10 +163,10 @@ def bar_of(
     return tl.where(filled >= k, similarity * SCALE_SQ - shift, -float("inf"))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "n_visits", "k"])
 def _rescore_kernel(
     x, factor, order, visits, held, shift, score, place, count, line,
-    value_out, error_out, index_out, proved_out, scored_out, bar_out,
+    value_out, error_out, index_out, proved_out, bar_out, scored_out, todo, n_todo,
     n, n_pad, d, x_layer, x_row, rows, n_visits, first_row, k,
     SCALE: tl.constexpr, DEPTH: tl.constexpr,
     METRIC: tl.constexpr, BITS: tl.constexpr, CAPACITY: tl.constexpr, KP: tl.constexpr,
@@ -222,8 +233,16 @@ def _rescore_kernel(
     tl.store(error_out + out[:, None] * k + slot, errors, mask=stored)
     tl.store(index_out + out[:, None] * k + slot, indices, mask=stored)
     tl.store(proved_out + out, proved, mask=real)
-    tl.store(scored_out + out, scored, mask=real)
     tl.store(bar_out + out, bar, mask=real)
+    # Sums and a set: neither depends on the order in which programs come here, and what a row's
+    # list is does not depend on its place among the unproved.
+    tl.atomic_add(scored_out + layer, tl.sum(scored, axis=0).to(tl.int64), sem="relaxed")
+    unproved = (real & (proved == 0)).to(tl.int32)
+    many = tl.sum(unproved, axis=0)
+    if many > 0:
+        first_free = tl.atomic_add(n_todo, many.to(tl.int64), sem="relaxed")
+        free = first_free + tl.cumsum(unproved, axis=0) - 1
+        tl.store(todo + free, layer * rows + row, mask=unproved > 0)
 
 
 def rescore(
@@ -235,17 +254,22 @@ def rescore(
     *,
     first_row: int,
     config: RowConfig,
-) -> None:
-    """Write the lists of the strip's points, proved or not."""
+) -> Unproved:
+    """Write the lists of the strip's points, proved or not; returns the rows without a proof."""
     layers, n, d = x.shape
     rows = candidates.score.shape[1]
     k = lists.index.shape[2]
     visits = kept_until_read(visiting_order(n, first_row, min(rows, n - first_row), x.device))
     grid = (triton.cdiv(visits.shape[0], config.score_rows), layers)
+    unproved = Unproved(
+        rows=torch.empty(layers * rows, dtype=torch.int64, device=x.device),
+        count=torch.zeros(1, dtype=torch.int64, device=x.device),
+    )
     _rescore_kernel[grid](
         x, operands.factor, operands.order, visits, bins.held, operands.shift,
         candidates.score, candidates.place, candidates.count, candidates.line,
-        lists.value, lists.error, lists.index, lists.proved, lists.scored, lists.bar,
+        lists.value, lists.error, lists.index, lists.proved, lists.bar, lists.counts[1],
+        unproved.rows, unproved.count,
         n, operands.rows.shape[1], d, x.stride(0), x.stride(1), rows,
         visits.shape[0], first_row, k,
         SCALE=operands.scale, DEPTH=tie_depth(d, operands.metric),
@@ -254,6 +278,7 @@ def rescore(
         ROWS=config.score_rows, DIMS=config.score_dims, num_warps=config.score_warps,
         enable_fp_fusion=False,  # copies of a point must have distance 0, and both orders one value
     )  # fmt: skip
+    return unproved
 
 
 @lru_cache(maxsize=16)

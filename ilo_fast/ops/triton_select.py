@@ -48,7 +48,7 @@ def upper_bound(packed, BITS: tl.constexpr):
     return value + tl.abs(value) * (2.0 ** (BITS - 22)) + 2.0**-100
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_bins", "k"])
 def _select_kernel(
     best, second, slack, score_out, place_out, count_out, line_out,
     n_bins, rows, first_row, n_pad, k,

@@ -19,9 +19,9 @@ def _run(
 ) -> tuple[Operands, list[tuple[int, Bins]]]:
     layers, n, d = x.shape
     request = Request(x=x, row_max=x.double().abs().amax(2), k=3, metric=metric)
-    scaled, unit, _ = _scaled(request, 0, layers)
+    scaled, largest = _scaled(request, 0, layers)
     made = prepare(
-        scaled, unit, metric,
+        scaled, largest, metric,
         row_multiple=config.row_multiple,
         gamma=accumulation(major).gamma(-(-d // 64) * 64 + 64),
         config=row_config(major, d, 3),
@@ -140,6 +140,14 @@ def test_every_mode(
     assert len(strips) == (2 if strip else 1)
     for layer in range(2):
         _check(x[layer], made, strips, layer)
+
+
+@pytest.mark.parametrize("strip", [0, 128])
+def test_tiles_of_more_rows_than_columns(strip: int, device: torch.device, major: int) -> None:
+    x = cloud("massive", 140, 40)
+    tensor = torch.tensor(x, dtype=torch.float32, device=device)[None]
+    config = replace(_config(major), tma=False, block_m=128, block_n=64)
+    _check(x, *_run(tensor, "cosine", config, major, strip=strip))
 
 
 def test_one_pass_mode_over_narrow_chunks(device: torch.device, major: int) -> None:
