@@ -204,7 +204,8 @@ def _search_layers(request: Request, chosen: Plan, first: int, last: int, made: 
         values = distances if request.metric == "cosine" else torch.empty_like(lists.value)
         sort_lists(lists, chosen.row, values=values, indices=made.indices[part])
         if request.metric != "cosine":
-            distances.copy_(_distances(values, request.row_max[part], request.metric))
+            wide = request.x.dtype == torch.float64
+            distances.copy_(_distances(values, request.row_max[part], request.metric, wide))
         made.counts.append(lists.counts)
 
 
@@ -238,16 +239,21 @@ def _exponents(largest: torch.Tensor) -> torch.Tensor:
     return torch.frexp(largest).exponent.to(torch.int64)
 
 
-def _distances(values: torch.Tensor, row_max: torch.Tensor, metric: str) -> torch.Tensor:
+def _distances(
+    values: torch.Tensor, row_max: torch.Tensor, metric: str, wide: bool
+) -> torch.Tensor:
     """Distances of values of scaled points, not cosine's; beyond float32's range inf or 0.
 
-    values: float64 ``[layers, n, k]``; row_max: ``[layers, n]``, of the points as they were.
+    values: float64 ``[layers, n, k]``; row_max: ``[layers, n]``, of the points as they were; wide:
+    whether those are float64.
     """
     doublings = _exponents(row_max.amax(dim=1))
     if metric == "euclidean":
         values = torch.sqrt(2.0 * values)
     else:
         doublings = doublings * 2
+    if not wide:  # within 2**±300
+        return values * power_of_two(doublings)[:, None, None]
     for share in range(4):  # 2**2046 needs more than one float64 factor
         step = doublings // 4 + (doublings % 4 > share).to(torch.int64)
         values = values * power_of_two(step)[:, None, None]
