@@ -80,7 +80,7 @@ def row_max(states: torch.Tensor, single: bool, name: str = "x") -> torch.Tensor
                 part = slice(first, first + together), slice(start, start + step)
                 largest[part] = magnitudes(states[part])
     # NaN and infinity both reach the largest of all: one number is read back, the rest only then.
-    if not math.isfinite(float(largest.amax())):
+    if largest.numel() and not math.isfinite(float(largest.amax())):
         bad = ~torch.isfinite(largest)
         layer, row = bad.nonzero()[0].tolist()
         kind = "NaN" if bool(torch.isnan(largest[layer, row])) else "infinity"
