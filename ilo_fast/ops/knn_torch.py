@@ -4,7 +4,8 @@ Per layer: float64 points (``points``), a centred form with proven error bounds 
 float32 filter (``filter``), then here the certificate: a row's threshold is the k-th largest
 proven lower bound over bins, a bin is open when its upper bound reaches it, and what is in open
 bins above the threshold goes to the exact stage (``exact``). Rows with too much left open are
-recomputed against every point in float64 (``full``).
+recomputed against every point in float64 (``full``). Where bins would not narrow anything down
+(few points, many neighbours), the float32 product of a strip is looked at entry by entry.
 """
 
 import torch
@@ -12,7 +13,7 @@ import torch
 from ilo_fast.ops.centred import MASKED, Operands, centre, filter_operands
 from ilo_fast.ops.exact import Lists, empty_lists, expand, pair_values, rank
 from ilo_fast.ops.filter import Plan, bin_maxima, plan_filter
-from ilo_fast.ops.full import rank_rows
+from ilo_fast.ops.full import rank_narrowed, rank_rows
 from ilo_fast.ops.points import Points, prepare_points
 from ilo_fast.ops.precision import ieee_products
 from ilo_fast.ops.request import EngineResult, NeighborStats, Request
@@ -23,6 +24,7 @@ __all__ = ["cannot_serve", "search"]
 _PAIR_BYTES = 64 << 20  # open (row, bin) pairs re-scored at once
 _GROUPS = 16  # bins looked into at a time
 _RANKED = {"cpu": 1 << 14, "cuda": 1 << 20}  # pairs ranked at a time
+_FEWEST_NARROWED = 256  # points; with fewer, the float32 pass costs what it saves
 _SEED = 20250311
 
 
@@ -48,9 +50,7 @@ def search(request: Request) -> EngineResult:
                 _all_equal(points, lists)
                 method, repaired, compared = "float64", 0, 0
             elif plan is None:
-                rows = torch.arange(points.u, device=device)
-                compared = rank_rows(points, centre(points), rows, request.k, lists)
-                method, repaired = "float64", 0
+                method, repaired, compared = _without_bins(points, request.k, lists)
             else:
                 method = "filter"
                 layer_search = _FilteredSearch(points, lists, plan, request.k, request.exact)
@@ -74,6 +74,23 @@ def _all_equal(points: Points, lists: Lists) -> None:
     lists.values[0] = pair_values(points, only, only)
 
 
+def _without_bins(points: Points, k: int, lists: Lists) -> tuple[str, int, int]:
+    """Every row against all points; return the method, rows repaired and pairs compared."""
+    form = centre(points)
+    rows = torch.arange(points.u, device=points.z.device)
+    if rows.shape[0] < _FEWEST_NARROWED:
+        return "float64", 0, rank_rows(points, form, rows, k, lists)
+    rows, compared = rank_narrowed(points, form, k, lists, _most_candidates(k))
+    if rows.shape[0]:
+        compared += rank_rows(points, form, rows, k, lists)
+    return "filter", rows.shape[0], compared
+
+
+def _most_candidates(k: int) -> int:
+    """Beyond these a float64 row costs no more than the candidates it would save."""
+    return 64 + 8 * k
+
+
 class _FilteredSearch:
     """One layer's filter, certificate, re-scoring and repair."""
 
@@ -87,9 +104,8 @@ class _FilteredSearch:
         self.proved = torch.ones(points.u, dtype=torch.bool, device=device)
         self.repair: list[torch.Tensor] = []
         self.compared = 0
-        # Beyond these a float64 row costs no more than the candidates it would save.
         self.most_bins = max(8 * k, plan.all_bins // 4)
-        self.most_candidates = 64 + 8 * k
+        self.most_candidates = _most_candidates(k)
 
     def run(self) -> tuple[int, int]:
         """Fill the lists; return rows repaired and pairs compared exactly."""

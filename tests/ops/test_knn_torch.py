@@ -192,6 +192,69 @@ def test_property_filter_equals_float64(n, d, shape, metric, case, exclude_self,
     assert found.certified.all()
 
 
+@pytest.fixture
+def narrowed(monkeypatch):
+    """Small problems go through float32 first, without bins."""
+    monkeypatch.setattr(knn_torch, "_FEWEST_NARROWED", 2)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("waiting", [full._WAITING, 0], ids=["at once", "strip by strip"])
+def test_narrowing_without_bins_changes_nothing(narrowed, monkeypatch, case, metric, waiting):
+    x = case(np.random.default_rng(12), 300, 9)
+    monkeypatch.setattr(full, "_WAITING", waiting)
+    monkeypatch.setattr(full, "_CPU_ROWS", 64)
+    found = knn(x, 4, metric=metric)
+    monkeypatch.setattr(knn_torch, "_FEWEST_NARROWED", 10**9)
+    plain = knn(x, 4, metric=metric)
+    assert plain.stats.method == ("float64",)
+    assert found.certified.all()
+    same(found, plain)
+    if case not in (huge, subnormal):  # whose distances leave float32
+        assert_exact(found, x, metric)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.integers(2, 90),
+    st.integers(1, 8),
+    st.sampled_from(METRICS),
+    st.sampled_from(CASES[:-2]),
+    st.booleans(),
+    st.integers(0, 2**32 - 1),
+)
+def test_property_narrowing_equals_float64(n, d, metric, case, exclude_self, seed):
+    generator = np.random.default_rng(seed)
+    x = case(generator, max(n, 4), d)[:n]
+    k = int(generator.integers(1, n))
+    plain = knn(x, k, metric=metric, exclude_self=exclude_self)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(knn_torch, "_FEWEST_NARROWED", 2)
+        patch.setattr(knn_torch, "_most_candidates", lambda k: k + 1)  # leaves rows to float64
+        found = knn(x, k, metric=metric, exclude_self=exclude_self)
+    same(found, plain)
+
+
+def test_a_thousand_points_are_narrowed_by_float32():
+    x = np.random.default_rng(13).normal(size=(1024, 40)).astype(np.float32) + 2
+    found = knn(x, 10)
+    assert found.stats.method == ("filter",)
+    assert found.stats.rows_repaired == (0.0,)
+    assert 10 <= found.stats.open_candidates[0] < 11
+    assert_exact(found, x, "cosine")
+
+
+def test_what_float32_cannot_narrow_is_compared_in_float64():
+    generator = np.random.default_rng(14)
+    # The centre lies in one cloud at most; float32 cannot tell the other's points apart.
+    x = np.concatenate([float64_noise(generator, 400, 8), float64_noise(generator, 400, 8)])
+    found = knn(x, 10, metric="euclidean")
+    assert found.stats.method == ("filter",)
+    assert found.stats.rows_repaired[0] >= 0.5
+    assert_exact(found, x, "euclidean")
+
+
 def test_real_cut_at_its_own_size():
     generator = np.random.default_rng(0)
     x = generator.normal(size=(2100, 4)).astype(np.float32)
