@@ -86,9 +86,7 @@ def _strip_rows(points: Points, entry_bytes: int) -> int:
     return strip
 
 
-def _open(
-    upper: torch.Tensor, rows: torch.Tensor, slack: torch.Tensor, best: int
-) -> torch.Tensor:
+def _open(upper: torch.Tensor, rows: torch.Tensor, slack: torch.Tensor, best: int) -> torch.Tensor:
     """Pairs ``[R, u]`` that reach the row's best-th largest lower bound."""
     upper[torch.arange(rows.shape[0], device=rows.device), rows] = MASKED
     kth = torch.topk(upper - slack, best, dim=1).values[:, -1]
