@@ -8,7 +8,7 @@ from clouds import cloud
 from ilo_fast.ops.knn_triton import _scaled
 from ilo_fast.ops.request import Request
 from ilo_fast.ops.triton_config import SLOTS
-from ilo_fast.ops.triton_prepare import Frame, choose_frame
+from ilo_fast.ops.triton_frame import Frame, choose_frame
 
 
 def _frame(x: torch.Tensor, metric: str) -> tuple[Frame, np.ndarray]:
