@@ -79,7 +79,7 @@ def _probe_ids(backbone: Backbone, device: torch.device) -> Tensor:
     )
     padding = getattr(config, "pad_token_id", None)
     if padding is not None and padding >= low:
-        ids[ids == padding] = low if padding != low else low + 1
+        ids[ids == padding] = low if padding != low else low - 1
     return ids.to(device)
 
 

@@ -2,12 +2,13 @@
 
 The folder holds
 
-- ``store.json``: what the states are of (the key), shape and token budget. Written first.
+- ``store.json``: what the states are of (the key), shape and token budget. Written before
+  any batch.
 - ``states.partial``: a safetensors file at its full size, filled as batches end. It becomes
   ``states.safetensors`` when the last one is there.
 - ``journal.jsonl``: one line a finished batch, ``{"start", "stop", "crc32"}``: its places in
   processing order and the checksum of its float32 block. A line is written after the data.
-- ``record.json``: how the states were made. Written last.
+- ``record.json``: how the states were made. Written when the last batch is in.
 
 A folder is taken up again only under the same key. Batches without a journal line, or whose data
 does not have the checksum, are done again.
@@ -142,7 +143,9 @@ class DiskSink:
     def _begin(self, wanted: dict[str, Any], budget: int) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         others = sorted(path.name for path in self.folder.iterdir())
-        if any(name in others for name in (_PARTIAL, _WHOLE, _JOURNAL)):
+        # A run that ended before it wrote store.json has recorded no batch: nothing is lost.
+        journal = self.folder / _JOURNAL
+        if _WHOLE in others or (_JOURNAL in others and journal.stat().st_size):
             raise InputError(f"folder: {self.folder} holds states without their {_STORE}")
         need = len(self._header) + int(np.prod(self.shape, dtype=np.int64)) * 4
         free = free_disk(self.folder)
@@ -151,11 +154,16 @@ class DiskSink:
                 f"folder: the states take {human(need)} ({need} bytes), "
                 f"{human(free)} are free in {self.folder}"
             )
-        with (self.folder / _PARTIAL).open("wb") as file:
-            file.write(self._header)
-            file.flush()
-            _allocate(file.fileno(), need)
-        (self.folder / _JOURNAL).write_text("")
+        partial = self.folder / _PARTIAL
+        try:
+            with partial.open("wb") as file:
+                file.write(self._header)
+                file.flush()
+                _allocate(file.fileno(), need)
+        except BaseException:
+            partial.unlink(missing_ok=True)  # a disk that filled up meanwhile gets its room back
+            raise
+        journal.write_text("")
         _replace(self.folder / _STORE, json.dumps({"key": wanted, "budget": budget}, indent=1))
 
     def _take_up(self, wanted: dict[str, Any]) -> int:

@@ -20,6 +20,7 @@ from ilo_fast.activations.runner import running
 from ilo_fast.activations.space import free_memory
 from ilo_fast.activations.store import ActivationStore, Sink, TensorSink, choose_place
 from ilo_fast.activations.tokens import tokenizer_sha256
+from ilo_fast.arrays import whole_number
 from ilo_fast.errors import InputError
 from ilo_fast.layers import LayerSpec, resolve_layers
 from ilo_fast.models.fingerprint import weights_sha256
@@ -71,7 +72,7 @@ def extract(
         folder: for ``"disk"`` (and ``"auto"``, which then uses it): the states' folder. A run
             stopped half-way goes on there; a finished one is read back, and its record says how the
             states were made. Its key covers weights, tokenizer, corpus, dtype, pooling, layers,
-            truncation and fused kernels, so other states are never reused.
+            truncation (its limit and side) and fused kernels, so other states are never reused.
         truncate: cut sentences longer than the model takes; otherwise they are errors.
         fused: kernels that do several of the model's steps at once (the extra ``liger``: norms,
             rotary embedding, gated activations) while it runs here: ``"auto"`` where they serve a
@@ -113,13 +114,16 @@ def extract(
     sink: Sink
     with (
         torch.inference_mode(),
+        torch.autocast(device.type, enabled=False),  # the caller's, if any
         _evaluating(backbone.module),
         fusing(backbone, device, fused) as kernels,
     ):
+        limit = token_limit(backbone.module, tokenizer)
         if place == "disk":
             assert folder is not None
             assert weights is not None
-            key = _key(backbone, weights, tokenizer, corpus, chosen_pool, truncate, kernels.kernels)
+            cut = [limit, getattr(tokenizer, "truncation_side", None)] if truncate else False
+            key = _key(backbone, weights, tokenizer, corpus, chosen_pool, cut, kernels.kernels)
             sink = DiskSink(folder, key, entries, corpus.n_points, backbone.dim, budget)
             budget = sink.budget
         else:
@@ -128,7 +132,7 @@ def extract(
         way = probe(backbone, device)
         with running(backbone, way, entries, chosen_pool, device) as runner:
             job = Job(runner, sink, corpus, entries, way, device, budget, place)
-            job.run(tokenizer, token_limit(backbone.module, tokenizer), truncate, progress)
+            job.run(tokenizer, limit, truncate, progress)
     seconds = time.perf_counter() - began
     attention = sorted(runner.kernels)
     if way.batches != "packed":
@@ -170,12 +174,13 @@ def extract(
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    trained = module.training
+    modes = [(each, each.training) for each in module.modules()]  # parts may differ
     module.eval()
     try:
         yield
     finally:
-        module.train(trained)
+        for each, mode in modes:
+            each.training = mode
 
 
 def _input_device(module: Any) -> torch.device:
@@ -187,13 +192,15 @@ def _input_device(module: Any) -> torch.device:
 def _check_budget(batch_tokens: int | str, backbone: Backbone, device: torch.device) -> int:
     if batch_tokens == "auto":
         return _auto_budget(backbone, device)
-    if isinstance(batch_tokens, bool) or not isinstance(batch_tokens, int):
+    try:
+        tokens = whole_number(batch_tokens, "batch_tokens")
+    except TypeError:
         raise InputError(
             f"batch_tokens: expected 'auto' or a number of tokens, got {batch_tokens!r}"
-        )
-    if batch_tokens < 1:
-        raise InputError(f"batch_tokens: expected at least 1, got {batch_tokens}")
-    return batch_tokens
+        ) from None
+    if tokens < 1:
+        raise InputError(f"batch_tokens: expected at least 1, got {tokens}")
+    return tokens
 
 
 def _auto_budget(backbone: Backbone, device: torch.device) -> int:
@@ -214,7 +221,7 @@ def _key(
     tokenizer: Any,
     corpus: "Corpus",
     pool: Pool,
-    truncate: bool,
+    cut: Any,
     kernels: str | None,
 ) -> dict[str, Any]:
     """What decides the states of a folder, bit for bit but for the machine."""
@@ -231,5 +238,5 @@ def _key(
         "languages": list(corpus.languages),
         "dtype": str(parameter_dtype(backbone.module)),
         "pool": pool.name,
-        "truncate": truncate,
+        "truncate": cut,
     }

@@ -18,7 +18,7 @@ from ilo_fast.activations.runner import Runner
 from ilo_fast.activations.store import Sink
 from ilo_fast.activations.tokens import CHUNK, TokenChunk, chunks_ahead
 from ilo_fast.errors import HiddenStateError
-from ilo_fast.models.structure import parameter_dtype
+from ilo_fast.models.structure import parameter_dtype, rotary_turn
 
 if TYPE_CHECKING:
     from ilo_fast.corpora import Corpus
@@ -56,7 +56,7 @@ class Job:
         place: str,
     ) -> None:
         self._runner, self._sink, self._corpus, self._entries = runner, sink, corpus, entries
-        self._equal = way.batches != "packed"
+        self._equal, self._turn = way.batches != "packed", rotary_turn(runner.module)
         self._device, self._place = device, place
         self._dtype = str(parameter_dtype(runner.module)).removeprefix("torch.")
         self._warned = False
@@ -93,7 +93,9 @@ class Job:
             self._sink.check(order + chunk.first, chunk.first)
         place = 0
         while place < len(lengths):
-            batches = cut_batches(lengths[place:], self.budget, equal_lengths=self._equal)
+            batches = cut_batches(
+                lengths[place:], self.budget, equal_lengths=self._equal, turn=self._turn
+            )
             _, size = next(batches)
             missing = self._sink.missing(chunk.first + place, chunk.first + place + size)
             for first, last in missing:

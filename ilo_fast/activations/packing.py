@@ -88,16 +88,18 @@ def batch_order(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def cut_batches(
-    lengths: Sequence[int], budget: int, *, equal_lengths: bool
+    lengths: Sequence[int], budget: int, *, equal_lengths: bool, turn: int | None = None
 ) -> Iterator[tuple[int, int]]:
     """Cut consecutive sentences into batches ``(start, stop)`` of at most ``budget`` tokens.
 
     A single sentence over the budget is a batch of its own. With ``equal_lengths`` a batch also
-    ends where the length changes.
+    ends where the length changes; with ``turn`` none holds lengths both up to that and beyond.
     """
     start, tokens = 0, 0
     for position, length in enumerate(lengths):
         full = tokens + length > budget or (equal_lengths and length != lengths[start])
+        if turn is not None:
+            full |= (length > turn) != (lengths[start] > turn)
         if position > start and full:
             yield start, position
             start, tokens = position, 0

@@ -6,6 +6,7 @@ gives out, after its final norm. So entry i < L is read by a hook before layer i
 behind the model.
 """
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -95,15 +96,36 @@ class Tap:
     def __init__(self, layers: tuple[int, ...]) -> None:
         self.layers = layers
         self._rows: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+        self._pass: dict[int, Tensor] | None = None
+
+    def begin(self) -> None:
+        """A forward pass begins. One before it that `ForwardStopped` ended has its end here."""
+        self.end()
+        self._pass = {}
+
+    def end(self, *, failed: bool = False) -> None:
+        """A forward pass is over: its rows are kept where all layers gave theirs, else none."""
+        if self._pass is not None and len(self._pass) == len(self.layers) and not failed:
+            for layer, rows in self._pass.items():
+                self._rows[layer].append(rows)
+        self._pass = None
+
+    @property
+    def running(self) -> bool:
+        """Whether a forward pass is on. Layers that run again in a backward pass, as gradient
+        checkpointing has them do, are not in one and give no points."""
+        return self._pass is not None
 
     def add(self, layer: int, pooled: Tensor) -> None:
-        """Append the pooled rows of one forward pass."""
-        self._rows[layer].append(pooled)
+        """The pooled rows of the forward pass that is on."""
+        assert self._pass is not None
+        self._pass[layer] = pooled
 
     @property
     def n_points(self) -> int:
         """Sentences seen so far."""
-        return min(sum(len(rows) for rows in parts) for parts in self._rows.values())
+        self.end()
+        return sum(len(rows) for rows in self._rows[self.layers[0]])
 
     @property
     def states(self) -> Tensor:
@@ -112,12 +134,16 @@ class Tap:
         On the model's device (on the first layer's, where the layers lie on several).
         """
         if not self.n_points:
-            raise ModelError("tap: no forward pass has gone through the model yet")
+            raise ModelError(
+                "tap: no forward pass has gone through the model yet (a model compiled and run "
+                "before the tap does not call its hooks)"
+            )
         layers = [torch.cat(self._rows[layer]) for layer in self.layers]
         return torch.stack([states.to(layers[0].device) for states in layers])
 
     def clear(self) -> None:
         """Forget the states pooled so far."""
+        self._pass = None
         for rows in self._rows.values():
             rows.clear()
 
@@ -125,18 +151,28 @@ class Tap:
 class _Padding:
     """Which places of the current batch hold tokens, from the model's own attention mask."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: nn.Module) -> None:
         self.mask: Tensor | None = None
         self._made: tuple[Segments, Tensor | None] | None = None
+        self._signature = inspect.signature(module.forward)
 
-    def note(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        mask = kwargs.get("attention_mask")
-        if mask is None and len(args) > 1 and isinstance(args[1], Tensor):
-            mask = args[1]  # attention_mask is the second parameter of every text model
+    def note(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Look at what a forward pass is given."""
+        try:
+            given = {**self._signature.bind_partial(*args, **kwargs).arguments, **kwargs}
+        except TypeError:
+            given = kwargs  # the model itself will say what does not fit
+        mask = given.get("attention_mask")
         if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
             raise ModelError(
                 "tap: expected an attention_mask [batch, tokens], got "
                 + (str(list(mask.shape)) if isinstance(mask, Tensor) else type(mask).__name__)
+            )
+        cached = _cached_tokens(given.get("past_key_values"))
+        if cached:
+            raise ModelError(
+                f"tap: the forward pass goes on from {cached} cached tokens, and a cached prefix "
+                "cannot be pooled (use_cache=False runs whole sentences)"
             )
         self.mask, self._made = mask, None
 
@@ -166,6 +202,14 @@ class _Padding:
         return (flat if rows is None else flat[rows.to(flat.device)]), segments
 
 
+def _cached_tokens(cache: Any) -> int:
+    if cache is None:
+        return 0
+    if hasattr(cache, "get_seq_length"):
+        return int(cache.get_seq_length())
+    return int(cache[0][0].shape[-2]) if cache else 0  # a tuple of keys and values a layer
+
+
 @contextmanager
 def tap(
     model: nn.Module,
@@ -177,9 +221,10 @@ def tap(
     """Pool a model's hidden states while your own code runs it.
 
     Each batch of every forward pass within the block adds its sentences, pooled over the tokens
-    that its ``attention_mask`` marks, padding on either side. Hooks sit on the requested layers
-    only, states are pooled inside them with float32 sums, and the hooks go away however the block
-    ends. What the model returns, gradients included, is not changed.
+    that its ``attention_mask`` marks, padding on either side; a pass that fails within its
+    layers adds nothing. Hooks sit on the requested layers and around all of them, states are
+    pooled inside them with float32 sums, and the hooks go away however the block ends. What the
+    model returns, gradients included, is not changed.
 
     Args:
         model: a transformers model, with or without a head.
@@ -197,7 +242,8 @@ def tap(
 
     Raises:
         ModelError: when ``model`` gives no hidden states, or some that are not ``[batch, tokens,
-            dim]``, or its layers cannot be hooked.
+            dim]``, or its layers cannot be hooked; from within a forward pass that goes on from
+            a cache.
         InputError: on a layer the model does not have, or an unknown pooling.
 
     >>> import torch, ilo_fast
@@ -213,16 +259,30 @@ def tap(
     """
     backbone, chosen_pool = find_backbone(model), check_pool(pool)
     entries = resolve_layers(layers, backbone.n_entries)
-    collected, padding = Tap(entries), _Padding()
+    collected, padding = Tap(entries), _Padding(backbone.module)
+
+    def begin(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        collected.begin()
+        padding.note(args, kwargs)
 
     def receive(entry: int, states: Tensor) -> None:
+        if not collected.running:
+            return
         check_states(backbone, entry, states)
         packed, segments = padding.packed(states.detach())
         collected.add(entry, chosen_pool(packed, segments))
 
-    handle = backbone.module.register_forward_pre_hook(padding.note, with_kwargs=True)
+    def end(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        collected.end(failed=output is None)
+
+    before = backbone.module.register_forward_pre_hook(begin, with_kwargs=True)
     try:
         with hooked(backbone, entries, receive, stop_early=stop_early):
-            yield collected
+            # behind the hook that takes the last entry; also called where the model raises
+            after = backbone.module.register_forward_hook(end, always_call=True)
+            try:
+                yield collected
+            finally:
+                after.remove()
     finally:
-        handle.remove()
+        before.remove()

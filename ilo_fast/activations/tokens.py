@@ -1,9 +1,13 @@
 """Sentences to token ids, ahead of the forward pass, with every unusable sentence named."""
 
+import hashlib
+import json
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,17 +118,36 @@ def chunks_ahead(
 
 
 def tokenizer_sha256(tokenizer: Any) -> str:
-    """SHA-256 of what decides a tokenizer's ids: its whole definition, or its vocabulary."""
-    import hashlib
-    import json
+    """SHA-256 of what decides a tokenizer's ids, but for a limit on their number.
 
+    Of a fast tokenizer its whole definition, less the truncation and padding that its last call
+    happened to set; of another its class, vocabulary, switches and the files it saves.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
-        text = str(backend.to_str())
+        definition = json.loads(backend.to_str())
+        parts = {**definition, "truncation": None, "padding": None}
     else:
-        vocabulary = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else {}
-        special = getattr(tokenizer, "special_tokens_map", {})
-        text = json.dumps(
-            [type(tokenizer).__name__, vocabulary, special], sort_keys=True, default=str
-        )
+        switches = getattr(tokenizer, "init_kwargs", {})
+        parts = {
+            "class": type(tokenizer).__name__,
+            "vocabulary": tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else {},
+            "special": getattr(tokenizer, "special_tokens_map", {}),
+            "switches": {name: on for name, on in switches.items() if isinstance(on, bool)},
+            "files": _vocabulary_files(tokenizer),
+        }
+    text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _vocabulary_files(tokenizer: Any) -> dict[str, str]:
+    """SHA-256 of what a Python tokenizer saves (merges, say, are in no vocabulary), by name."""
+    if not hasattr(tokenizer, "save_vocabulary"):
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            tokenizer.save_vocabulary(folder)
+        except NotImplementedError:  # it has no files
+            return {}
+        files = sorted(path for path in Path(folder).iterdir() if path.is_file())
+        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

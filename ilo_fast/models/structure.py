@@ -113,6 +113,21 @@ def token_limit(module: Any, tokenizer: Any) -> int | None:
     return min(limits) if limits else None
 
 
+def rotary_turn(module: Any) -> int | None:
+    """The length up to which a model with LongRoPE turns by other angles than beyond it, if any.
+
+    The longest sentence decides for a whole batch (transformers' ``dynamic_rope_update``), so a
+    batch may not hold both kinds.
+    """
+    config = _text_config(module.config)
+    given = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    for rope in (given, *given.values()):  # of the model, or one for each type of layer
+        if isinstance(rope, dict) and rope.get("rope_type", rope.get("type")) == "longrope":
+            inside = rope.get("original_max_position_embeddings")
+            return inside or _number(config, "original_max_position_embeddings")
+    return None
+
+
 def parameter_dtype(module: nn.Module) -> torch.dtype:
     """The dtype of the model's floating-point weights (its first, as transformers counts)."""
     for parameter in module.parameters():

@@ -178,6 +178,43 @@ def test_changed_inputs_never_reuse_states(tmp_path):
         keep(tmp_path / "f", pool=lambda states, offsets: states[offsets[1:] - 1])
 
 
+def test_another_limit_never_reuses_cut_sentences(tmp_path):
+    tokenizers = Characters(), Characters()
+    for tokenizer, limit in zip(tokenizers, (6, 4), strict=True):
+        tokenizer.model_max_length = limit
+    options = {"truncate": True, "batch_tokens": BUDGET, "folder": tmp_path}
+    extract(make("llama"), tokenizers[0], CORPUS, **options)
+    with pytest.raises(InputError, match="differ in truncate"):
+        extract(make("llama"), tokenizers[1], CORPUS, **options)
+    again = extract(make("llama"), tokenizers[0], CORPUS, **options)
+    assert again.record["states"] == "read"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_an_end_before_the_first_batch_leaves_a_folder_to_start_in(tmp_path, monkeypatch, error):
+    def stop(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "_allocate", stop)
+        with pytest.raises(error):
+            keep(tmp_path)
+        assert list(tmp_path.iterdir()) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "_replace", stop)
+        with pytest.raises(error):
+            keep(tmp_path)
+    assert keep(tmp_path).record["states"] == "made"
+
+
+def test_a_journal_without_its_key_is_left_alone(tmp_path):
+    keep(tmp_path)
+    (tmp_path / "states.safetensors").rename(tmp_path / "states.partial")
+    (tmp_path / "store.json").unlink()
+    with pytest.raises(InputError, match=r"holds states without their store\.json"):
+        keep(tmp_path)
+
+
 def test_a_full_disk_is_said_before_the_first_byte(tmp_path, monkeypatch):
     monkeypatch.setattr(disk, "free_disk", lambda folder: 1000)
     with pytest.raises(InputError, match=r"folder: the states take 6\.\d kB \(\d+ bytes\), 1.0 kB"):

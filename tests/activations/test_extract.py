@@ -10,6 +10,7 @@ from ilo_fast import Corpus, extract
 from ilo_fast.activations import capability
 from ilo_fast.activations.runner import Runner
 from ilo_fast.errors import CorpusError, HiddenStateError, InputError, ModelError
+from ilo_fast.models.structure import find_backbone
 
 CORPUS = Corpus("pair", ("one", "two"), SENTENCES)
 
@@ -27,6 +28,40 @@ def test_any_budget_gives_the_same(name):
         assert relative(store.states, whole.states) < 1e-6
         assert store.record["batch_tokens"] == budget
     assert whole.record["tokens"] == sum(len(tokenizer.encode(text)) for text in CORPUS.texts)
+
+
+def test_long_rope_never_turns_short_sentences_by_the_long_angles():
+    rope = {
+        "rope_type": "longrope", "rope_theta": 10_000.0, "original_max_position_embeddings": 8,
+        "short_factor": [1.0] * 4, "long_factor": [3.0] * 4,
+    }  # fmt: skip
+    model = make("llama", rope_parameters=rope)
+    assert {len(text) > 8 for text in CORPUS.texts} == {True, False}
+    together = extract(model, Characters(), CORPUS, batch_tokens=10_000)
+    assert together.record["batches"] == "packed"
+    alone = extract(model, Characters(), CORPUS, batch_tokens=1)
+    assert relative(together.states, alone.states) < 1e-5
+
+
+def test_the_callers_autocast_stays_outside():
+    expected = extract(make("llama"), Characters(), CORPUS)
+    with torch.autocast("cpu", torch.bfloat16):
+        states = extract(make("llama"), Characters(), CORPUS).states
+    assert torch.equal(states, expected.states)
+
+
+def test_every_part_keeps_its_mode():
+    model = make("llama").train()
+    model.model.layers[0].eval()
+    model.model.layers[1].mlp.eval()
+    before = [module.training for module in model.modules()]
+    extract(model, Characters(), CORPUS)
+    assert [module.training for module in model.modules()] == before
+
+
+def test_padding_may_be_the_last_of_few_tokens():
+    model = make("llama", vocab_size=11, pad_token_id=10)
+    assert int(capability._probe_ids(find_backbone(model), torch.device("cpu")).max()) < 10
 
 
 def test_chosen_layers_stop_the_forward_pass():

@@ -9,22 +9,30 @@ from ilo_fast.activations.packing import Segments, batch_order, cut_batches
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=60)
 
 
-@given(lengths=LENGTHS, budget=st.integers(1, 100), equal=st.booleans())
-def test_batches_cover_all_within_the_budget(lengths, budget, equal):
+@given(
+    lengths=LENGTHS,
+    budget=st.integers(1, 100),
+    equal=st.booleans(),
+    turn=st.one_of(st.none(), st.integers(1, 30)),
+)
+def test_batches_cover_all_within_the_budget(lengths, budget, equal, turn):
     order = batch_order(np.array(lengths))
     sorted_lengths = [lengths[i] for i in order]
     assert sorted(order.tolist()) == list(range(len(lengths)))
     assert sorted_lengths == sorted(lengths, reverse=True)
-    batches = list(cut_batches(sorted_lengths, budget, equal_lengths=equal))
+    batches = list(cut_batches(sorted_lengths, budget, equal_lengths=equal, turn=turn))
     assert [start for start, _ in batches] == [0, *(stop for _, stop in batches[:-1])]
     assert batches[-1][1] == len(lengths)
     for start, stop in batches:
         inside = sorted_lengths[start:stop]
         assert len(inside) == 1 or sum(inside) <= budget
         assert not equal or len(set(inside)) == 1
+        assert turn is None or len({length > turn for length in inside}) == 1
         if stop < len(lengths):  # no batch ends before it must
             following = sorted_lengths[stop]
-            assert sum(inside) + following > budget or (equal and following != inside[0])
+            turned = turn is not None and (following > turn) != (inside[0] > turn)
+            other = equal and following != inside[0]
+            assert sum(inside) + following > budget or other or turned
 
 
 @given(lengths=LENGTHS, first=st.integers(0, 3))

@@ -59,6 +59,78 @@ def test_pools_the_users_own_batches(side, pool):
     assert output.logits.shape == (3, 5, 99)
 
 
+def test_a_mask_by_position_wherever_it_stands():
+    model = make("gpt2")  # its second parameter is past_key_values
+    ids, mask = padded("right")
+    with ilo_fast.tap(model) as tap:
+        model(ids, None, mask)
+    with ilo_fast.tap(model) as expected:
+        model(ids, attention_mask=mask)
+    assert torch.equal(tap.states, expected.states)
+
+
+def test_decoding_from_a_cache_is_refused():
+    model = make("llama")
+    ids = torch.tensor(ROWS[:1] * 2)
+    with ilo_fast.tap(model) as tap, pytest.raises(ModelError, match="goes on from 5 cached"):
+        model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=3)
+    assert tap.n_points == 2  # the prompts
+    prompt = model(ids, use_cache=True)
+    with ilo_fast.tap(model), pytest.raises(ModelError, match="use_cache=False"):
+        model(ids[:, :1], past_key_values=prompt.past_key_values)
+
+
+@pytest.mark.parametrize("layers", [None, [0, 1]])
+def test_a_pass_that_fails_midway_adds_nothing(layers):
+    model = make("llama")
+    ids = torch.tensor([[5, 6, 7], [8, 9, 10], [11, 12, 13]])
+
+    def fail(*_):
+        raise torch.OutOfMemoryError
+
+    with ilo_fast.tap(model, layers) as tap:
+        model(ids[:1])
+        handle = model.model.layers[1].register_forward_hook(fail)
+        with pytest.raises(torch.OutOfMemoryError):
+            model(ids[1:])
+        handle.remove()
+        assert tap.n_points == 1
+        model(ids[1:2])
+        model(ids[2:])
+    with ilo_fast.tap(model, layers) as expected:
+        for row in ids:
+            model(row[None])
+    assert torch.equal(tap.states, expected.states)
+
+
+def test_a_tap_that_stops_early_leaves_nothing_half_done_in_another():
+    model = make("llama")
+    ids = torch.tensor([[5, 6, 7]])
+    with ilo_fast.tap(model) as whole, ilo_fast.tap(model, [0]) as first:
+        with ilo_fast.tap(model, [1], stop_early=True), suppress(ForwardStopped):
+            model(ids)
+        assert (whole.n_points, first.n_points) == (0, 1)
+        model(ids)
+    assert whole.states.shape[:2] == (4, 1)
+    assert first.states.shape[:2] == (1, 2)
+
+
+@pytest.mark.filterwarnings("ignore")  # of transformers' and torch's own
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_layers_run_again_for_gradients_add_no_points(reentrant):
+    model = make("llama").train()
+    model.enable_input_require_grads()
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    ids = torch.tensor([[5, 6, 7], [8, 9, 10]])
+    with ilo_fast.tap(model) as tap:
+        model(ids, labels=ids, use_cache=False).loss.backward()
+        # as versions of transformers that checkpoint a layer's hooks along with it
+        model.model.layers[1](
+            torch.zeros(2, 3, 32), position_embeddings=(torch.zeros(1, 3, 8),) * 2
+        )
+    assert tap.states.shape[:2] == (4, 2)
+
+
 def test_without_a_mask_every_token_counts():
     model = make("bert")
     ids = torch.tensor([[5, 6, 7], [8, 9, 10]])
@@ -91,7 +163,7 @@ def test_hooks_sit_on_asked_layers_only_and_go_away():
     ids = torch.tensor([[5, 6, 7]])
     before = hooks(model)
     with ilo_fast.tap(model, [1]):
-        assert hooks(model) - before == 2  # one layer, and the one that reads the mask
+        assert hooks(model) - before == 3  # one layer, and two around all of them
         assert not model.model.layers[0]._forward_pre_hooks
     assert hooks(model) == before
     with pytest.raises(IndexError), ilo_fast.tap(model):

@@ -1,6 +1,12 @@
 """A tiny random model on disk, and parallel text it can read; no network, no downloads."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 VOCABULARY = """
 ana bo cad dun elo fin gor hul ib jom kel lum mar nis ot pel qua ros sil tam
@@ -21,11 +27,10 @@ def sentence(language: int, number: int) -> str:
     )
 
 
-def save_tiny_model(folder: Path, *, dtype: str = "float32", **config: int) -> Path:
-    """A random Llama of 3 layers with a tokenizer of its own, as the hub would store it."""
-    import torch
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer of 120 entries, trained on `sentence` in all of `LANGUAGES`."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     texts = [sentence(at, number) for at in range(len(LANGUAGES)) for number in range(SENTENCES)]
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
@@ -35,11 +40,20 @@ def save_tiny_model(folder: Path, *, dtype: str = "float32", **config: int) -> P
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
     )
-    PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
-    ).save_pretrained(folder)
+    )
+
+
+def save_tiny_model(folder: Path, *, dtype: str = "float32", **config: int) -> Path:
+    """A random Llama of 3 layers with a tokenizer of its own, as the hub would store it."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = tiny_tokenizer()
+    tokenizer.save_pretrained(folder)
     settings = LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(),
+        vocab_size=len(tokenizer),
         hidden_size=32,
         intermediate_size=48,
         num_hidden_layers=3,

@@ -1,0 +1,40 @@
+"""A tokenizer's hash: what decides ids, and nothing that comes and goes with its calls."""
+
+import json
+
+import pytest
+import transformers
+from tiny import tiny_tokenizer
+
+from ilo_fast.activations.tokens import tokenizer_sha256
+
+
+def test_calls_leave_the_hash_as_it_was():
+    tokenizer = tiny_tokenizer()
+    tokenizer.pad_token = tokenizer.eos_token
+    before = tokenizer_sha256(tokenizer)
+    tokenizer(["one", "two three"], padding=True)
+    tokenizer("one two three", truncation=True, max_length=2)
+    assert tokenizer_sha256(tokenizer) == before
+
+
+def test_another_vocabulary_has_another_hash():
+    tokenizer, other = tiny_tokenizer(), tiny_tokenizer()
+    other.add_tokens(["new"])
+    assert tokenizer_sha256(other) != tokenizer_sha256(tokenizer)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_python_tokenizers_count_their_merges(tmp_path, same):
+    vocabulary = {"<unk>": 0, "a@@": 1, "b": 2, "a": 3, "ab": 4, "b@@": 5, "ba": 6, "a</w>": 7}
+    hashes = []
+    for number, merges in enumerate(("a b</w>", "a b</w>" if same else "b a</w>")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "vocab.json").write_text(json.dumps(vocabulary))
+        (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}\n")
+        tokenizer = transformers.CTRLTokenizer(
+            str(folder / "vocab.json"), str(folder / "merges.txt")
+        )
+        hashes.append(tokenizer_sha256(tokenizer))
+    assert (hashes[0] == hashes[1]) is same
