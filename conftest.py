@@ -1,11 +1,32 @@
-"""Which modules of the package cannot be read for doctests here.
+"""Which modules of the package cannot be read for doctests here, for want of an optional package.
 
-A module that imports an optional package is skipped, with its name, where that is not installed
-(``--doctest-ignore-import-errors``); those listed here raise an error of their own instead.
+They are named rather than skipped when their import fails: with
+``--doctest-ignore-import-errors`` pytest also passes over a test module that cannot be imported.
 """
 
 from importlib.util import find_spec
 
-collect_ignore = []
-if not (find_spec("lightning") or find_spec("pytorch_lightning")):
-    collect_ignore.append("ilo_fast/finetune/lightning.py")
+# module: the packages any one of which will do
+OPTIONAL = {
+    "ilo_fast/adapters/scib_metrics.py": ("scib_metrics",),
+    "ilo_fast/adapters/sklearn.py": ("sklearn",),
+    "ilo_fast/adapters/torchmetrics.py": ("torchmetrics",),
+    "ilo_fast/adapters/umap.py": ("pynndescent",),
+    "ilo_fast/finetune/lightning.py": ("lightning", "pytorch_lightning"),
+    "ilo_fast/ops/triton_*.py": ("triton",),
+    "ilo_fast/scans/*.py": ("pydantic",),
+}
+MISSING = {
+    modules: packages
+    for modules, packages in OPTIONAL.items()
+    if not any(find_spec(package) for package in packages)
+}
+collect_ignore_glob = list(MISSING)
+
+
+def pytest_report_header() -> list[str]:
+    """Name what is left out."""
+    return [
+        f"without doctests: {modules} (needs {' or '.join(packages)})"
+        for modules, packages in MISSING.items()
+    ]

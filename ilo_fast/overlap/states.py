@@ -1,25 +1,23 @@
 """Comparisons of two spaces that need distances outside the stored lists."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ilo_fast.arrays import magnitudes
 from ilo_fast.errors import InputError
-from ilo_fast.lists import (
-    index_lists,
-    one_metric_per_layer,
-    paired_lists,
-    rounding_tolerance,
-    state_layers,
-    unit_rows,
-)
+from ilo_fast.lists import index_lists, one_metric_per_layer, paired_lists, state_layers
+from ilo_fast.ops.centred import Centred, centre
+from ilo_fast.ops.exact import pair_values, tie_error
+from ilo_fast.ops.points import Points, prepare_points
 
 __all__ = ["information_imbalance", "neighbor_ranks", "second_order_cosine"]
 
-# Similarities or gathered entries held at once, 32 MiB of float64.
-_STRIP_ENTRIES = 2**22
+# Similarities held at once: a strip stays in the cache (CPU) or fills the device.
+_STRIP_ENTRIES = {"cpu": 2**20, "cuda": 2**26}
 
 
 def second_order_cosine(x: Any, y: Any, a: Any, b: Any) -> np.ndarray:
@@ -27,8 +25,9 @@ def second_order_cosine(x: Any, y: Any, a: Any, b: Any) -> np.ndarray:
 
     ``mean_i cos(d_x[i, U_i], d_y[i, U_i])`` with U_i = A_i ∪ B_i and d the cosine distance
     1 - cos (Hamilton, Leskovec, Jurafsky 2016; as in ReSi, arXiv 2408.00531). Distances are
-    recomputed in float64 for the 2 k points of each union only. Where both distance vectors
-    are zero the cosine is 1, where one is, 0.
+    recomputed in float64 for the 2 k points of each union only, as ``|u - v|² / 2`` of the unit
+    vectors, which is 0 for copies. Where both distance vectors are zero the cosine is 1, where
+    one is, 0.
 
     Args:
         x, y: floating hidden states ``[n, d]`` or ``[layers, n, d]`` (d may differ).
@@ -55,8 +54,8 @@ def second_order_cosine(x: Any, y: Any, a: Any, b: Any) -> np.ndarray:
         # a point of both lists counts once: drop it from the second
         once = torch.ones_like(union, dtype=torch.bool)
         once[:, near.shape[1] :] = ~(near_too[:, :, None] == near[:, None, :]).any(dim=2)
-        here = _distances(unit_rows(left), union) * once
-        there = _distances(unit_rows(right), union) * once
+        here = _distances(_points(left, "cosine"), union) * once
+        there = _distances(_points(right, "cosine"), union) * once
         dot = (here * there).sum(dim=1)
         lengths = here.norm(dim=1) * there.norm(dim=1)
         both_zero = ((here == 0) & (there == 0)).all(dim=1).double()
@@ -69,8 +68,10 @@ def neighbor_ranks(neighbors: Any, states: Any, *, metric: str = "cosine") -> np
     """The rank, in another space, of each stored neighbour: 1 is the nearest other point.
 
     ``r_ij = 1 + |{m != i, j: m before j as seen from i}|``; m comes before j when it is nearer,
-    or as near (to rounding, `lists.rounding_tolerance` for cosines) with the lower index.
-    Strips of float64 similarities are counted and dropped; neither they nor ranks are n × n.
+    or as near with the lower index. Which it is, is decided as by `knn`: float64 products count
+    what their proven bounds leave no doubt about, strip by strip; `knn`'s exact stage decides the
+    rest, ties to its rounding included (docs/exactness.md, sections 1 and 3). Ties are judged
+    pair by pair here; `knn` cuts a chain of them into tiers. Nothing is n × n.
 
     Args:
         neighbors: a `Neighbors`, or integer indices ``[n, k]`` or ``[layers, n, k]``, none its
@@ -135,41 +136,59 @@ def _layers_of(states: Any, lists: Tensor, name: str) -> Tensor:
     return layers.to(lists.device)
 
 
-def _distances(unit: Tensor, columns: Tensor) -> Tensor:
-    """Cosine distances of each row to its listed points, float64 ``[n, m]``, by blocks of rows."""
+def _points(layer: Tensor, metric: str) -> Points:
+    """A layer ready for the exact stage, every copy with a row of its own."""
+    points = prepare_points(layer, magnitudes(layer), metric)
+    if points.duplicates is None:
+        return points
+    group = points.duplicates.group
+    return replace(points, z=points.z[group], zero=points.zero[group], size=points.size[group])
+
+
+def _distances(points: Points, columns: Tensor) -> Tensor:
+    """Cosine distances of each row to its listed points, float64 ``[n, m]``; 0 for copies."""
     n, m = columns.shape
-    step = max(1, _STRIP_ENTRIES // (m * unit.shape[1]))
-    parts = [
-        torch.einsum("rd,rmd->rm", unit[start : start + step], unit[columns[start : start + step]])
-        for start in range(0, n, step)
-    ]
-    # rounding may leave a point at -1e-16 from its copy
-    return (1 - torch.cat(parts)).clamp_min(0)
+    rows = torch.arange(n, device=columns.device).repeat_interleave(m)
+    values = pair_values(points, rows, columns.flatten())
+    # copies at another scale come out at 1e-32: not to be told from 0
+    values[values <= 2 * tie_error(points, values, rows, columns.flatten())] = 0
+    return values.view(n, m)
 
 
 def _ranks(layer: Tensor, near: Tensor, metric: str) -> Tensor:
     """Ranks ``[n, k]`` of listed points by strips of similarities ``[rows, n]``."""
+    points = _points(layer, metric)
+    form = centre(points)
+    centred = form.rows(points.z)
     n, k = near.shape
-    rows = unit_rows(layer) if metric == "cosine" else layer.double()
-    if metric == "euclidean":
-        rows = rows - rows.mean(dim=0)  # distances stay, and the products below lose less
-    bias = (rows * rows).sum(dim=1) / 2 if metric == "euclidean" else torch.zeros_like(rows[:, 0])
-    length = rows.norm(dim=1)
-    tolerance = rounding_tolerance(rows.shape[1])
     result = torch.empty_like(near)
     index = torch.arange(n, device=near.device)
-    step = max(1, _STRIP_ENTRIES // n)
+    step = max(1, _STRIP_ENTRIES.get(near.device.type, _STRIP_ENTRIES["cuda"]) // n)
     for start in range(0, n, step):
-        strip = slice(start, start + step)
-        # larger is nearer: cosine, inner product, or (|x_i|² - |x_i - x_j|²) / 2
-        score = rows[strip] @ rows.T - bias
-        score[index[: len(score)], index[strip]] = -torch.inf  # not its own neighbour
-        # equal to rounding, for a product of lengths |x_i| |x_j| and the bias of euclidean
-        slack = tolerance * (length[strip] * length.amax() + bias.amax())
+        rows = index[start : start + step]
+        score = centred[rows] @ centred.T  # larger is nearer, to within the points' slack
+        score += form.b
+        score[index[: len(rows)], rows] = -torch.inf  # not its own neighbour
         for column in range(k):
-            target = near[strip, column]
-            own = score.gather(1, target[:, None])
-            nearer = score > own + slack[:, None]
-            level = (score >= own - slack[:, None]) & ~nearer & (index < target[:, None])
-            result[strip, column] = 1 + nearer.sum(dim=1) + level.sum(dim=1)
-    return result
+            result[rows, column] = 1 + _before(points, form, score, rows, near[rows, column])
+    # all are alike to a zero vector
+    by_index = near - (near > index[:, None]).long() + 1
+    return torch.where(points.zero[:, None], by_index, result)
+
+
+def _before(points: Points, form: Centred, score: Tensor, rows: Tensor, target: Tensor) -> Tensor:
+    """How many points come before each row's target, int64 ``[rows]``."""
+    ahead = score - score.gather(1, target[:, None])
+    doubt = form.slack + (2 * form.slack[rows] + form.slack[target])[:, None]
+    sure = (ahead > doubt).sum(dim=1)
+    row, other = (ahead.abs_() <= doubt).nonzero().unbind(1)
+    here, there = rows[row], target[row]
+    kept = (other != there) & ~points.zero[here]
+    row, other, here, there = (part[kept] for part in (row, other, here, there))
+    value, own = pair_values(points, here, other), pair_values(points, here, there)
+    error = torch.minimum(
+        tie_error(points, value, here, other), tie_error(points, own, here, there)
+    )
+    level = (value - own).abs() <= 2 * error
+    first = torch.where(level, other < there, value < own)
+    return sure.index_add_(0, row, first.long())

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ilo_fast.alignment import csls_retrieval, mexa, retrieval, xsim_error
-from ilo_fast.alignment.winners import block_scores
+from ilo_fast.alignment.winners import block_hits, scores_of_hits
 
 SIMILARITY = np.array([[0.9, 0.5, 0.1], [0.8, 0.6, 0.2], [0.3, 0.65, 0.7]])
 
@@ -106,7 +106,7 @@ def test_the_short_lists_decide_as_the_whole_rows_do(size, kind, tolerance):
     elif kind == "constant":
         matrix = torch.full_like(matrix, 0.25)
     k, csls_k = min(size, 4), min(size, 3)
-    got = block_scores(matrix, k, csls_k, tolerance)
+    got = scores_of_hits(*block_hits(matrix, k, csls_k, tolerance))
     for way, one in enumerate((matrix, matrix.transpose(1, 2))):
         expected = {
             "retrieval": retrieval(one, tolerance=tolerance),

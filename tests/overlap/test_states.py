@@ -1,10 +1,15 @@
 import numpy as np
 import pytest
+import torch
+from hostile_points import CASES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ilo_fast import knn
+from ilo_fast.arrays import magnitudes
 from ilo_fast.errors import HiddenStateError
+from ilo_fast.ops.exact import pair_values, tie_error
+from ilo_fast.ops.points import prepare_points
 from ilo_fast.overlap import information_imbalance, neighbor_ranks, second_order_cosine, states
 
 
@@ -78,12 +83,68 @@ def test_a_space_keeps_its_own_neighbours(metric):
     np.testing.assert_allclose(information_imbalance(found, x, metric=metric), [5 / 40] * 2)
 
 
+def pair_by_pair(x, metric):
+    """Whether m comes before j as seen from i, bool [i, m, j], and rows without chains of ties."""
+    n = len(x)
+    tensor = torch.from_numpy(x)
+    points = prepare_points(tensor, magnitudes(tensor), metric)
+    assert points.duplicates is None
+    rows, cols = (
+        place.flatten() for place in torch.meshgrid(*[torch.arange(n)] * 2, indexing="ij")
+    )
+    value = pair_values(points, rows, cols)
+    error = tie_error(points, value, rows, cols).view(n, n).numpy()
+    value = value.view(n, n).numpy()
+    apart = value[:, :, None] - value[:, None, :]
+    level = np.abs(apart) <= 2 * np.minimum(error[:, :, None], error[:, None, :])
+    index = np.arange(n)
+    before = np.where(level, index[:, None] < index, apart < 0)
+    before[index, index] = False  # not its own neighbour
+    return before, ~(level & (apart != 0)).any(axis=(1, 2))
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean", "inner_product"])
+@pytest.mark.parametrize("points", CASES)
+def test_a_hostile_space_is_ranked_pair_by_pair(points, metric):
+    x = points(np.random.default_rng(1), 80, 7)
+    before, whole = pair_by_pair(x, metric)
+    found = knn(x, 79, metric=metric)
+    ranks = neighbor_ranks(found, x, metric=metric)[0]
+    expected = 1 + np.take_along_axis(before.sum(axis=1), found.indices, axis=1)
+    np.testing.assert_array_equal(ranks, expected)
+    # and as knn orders them, where no chain of ties is to be cut
+    np.testing.assert_array_equal(ranks[whole], np.arange(1, 80)[None].repeat(whole.sum(), 0))
+    assert whole.any() or points.__name__ == "float64_noise"
+
+
+def test_an_outlier_leaves_the_ranks_of_the_others_alone():
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(60, 5))
+    everyone = np.stack([np.delete(np.arange(60), i) for i in range(60)])
+    far = np.concatenate([x, np.full((1, 5), 1e9)])
+    with_it = np.concatenate([everyone, np.full((60, 1), 60)], axis=1)
+    with_it = np.concatenate([with_it, np.arange(60)[None]])
+    ranks = neighbor_ranks(with_it, far, metric="euclidean")[0]
+    np.testing.assert_array_equal(
+        ranks[:60, :59], neighbor_ranks(everyone, x, metric="euclidean")[0]
+    )
+    np.testing.assert_array_equal(ranks[:60, 59], 60)
+
+
+def test_a_zero_vector_ranks_by_index():
+    x = np.array([[1.0, 0.0], [0.0, 0.0], [0.5, 0.5], [0.0, 0.0]])
+    lists = [[1, 2, 3], [3, 2, 0], [0, 1, 3], [1, 0, 2]]
+    np.testing.assert_array_equal(
+        neighbor_ranks(lists, x)[0], [[2, 1, 3], [3, 2, 1], [1, 2, 3], [2, 1, 3]]
+    )
+
+
 def test_strips_of_any_height_give_the_same(monkeypatch):
     x = np.random.default_rng(0).normal(size=(1, 30, 4))
     lists = lists_of(np.random.default_rng(1).normal(size=(30, 3)), 5)
     ranks = neighbor_ranks(lists, x)
     cosine = second_order_cosine(x, x[:, ::-1].copy(), lists, lists)
-    monkeypatch.setattr(states, "_STRIP_ENTRIES", 100)
+    monkeypatch.setitem(states._STRIP_ENTRIES, "cpu", 100)
     np.testing.assert_array_equal(neighbor_ranks(lists, x), ranks)
     again = second_order_cosine(x, x[:, ::-1].copy(), lists, lists)
     np.testing.assert_allclose(again, cosine, rtol=1e-13)
@@ -121,6 +182,10 @@ def test_second_order_cosine_of_copies():
     lists = [[1, 2], [0, 2], [0, 1]]
     np.testing.assert_array_equal(second_order_cosine(x, x, lists, lists), [1])
     np.testing.assert_array_equal(second_order_cosine(x, y, lists, lists), [0])
+    # copies at other scales too, however their normalisation rounds
+    row = np.random.default_rng(0).normal(size=50)
+    scaled = np.stack([row, 3 * row, 0.7 * row])
+    np.testing.assert_array_equal(second_order_cosine(x, scaled, lists, lists), [1])
 
 
 X = np.random.default_rng(0).normal(size=(4, 3))
