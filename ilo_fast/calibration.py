@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from ilo_fast.errors import InputError
+from ilo_fast.shown import Shown
 
 __all__ = ["Calibration", "calibrate", "draw_permutations"]
 
 
-@dataclass(frozen=True)
-class Calibration:
+@dataclass(frozen=True, eq=False, repr=False)
+class Calibration(Shown):
     """Observed scores beside their null; every array has the observed scores' shape, float64.
 
     Attributes:
@@ -76,7 +77,7 @@ def calibrate(
         raise InputError("observed and null must hold no NaN")
     count = draws.shape[0]
     # the small step down keeps a product that should be whole, 0.95 * 200, from rounding up
-    rank = math.ceil((1 - alpha) * (count + 1) - 1e-9)
+    rank = max(1, math.ceil((1 - alpha) * (count + 1) - 1e-9))
     together = np.concatenate([draws, scores[None]])
     threshold = np.partition(together, rank - 1, axis=0)[rank - 1]
     room = ceiling - threshold

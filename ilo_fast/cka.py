@@ -20,6 +20,8 @@ __all__ = ["cka", "cknna", "kernel_at", "masked_hsic", "sparse_kernel", "unbiase
 _ROWS = 4096
 # Gathered entries held at once, 32 MiB of float64.
 _GATHERED = 2**22
+# Sums of fourth powers of numbers up to two to this are far from float64's ends.
+_PLAIN_EXPONENT = 60
 # All inner products are few where there are at most this many points a neighbour.
 _FEW_POINTS = 8
 
@@ -58,10 +60,11 @@ def cka(x: Any, y: Any, *, unbiased: bool = False) -> np.ndarray:
     fewest = 4 if unbiased else 2
     if one.shape[1] < fewest:
         raise InputError(f"x and y must have at least {fewest} points, got {one.shape[1]}")
+    first, second = ([_scaled(layer) for layer in layers] for layers in (one, two))
     of_pair = _unbiased if unbiased else _biased
-    self_one = [of_pair(layer, layer) for layer in one]
-    self_two = self_one if y is x else [of_pair(layer, layer) for layer in two]
-    result = np.array([[of_pair(left, right) for right in two] for left in one])
+    self_one = [of_pair(layer, layer) for layer in first]
+    self_two = self_one if y is x else [of_pair(layer, layer) for layer in second]
+    result = np.array([[of_pair(left, right) for right in second] for left in first])
     # rounding leaves a constant space a self-term that is not quite 0
     result[[_constant(layer) for layer in one]] = np.nan
     result[:, [_constant(layer) for layer in two]] = np.nan
@@ -114,8 +117,8 @@ def cknna(x: Any, y: Any, a: Any, b: Any, *, normalize: bool = True) -> np.ndarr
     result = np.empty(layers)
     for layer in range(layers):
         near, near_too = first[layer], second[layer]
-        left = unit_rows(one[layer]) if normalize else one[layer].double()
-        right = unit_rows(two[layer]) if normalize else two[layer].double()
+        left = unit_rows(one[layer]) if normalize else _scaled(one[layer]).double()
+        right = unit_rows(two[layer]) if normalize else _scaled(two[layer]).double()
         shared = (near[:, :, None] == near_too[:, None, :]).any(dim=2)
         kernel, other = kernel_at(left, near), kernel_at(right, near)
         cross = masked_hsic(sparse_kernel(kernel, near, shared), sparse_kernel(other, near, shared))
@@ -161,6 +164,18 @@ def _normalise(cross: np.ndarray, one: np.ndarray, two: np.ndarray) -> np.ndarra
     ok = (one > 0) & (two > 0)
     scale = np.sqrt(np.where(one > 0, one, 1)) * np.sqrt(np.where(two > 0, two, 1))
     return np.asarray(np.where(ok, cross / scale, np.nan))
+
+
+def _scaled(layer: Tensor) -> Tensor:
+    """The layer by a power of two, which CKA does not see, so that fourth powers stay finite.
+
+    Nothing is rounded but what is below 1e-38 of the largest entry.
+    """
+    exponent = int(torch.frexp(layer.abs().amax().double()).exponent)
+    if abs(exponent) <= _PLAIN_EXPONENT:  # float16 always is
+        return layer
+    half = -exponent // 2
+    return layer * 2.0**half * 2.0 ** (-exponent - half)
 
 
 def _constant(layer: Tensor) -> bool:

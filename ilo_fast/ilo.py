@@ -1,24 +1,25 @@
 """Bridge, reach and the Interlingual Local Overlap score from neighbours and languages."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.dlpack import from_dlpack
 
+from ilo_fast.arrays import whole_number
 from ilo_fast.errors import InputError
-from ilo_fast.neighbors import Neighbors
+from ilo_fast.lists import index_lists, label_codes
 from ilo_fast.ops.languages import count_bits, neighbor_languages
+from ilo_fast.shown import Shown
 
 __all__ = ["ILOScores", "check_threshold", "ilo_scores"]
 
 _POINTS_AT_ONCE = 1 << 22  # of all layers together
 
 
-@dataclass(frozen=True)
-class ILOScores:
+@dataclass(frozen=True, eq=False, repr=False)
+class ILOScores(Shown):
     """Scores per layer and language.
 
     Attributes:
@@ -50,35 +51,36 @@ def ilo_scores(neighbors: Any, languages: Sequence[Any], *, threshold: int = 3) 
 
     Args:
         neighbors: a :class:`Neighbors`, or an index array ``[n, k]`` or ``[layers, n, k]``.
-        languages: n labels, one a point.
+        languages: n labels, one a point, strings or integers.
         threshold: the paper's t, at least 1. More than k, or than the other languages there are,
             makes bridge and ILO 0 by the definition; `ilo_fast.score` refuses that.
 
     Raises:
-        ValueError: not one label a point, fewer than 2 languages, indices out of range, a
+        ValueError: not one label a point, a label that is missing or neither string nor integer,
+            fewer than 2 languages, indices that are not whole numbers or out of range, a
             threshold below 1.
-        TypeError: indices that are not whole numbers, a threshold that is not an integer.
+        TypeError: a threshold that is not an integer.
 
     >>> import numpy as np
     >>> scores = ilo_scores(np.array([[1, 2], [0, 2], [0, 1]]), ["en", "de", "fr"], threshold=2)
     >>> scores.ilo.tolist()
     [[1.0, 1.0, 1.0]]
     """
-    indices = _indices(neighbors)
+    indices = index_lists(neighbors)
     _, n, k = indices.shape
-    if isinstance(threshold, bool) or not isinstance(threshold, int | np.integer):
-        raise TypeError(f"threshold must be an integer; got {threshold!r}")
+    threshold = whole_number(threshold, "threshold")
     if threshold < 1:
         raise InputError(f"threshold must be at least 1; got {threshold}")
-    names, codes = _codes(languages, n)
+    names, own = label_codes(languages, n, "languages", indices.device)
     count = len(names)
-    own = torch.from_numpy(codes).to(indices.device)
+    if count < 2:
+        raise InputError(f"languages must name at least 2 languages; got 1: {names[0]!r}")
     bridging, reached = [], []
     for some in torch.split(indices, max(1, _POINTS_AT_ONCE // n)):
-        _, bridges, unions = neighbor_languages(some, own, count, int(threshold))
+        _, bridges, unions = neighbor_languages(some, own, count, threshold)
         bridging.append(bridges)
         reached.append(count_bits(unions).sum(dim=2))
-    points = np.bincount(codes, minlength=count).astype(np.int64)
+    points = torch.bincount(own, minlength=count).cpu().numpy()
     reach_count = torch.cat(reached).cpu().numpy()
     bridge = torch.cat(bridging).cpu().numpy() / points
     reach = reach_count / (count - 1)
@@ -86,7 +88,7 @@ def ilo_scores(neighbors: Any, languages: Sequence[Any], *, threshold: int = 3) 
     ilo = np.where(
         (bridge > 0) & (reach > 0), 2 * bridge * reach / np.where(total > 0, total, 1), 0
     )
-    return ILOScores(names, points, bridge, reach, ilo, reach_count, int(threshold), k)
+    return ILOScores(names, points, bridge, reach, ilo, reach_count, threshold, k)
 
 
 def check_threshold(threshold: int, k: int, languages: int) -> None:
@@ -102,47 +104,3 @@ def check_threshold(threshold: int, k: int, languages: int) -> None:
             f"threshold must be at most {most}, or no point can be a bridge (it has k = {k} "
             f"neighbours and sees at most {languages - 1} languages but its own); got {threshold}"
         )
-
-
-def _indices(neighbors: Any) -> torch.Tensor:
-    """Neighbour indices as an int64 tensor ``[layers, n, k]``."""
-    array = neighbors.indices if isinstance(neighbors, Neighbors) else neighbors
-    if isinstance(array, torch.Tensor):
-        indices = array
-    elif hasattr(array, "__dlpack__") and not isinstance(array, np.ndarray):
-        indices = from_dlpack(array)
-    else:
-        array = np.asarray(array)
-        if array.dtype.kind not in "iu":
-            raise TypeError(f"neighbour indices must be whole numbers; got {array.dtype}")
-        indices = torch.from_numpy(np.array(array, dtype=np.int64))
-    if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
-        raise TypeError(f"neighbour indices must be whole numbers; got {str(indices.dtype)[6:]}")
-    if indices.ndim not in (2, 3) or 0 in indices.shape:
-        raise InputError(
-            f"neighbors must be [n, k] or [layers, n, k] and not empty; got {list(indices.shape)}"
-        )
-    indices = (indices[None] if indices.ndim == 2 else indices).to(torch.int64)
-    n = indices.shape[1]
-    low, high = int(indices.min()), int(indices.max())
-    if low < 0 or high >= n:
-        raise InputError(f"neighbour indices must lie in 0..{n - 1}; got {low}..{high}")
-    return indices
-
-
-def _codes(
-    languages: Sequence[Any], n: int
-) -> tuple[tuple[Any, ...], np.ndarray[Any, np.dtype[np.int64]]]:
-    """Distinct labels in order of first appearance and each point's position among them."""
-    if isinstance(languages, str | bytes):
-        raise TypeError("languages must be a sequence of n labels, not one string")
-    labels = languages.tolist() if hasattr(languages, "tolist") else list(languages)
-    if len(labels) != n:
-        raise InputError(f"languages must give one label a point: {n} points, {len(labels)} labels")
-    order: dict[Hashable, int] = {}
-    codes = np.fromiter((order.setdefault(label, len(order)) for label in labels), np.int64, n)
-    if len(order) < 2:
-        raise InputError(
-            f"languages must name at least 2 languages; got {len(order)}: {list(order)[:1]}"
-        )
-    return tuple(order), codes

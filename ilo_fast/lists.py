@@ -39,8 +39,11 @@ def as_tensor(value: Any, name: str) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach()
     if isinstance(value, np.ndarray):
-        if not value.flags.writeable:  # torch warns of read-only memory; the metrics never write
-            value = value.copy()
+        # torch takes neither negative strides nor a foreign byte order, and warns of read-only
+        # memory, which the metrics never write
+        foreign = not value.dtype.isnative or any(stride < 0 for stride in value.strides)
+        if foreign or not value.flags.writeable:
+            value = np.array(value, dtype=value.dtype.newbyteorder("="), order="C")
         try:
             return torch.from_numpy(value)
         except TypeError as error:
@@ -80,11 +83,11 @@ def index_lists(neighbors: Any, name: str = "neighbors") -> Tensor:
             f"{name} must have shape [n, k] or [layers, n, k] with no empty axis, "
             f"got {list(indices.shape)}"
         )
-    n = indices.shape[1]
+    n, indices = indices.shape[1], indices.long()
     low, high = (int(bound) for bound in torch.aminmax(indices))
     if low < 0 or high >= n:
         raise InputError(f"{name} must point at 0 … {n - 1} ({n} points), found {low} … {high}")
-    return indices.long()
+    return indices
 
 
 def paired_lists(a: Any, b: Any) -> tuple[Tensor, Tensor]:

@@ -9,12 +9,13 @@ from ilo_fast.arrays import row_max, to_torch, whole_number
 from ilo_fast.errors import InputError
 from ilo_fast.ops import dispatch
 from ilo_fast.ops.request import METRICS, NeighborStats, Request
+from ilo_fast.shown import Shown
 
 __all__ = ["NeighborStats", "Neighbors", "knn"]
 
 
-@dataclass(frozen=True)
-class Neighbors:
+@dataclass(frozen=True, eq=False, repr=False)
+class Neighbors(Shown):
     """The k nearest neighbours of every point.
 
     Attributes:

@@ -1,6 +1,5 @@
 """The table of scores and the record of the run that made it, in memory and on disk."""
 
-import copy
 import json
 import time
 from collections.abc import Mapping
@@ -120,7 +119,7 @@ class Result:
         """Write the table to ``path``, the run record as JSON in the file's metadata."""
         path = Path(path)
         with staged(path.parent) as temporary:
-            write_parquet(self.table, self.record, temporary / path.name, _SCHEMA)
+            write_parquet(self.table, _plain(self.record), temporary / path.name, _SCHEMA)
         return path
 
     @staticmethod
@@ -143,12 +142,13 @@ class Result:
         All are written under temporary names first and renamed at the end, so that an interrupt or
         a full disk leaves what ``folder`` held before. Pictures and companion tables that another
         run left there go away with its scores; other files stay. Returns the paths. Raises
-        InputError when the disk has too little room, OSError when writing fails all the same.
+        InputError when the disk has too little room or the record holds what JSON cannot, OSError
+        when writing fails all the same.
         """
         folder = Path(folder)
         require_space(folder, self.space_needed(plots=plots))
         began = time.perf_counter()
-        record = copy.deepcopy(self.record)
+        record = _plain(self.record)
         with staged(folder, obsolete=_left_behind(folder, record)) as temporary:
             self.table.to_csv(temporary / "scores.csv", index=False, lineterminator="\n")
             if plots:
@@ -190,6 +190,21 @@ def from_columns(columns: Mapping[str, Any], record: dict[str, Any]) -> Result:
     for name, kind in _SCHEMA.items():
         table[name] = table[name].astype(kinds[kind])
     return Result(table, record)
+
+
+def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a run record as JSON reads it back; NumPy's numbers become Python's."""
+
+    def number(value: Any) -> Any:
+        if isinstance(value, np.generic):
+            return value.item()
+        raise TypeError(f"{type(value).__name__} is none of JSON's types")
+
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(record, default=number, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"record must hold nothing that JSON cannot: {error}") from None
+    return plain
 
 
 def _left_behind(folder: Path, record: Mapping[str, Any]) -> tuple[str, ...]:

@@ -7,19 +7,19 @@ compared in float64 as on one device. The exact stage's values depend on the two
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 import torch.distributed as dist
 
-from ilo_fast.arrays import FLOATS, magnitudes, whole_number
+from ilo_fast.arrays import magnitudes
 from ilo_fast.errors import HiddenStateError, InputError
 from ilo_fast.neighbors import Neighbors, NeighborStats
 from ilo_fast.ops.centred import MASKED, Centred, Operands, centre, filter_operands
 from ilo_fast.ops.exact import empty_lists, expand, pair_values, rank_values, tie_error
 from ilo_fast.ops.points import Points, prepare_points
 from ilo_fast.ops.precision import ieee_products
-from ilo_fast.ops.request import METRICS
+from ilo_fast.ring import Ring, join
 
 __all__ = ["gather_neighbors", "knn_sharded"]
 
@@ -69,15 +69,9 @@ def knn_sharded(
     [[1], [0], [1]]
     >>> dist.destroy_process_group()
     """
-    if not isinstance(x, torch.Tensor) or x.dtype not in FLOATS or x.layout != torch.strided:
-        raise TypeError("x must be a dense floating-point torch tensor")
-    k = whole_number(k)
-    if x.ndim not in (2, 3):
-        raise InputError(f"x must be [n, d] or [layers, n, d]; got shape {list(x.shape)}")
     if not dist.is_initialized():
         raise InputError("knn_sharded needs torch.distributed.init_process_group first")
-    states = (x[None] if x.ndim == 2 else x).detach()
-    ring = _Ring.join(states, k, metric, exclude_self, group)
+    ring, states, k = join(x, k, metric, exclude_self, group)
     layers, n, _ = states.shape
     indices = torch.empty(layers, n, k, dtype=torch.int64, device=x.device)
     distances = torch.empty(layers, n, k, dtype=torch.float32, device=x.device)
@@ -118,100 +112,11 @@ def _gather_rows(local: torch.Tensor, group: dist.ProcessGroup | None) -> torch.
     return torch.cat(kept, dim=-2)
 
 
-@dataclass(frozen=True)
-class _Ring:
-    """The processes, and how many rows each has."""
-
-    group: dist.ProcessGroup | None
-    rank: int
-    counts: tuple[int, ...]
-
-    @property
-    def n(self) -> int:
-        return sum(self.counts)
-
-    def start(self, rank: int) -> int:
-        """The number of a process's first point."""
-        return sum(self.counts[:rank])
-
-    @classmethod
-    def join(
-        cls,
-        states: torch.Tensor,
-        k: int,
-        metric: str,
-        exclude_self: bool,
-        group: dist.ProcessGroup | None,
-    ) -> "_Ring":
-        """Exchange what everyone was called with; every process raises where one would."""
-        layers, n, d = states.shape
-        known = METRICS.index(metric) if metric in METRICS else -1
-        said = [layers, d, FLOATS.index(states.dtype), k, known, int(exclude_self), n]
-        mine = torch.tensor(said, dtype=torch.int64, device=states.device)
-        all_said = [torch.empty_like(mine) for _ in range(dist.get_world_size(group))]
-        dist.all_gather(all_said, mine, group=group)
-        values = [part.tolist() for part in all_said]
-        if known < 0:
-            raise InputError(f"metric must be one of {', '.join(METRICS)}; got {metric!r}")
-        names = ("layers", "d", "dtype", "k", "metric", "exclude_self")
-        for place, name in enumerate(names):
-            column = [value[place] for value in values]
-            if len(set(column)) > 1:
-                raise InputError(f"{name} must be the same in every process; got {column}")
-        counts = tuple(value[-1] for value in values)
-        most = sum(counts) - 1 if exclude_self else sum(counts)
-        if min(counts) < 1 or layers < 1 or d < 1:
-            raise InputError(
-                f"x must hold at least 1 layer, row and dimension in every process; got {layers} "
-                f"layers, {d} dimensions and rows {list(counts)}"
-            )
-        if not 1 <= k <= most:
-            raise InputError(f"k must be between 1 and {most} for {sum(counts)} points; got {k}")
-        return cls(group, dist.get_rank(group), counts)
-
-    def blocks(self, x: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-        """``(process, its rows)`` of every process, this one's first."""
-        world = len(self.counts)
-        # Rows travel as bytes: backends differ in the number types they know.
-        held = x.contiguous()
-        for step in range(world):
-            owner = (self.rank - step) % world
-            yield owner, held
-            if step == world - 1:
-                return
-            coming = x.new_empty(self.counts[(owner - 1) % world], x.shape[1])
-            peers = [(self.rank + 1) % world, (self.rank - 1) % world]
-            if self.group is not None:
-                peers = [dist.get_global_rank(self.group, peer) for peer in peers]
-            requests = dist.batch_isend_irecv(
-                [
-                    dist.P2POp(dist.isend, held.view(torch.uint8), peers[0], self.group),
-                    dist.P2POp(dist.irecv, coming.view(torch.uint8), peers[1], self.group),
-                ]
-            )
-            for request in requests:
-                request.wait()
-            held = coming
-
-    def largest(self, value: torch.Tensor) -> torch.Tensor:
-        """The largest of a number over all processes."""
-        value = value.clone()
-        dist.all_reduce(value, dist.ReduceOp.MAX, group=self.group)
-        return value
-
-    def from_first(self, value: torch.Tensor) -> torch.Tensor:
-        """The first process's tensor."""
-        value = value.clone()
-        source = dist.get_global_rank(self.group, 0) if self.group is not None else 0
-        dist.broadcast(value, source, group=self.group)
-        return value
-
-
 class _Search:
     """One layer: this process's rows against every block."""
 
     def __init__(
-        self, ring: _Ring, x: torch.Tensor, layer: int, k: int, metric: str, exclude_self: bool
+        self, ring: Ring, x: torch.Tensor, layer: int, k: int, metric: str, exclude_self: bool
     ) -> None:
         self.ring, self.x, self.k, self.metric = ring, x, k, metric
         self.exclude_self = exclude_self

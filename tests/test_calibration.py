@@ -29,6 +29,10 @@ def test_the_rank_of_the_threshold_is_not_moved_by_rounding():
         assert threshold == round((1 - alpha) * (count + 1))
 
 
+def test_a_level_near_one_takes_the_least_of_the_null():
+    assert calibrate(0.5, [0.3, 0.1, 0.2], alpha=1 - 1e-12).threshold == 0.1
+
+
 def test_a_null_at_the_ceiling_leaves_no_score():
     got = calibrate([1.0], np.ones((19, 1)))
     assert (got.score, got.p_value, got.p_lower) == ([0], [1], [1])

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ilo_fast import cka as module
+from ilo_fast import knn
 from ilo_fast.cka import cka, cknna, unbiased_hsic_sums
 from ilo_fast.errors import HiddenStateError
 
@@ -79,6 +80,19 @@ def test_invariances():
         np.testing.assert_allclose(
             cka(x[order], y[order], unbiased=unbias), cka(x, y, unbiased=unbias), rtol=1e-10
         )
+
+
+@pytest.mark.parametrize("scale", [2.0**-1000, 1e-200, 1e200, 2.0**1020])
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_scale_does_not_matter(scale, unbiased):
+    generator = np.random.default_rng(0)
+    x, y = generator.uniform(-1, 1, size=(2, 12, 4))
+    plain = cka(x, y, unbiased=unbiased)
+    np.testing.assert_allclose(cka(x * scale, y, unbiased=unbiased), plain, rtol=1e-12)
+    lists = knn(x, 3, metric="inner_product").indices
+    own = cknna(x, x, lists, lists, normalize=False)
+    scaled = cknna(x * scale, x * scale, lists, lists, normalize=False)
+    np.testing.assert_allclose(scaled, own, rtol=1e-12)
 
 
 def test_rows_are_streamed(monkeypatch):

@@ -8,11 +8,20 @@ from ilo_fast.errors import HiddenStateError
 from ilo_fast.lists import index_lists, label_codes, rounding_tolerance, state_layers, unit_rows
 
 
-@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.int64])
+@pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.uint64, ">i4", np.int64])
 def test_indices_of_any_integer_kind_become_int64(dtype):
     got = index_lists(np.array([[1], [2], [0]], dtype=dtype))
     assert got.dtype == torch.int64
     assert got.tolist() == [[[1], [2], [0]]]
+
+
+def test_arrays_torch_does_not_take_are_read_all_the_same():
+    lists = np.array([[1, 2], [2, 0], [0, 1]])
+    assert index_lists(lists[:, ::-1])[0].tolist() == [[2, 1], [0, 2], [1, 0]]
+    states = np.arange(6.0).reshape(3, 2)
+    assert state_layers(states[::-1].astype(">f4"))[0].tolist() == [[4, 5], [2, 3], [0, 1]]
+    states.flags.writeable = False
+    assert state_layers(states)[0].tolist() == [[0, 1], [2, 3], [4, 5]]
 
 
 def test_labels_keep_their_order_and_kind():

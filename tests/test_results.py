@@ -5,6 +5,7 @@ import json
 import shutil
 from collections import namedtuple
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -219,3 +220,13 @@ def test_a_record_json_cannot_hold_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         result.write_parquet(tmp_path / "r.parquet")
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="record must hold nothing that JSON cannot"):
+        result.save(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_of_numpy_in_a_record_are_numbers(tmp_path):
+    result = Result(make_result().table, {"seed": np.int64(3), "loss": np.float32(0.5)})
+    result.save(tmp_path, plots=False)
+    assert json.loads((tmp_path / "run.json").read_text())["seed"] == 3
+    assert read_parquet(tmp_path / "scores.parquet").record["loss"] == 0.5

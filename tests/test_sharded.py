@@ -69,11 +69,13 @@ for call in (
     lambda: knn_sharded(torch.ones(4, 3), 8),
     lambda: knn_sharded(torch.ones(4, 3), 2 + rank),
     lambda: knn_sharded(torch.ones(4, 3), 2, metric="x"),
+    lambda: knn_sharded(torch.ones(4, 3) if rank else torch.ones(4), 2),
+    lambda: knn_sharded(torch.ones(4, 3), 2 if rank else 2.5),
 ):
     try:
         call()
         said.append("nothing")
-    except (HiddenStateError, InputError) as error:
+    except (HiddenStateError, InputError, TypeError) as error:
         said.append(type(error).__name__ + ": " + str(error))
 torch.save({{"said": said, "found": found}}, f"{{folder}}/{{rank}}.pt")
 dist.destroy_process_group()
@@ -123,8 +125,9 @@ def test_two_processes_agree_with_one(two_processes, case, metric):
 
 
 def test_every_process_says_what_is_wrong(two_processes):
-    for process in two_processes:
-        nan, dimensions, many, different, metric = process["said"]
+    wrong_axes = "x must be [n, d] or [layers, n, d]; got shape [4]"
+    for rank, process in enumerate(two_processes):
+        nan, dimensions, many, different, metric, axes, whole = process["said"]
         assert (
             nan == "HiddenStateError: x must be finite; found NaN or infinity in layer 0, point 6"
         )
@@ -132,6 +135,9 @@ def test_every_process_says_what_is_wrong(two_processes):
         assert "k must be between 1 and 7 for 8 points; got 8" in many
         assert "k must be the same in every process; got [2, 3]" in different
         assert "metric must be one of" in metric
+        elsewhere = "InputError: x or k cannot be used in process 0, which says why"
+        assert axes == (elsewhere if rank else "InputError: " + wrong_axes)
+        assert whole == (elsewhere if rank else "TypeError: k must be an integer; got 2.5")
 
 
 @pytest.fixture

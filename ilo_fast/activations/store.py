@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ilo_fast.activations.space import free_memory, human
 from ilo_fast.errors import InputError
+from ilo_fast.shown import Shown
 
 __all__ = ["PLACES", "ActivationStore", "Sink", "TensorSink", "choose_place"]
 
@@ -21,8 +22,8 @@ PLACES = ("auto", "memory", "cuda", "disk")
 _DEVICE_SHARE, _HOST_SHARE = 0.3, 0.6
 
 
-@dataclass(frozen=True)
-class ActivationStore:
+@dataclass(frozen=True, eq=False, repr=False)
+class ActivationStore(Shown):
     """Sentence vectors of some layers of one model over one corpus.
 
     ``states`` is float32 ``[layers, points, dim]``, points language-major; on the CPU, on the CUDA

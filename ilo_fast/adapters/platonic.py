@@ -102,8 +102,9 @@ def compute_score(
         values = layer_overlap(_lists(x, topk), _lists(y, topk), metric=metric).values
     else:
         raise ValueError(f"metric must be cknna or one of {', '.join(_LIST_METRICS)}; got {metric}")
-    best = np.unravel_index(int(np.nanargmax(values)), values.shape)
-    if not values[best] > 0:
+    known = np.nan_to_num(values, nan=0.0)  # cknna of points without variance
+    best = np.unravel_index(int(known.argmax()), known.shape)
+    if not known[best] > 0:
         return 0, None
     return _as_theirs(metric, float(values[best])), (int(best[0]), int(best[1]))
 

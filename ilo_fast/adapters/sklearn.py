@@ -4,6 +4,7 @@ The classes are scikit-learn's own with the search of the k nearest replaced: pa
 tags, cloning, pickling and output formats are theirs, and so are radius searches.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -190,6 +191,10 @@ def _distances(queries: Any, base: Any, indices: np.ndarray, metric: str) -> np.
     if metric == "cosine":
         left, right = unit_rows(left), unit_rows(right)
         zero, zero_too = (~z.any(dim=1) for z in (left, right))
+    else:
+        largest = max(float(left.abs().amax()), float(right.abs().amax()))
+        unit = 2.0 ** (math.frexp(largest)[1] - 1)  # squares of what is left stay finite
+        left, right = left / unit, right / unit
     result = np.empty(indices.shape)
     step = max(1, _BLOCK // (indices.shape[1] * base.shape[1]))
     for start in range(0, indices.shape[0], step):
@@ -199,5 +204,7 @@ def _distances(queries: Any, base: Any, indices: np.ndarray, metric: str) -> np.
         if metric == "cosine":  # |x - y|^2 / 2 of unit vectors is exactly 0 between copies
             distances = distances.square_().mul_(0.5)
             distances[zero[rows, None] | zero_too[near]] = 1.0
+        else:
+            distances *= unit
         result[rows] = distances
     return result

@@ -12,12 +12,13 @@ from ilo_fast.alignment.seen import seen_languages
 from ilo_fast.alignment.translation import first_translation
 from ilo_fast.errors import InputError
 from ilo_fast.lists import Label, check_count, index_lists, label_codes
+from ilo_fast.shown import Shown
 
 __all__ = ["BootstrapIntervals", "Interval", "bootstrap_intervals"]
 
 
-@dataclass(frozen=True)
-class Interval:
+@dataclass(frozen=True, eq=False, repr=False)
+class Interval(Shown):
     """A score with its interval; float64 arrays of one shape."""
 
     estimate: np.ndarray
@@ -25,8 +26,8 @@ class Interval:
     high: np.ndarray
 
 
-@dataclass(frozen=True)
-class BootstrapIntervals:
+@dataclass(frozen=True, eq=False, repr=False)
+class BootstrapIntervals(Shown):
     """Intervals of the per-language scores ``[layers, languages]`` and of their means ``[layers]``.
 
     Attributes:
@@ -126,7 +127,8 @@ def bootstrap_intervals(
         scores["same_language"][:, :, code] = means[:, 2]
         # whole numbers below 2^24: float32 counts them exactly
         reached = weight.float() @ seen[points].view(points.numel(), -1).float() > 0
-        others = reached.view(samples + 1, layers, len(names)).sum(dim=2) / (len(names) - 1.0)
+        others = reached.view(samples + 1, layers, len(names)).sum(dim=2).double()
+        others /= len(names) - 1
         others[drawn == 0] = torch.nan
         scores["reach"][:, :, code] = others.numpy()
     bridge, reach = scores["bridge"], scores["reach"]

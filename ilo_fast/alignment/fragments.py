@@ -10,12 +10,13 @@ from scipy.sparse.csgraph import connected_components
 
 from ilo_fast.alignment.seen import seen_languages
 from ilo_fast.lists import Label, check_count, index_lists, label_codes
+from ilo_fast.shown import Shown
 
 __all__ = ["Components", "Fragments", "fragments"]
 
 
-@dataclass(frozen=True)
-class Components:
+@dataclass(frozen=True, eq=False, repr=False)
+class Components(Shown):
     """Connected components of one part of one layer, the largest first.
 
     Attributes:
@@ -39,8 +40,8 @@ class Components:
         return np.asarray((self.languages > 0).sum(axis=1))
 
 
-@dataclass(frozen=True)
-class Fragments:
+@dataclass(frozen=True, eq=False, repr=False)
+class Fragments(Shown):
     """The two parts of every layer.
 
     Attributes:

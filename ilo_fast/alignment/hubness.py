@@ -8,12 +8,13 @@ import torch
 
 from ilo_fast.errors import InputError
 from ilo_fast.lists import index_lists
+from ilo_fast.shown import Shown
 
 __all__ = ["Hubness", "hubness", "k_occurrence"]
 
 
-@dataclass(frozen=True)
-class Hubness:
+@dataclass(frozen=True, eq=False, repr=False)
+class Hubness(Shown):
     """How unevenly points are chosen as neighbours; float64 ``[layers]`` unless said.
 
     Attributes:

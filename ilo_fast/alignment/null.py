@@ -14,12 +14,13 @@ import numpy as np
 from ilo_fast.calibration import Calibration, calibrate, draw_permutations
 from ilo_fast.errors import InputError
 from ilo_fast.lists import Label, check_count, index_lists, label_codes
+from ilo_fast.shown import Shown
 
 __all__ = ["ILONull", "ilo_null"]
 
 
-@dataclass(frozen=True)
-class ILONull:
+@dataclass(frozen=True, eq=False, repr=False)
+class ILONull(Shown):
     """Bridge, reach and ILO against shuffled languages.
 
     Attributes:

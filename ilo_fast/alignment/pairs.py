@@ -18,6 +18,7 @@ from ilo_fast.lists import Label, label_codes, rounding_tolerance, state_layers
 from ilo_fast.ops.points import prepare_points
 from ilo_fast.ops.precision import ieee_products
 from ilo_fast.ops.workers import mapped, worker_threads
+from ilo_fast.shown import Shown
 
 __all__ = ["PairScores", "aggregate_layers", "pair_scores"]
 
@@ -25,8 +26,8 @@ __all__ = ["PairScores", "aggregate_layers", "pair_scores"]
 _BLOCK_ENTRIES = {"cpu": 2**20, "cuda": 2**25}
 
 
-@dataclass(frozen=True)
-class PairScores:
+@dataclass(frozen=True, eq=False, repr=False)
+class PairScores(Shown):
     """Scores per layer and pair of languages, float64 ``[layers, languages, languages]``.
 
     Entry (a, b) searches, for each sentence of a, its translation among the sentences of b;
@@ -169,8 +170,8 @@ def _point_table(
             f"{sentence_names[twice[1]]!r} is there {int(counts.max())} times "
             f"in {names[twice[0]]!r}"
         )
-    table = torch.full((len(names) * len(sentence_names),), -1)
-    table[slot] = torch.arange(slot.numel())
+    table = torch.full((len(names) * len(sentence_names),), -1, device="cpu")
+    table[slot] = torch.arange(slot.numel(), device="cpu")
     return table.view(len(names), len(sentence_names))
 
 

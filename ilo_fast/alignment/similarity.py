@@ -8,6 +8,7 @@ lower index comes first, as in `knn`.
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -115,9 +116,9 @@ def csls_retrieval(similarity: Any, *, k: int = 10, tolerance: float = 0.0) -> T
 
 def check_k(k: Any, size: int, name: str = "k") -> int:
     """A whole number 1 … size, or an error."""
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= size:
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= size:
         raise InputError(f"{name} must be a whole number 1 … {size} (the sentences), got {k!r}")
-    return k
+    return int(k)
 
 
 def _square(similarity: Any) -> Tensor:

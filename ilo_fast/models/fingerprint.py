@@ -9,21 +9,29 @@ from torch import Tensor, nn
 
 __all__ = ["weights_sha256"]
 
+_WIDTH = 251
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def _bit_sums(tensor: Tensor) -> Tensor:
-    """Two int64 sums over the bits: plain, and with every element weighted by its place mod 251.
+    """Three int64 sums over the bits: plain, and weighted by column and by row of a table.
 
-    Integer sums do not depend on the order of addition, so any device and thread count agrees. The
-    second sees values that changed places.
+    Integer sums do not depend on the order of addition, so any device and thread count agrees. Two
+    values that changed places changed their column or their row.
     """
     flat = tensor.detach().reshape(-1)
     bits = flat.view(_INTEGERS[flat.element_size()])
     plain = bits.sum(dtype=torch.int64)
-    whole = bits[: bits.numel() // 251 * 251].view(-1, 251).sum(0, dtype=torch.int64)
-    place = torch.arange(1, 252, dtype=torch.int64, device=bits.device)
-    return torch.stack([plain, (whole * place).sum()])
+    height = bits.numel() // _WIDTH
+    table, rest = bits[: height * _WIDTH].view(height, _WIDTH), bits[height * _WIDTH :]
+    by_column = _by_place(table.sum(0, dtype=torch.int64))
+    by_row = _by_place(table.sum(1, dtype=torch.int64))
+    return torch.stack([plain, by_column + _by_place(rest), by_row])
+
+
+def _by_place(numbers: Tensor) -> Tensor:
+    place = torch.arange(1, numbers.numel() + 1, dtype=torch.int64, device=numbers.device)
+    return (numbers * place).sum()
 
 
 def weights_sha256(module: nn.Module) -> str:

@@ -15,6 +15,7 @@ from torch import nn
 from ilo_fast.errors import ModelError
 from ilo_fast.models.gguf import fast_gguf
 from ilo_fast.models.structure import find_backbone, parameter_dtype, token_limit
+from ilo_fast.shown import Shown
 
 __all__ = ["LoadedModel", "load_model", "wrap_model"]
 
@@ -36,8 +37,8 @@ _CANNOT_LOAD = (
 Source = Literal["hub", "folder", "gguf", "memory"]
 
 
-@dataclass(frozen=True)
-class LoadedModel:
+@dataclass(frozen=True, eq=False, repr=False)
+class LoadedModel(Shown):
     """A model without its language-model head, its tokenizer, and what a record says of them.
 
     ``dtype`` is the dtype of the weights the forward pass runs in; ``n_layers`` counts transformer

@@ -10,16 +10,17 @@ from torch import Tensor
 
 from ilo_fast.calibration import Calibration, calibrate, draw_permutations
 from ilo_fast.errors import InputError
-from ilo_fast.lists import check_count, index_lists, paired_lists
+from ilo_fast.lists import as_tensor, check_count, index_lists, paired_lists
 from ilo_fast.ops.intersect import intersection_sizes
 from ilo_fast.overlap.join import LayerJoin
 from ilo_fast.overlap.lists import LIST_METRICS, mean_metric
+from ilo_fast.shown import Shown
 
 __all__ = ["LayerOverlap", "layer_overlap", "relabel"]
 
 
-@dataclass(frozen=True)
-class LayerOverlap:
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerOverlap(Shown):
     """How alike each layer of a is to each layer of b.
 
     Attributes:
@@ -83,7 +84,7 @@ def layer_overlap(
         raise InputError(f"metric must be one of {', '.join(LIST_METRICS)}, got {metric!r}")
     if permutations != 0:
         permutations = check_count(permutations, "permutations")
-    first, second = paired_lists(a, a if b is None else b)
+    first, second = paired_lists(a, a if b is None else b)  # one and the same where a and b are
     _, n, k = first.shape
     score = _scorer(metric, first, second)
     values = score(None)
@@ -116,12 +117,14 @@ def relabel(neighbors: Any, order: Any) -> Tensor:
     """
     lists = index_lists(neighbors)
     n = lists.shape[1]
-    pi = torch.as_tensor(np.asarray(order), device=lists.device)
-    ok = pi.shape == (n,) and not pi.dtype.is_floating_point
-    if not ok or not torch.equal(pi.sort().values, torch.arange(n, device=lists.device)):
+    given = as_tensor(order, "order")
+    whole = not (given.dtype.is_floating_point or given.dtype == torch.bool)
+    pi = given.to(lists.device, torch.int64)
+    every = torch.arange(n, device=lists.device)
+    if not whole or pi.shape != (n,) or not torch.equal(pi.sort().values, every):
         raise InputError(f"order must be a permutation of 0 … {n - 1}")
     inverse = torch.empty_like(pi)
-    inverse[pi] = torch.arange(n, device=lists.device)
+    inverse[pi] = every
     return inverse[lists[:, pi]]
 
 
@@ -129,7 +132,8 @@ def _scorer(metric: str, a: Tensor, b: Tensor) -> Callable[[np.ndarray | None], 
     """The layers × layers matrix as a function of a relabelling of b, None for none."""
     entries = a.shape[1] * a.shape[2]
     if metric == "mutual_knn" and a.device.type == "cpu":
-        join = LayerJoin(a.numpy(), b.numpy())
+        ours = a.numpy()
+        join = LayerJoin(ours, ours if b is a else b.numpy())
         return lambda order: join.common(order) / entries
     if metric == "mutual_knn":  # the kernel compares all lists faster than they could be joined
         return lambda order: (

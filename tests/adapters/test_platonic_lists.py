@@ -64,3 +64,9 @@ def test_nothing_outlives_its_tensor():
     searched(torch.randn(20, 6), 3)
     gc.collect()
     assert len(searched._kept) == 0
+
+
+def test_no_alignment_where_no_score_is_a_number(monkeypatch):
+    x, y = torch.randn(2, 20, 2, 4)
+    monkeypatch.setattr(platonic._Kernel, "alignment", lambda one, other: float("nan"))
+    assert platonic.compute_score(x, y, "cknna", 5) == (0, None)

@@ -188,3 +188,12 @@ def test_cosine_of_copies_and_zeros():
     np.testing.assert_array_equal(distances[[0, 1, 2], 0], [0, 0, 1])
     graph = KNeighborsTransformer(n_neighbors=1, metric="cosine").fit_transform(points)
     np.testing.assert_array_equal(graph.diagonal(), 0)
+
+
+@pytest.mark.parametrize("scale", [1e-250, 1e200, 1e307])
+def test_distances_of_huge_and_tiny_points(scale):
+    x = np.random.default_rng(0).uniform(-1, 1, size=(30, 4))
+    expected, lists = NearestNeighbors(n_neighbors=3).fit(x).kneighbors()
+    distances, indices = NearestNeighbors(n_neighbors=3).fit(x * scale).kneighbors()
+    np.testing.assert_array_equal(indices, lists)
+    np.testing.assert_allclose(distances, expected * scale, rtol=1e-12)

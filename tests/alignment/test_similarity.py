@@ -46,6 +46,10 @@ def test_ties_go_to_the_lower_sentence_and_mexa_is_strict():
     assert xsim_error(level, k=1) == 0.5
 
 
+def test_k_may_be_of_numpy():
+    assert xsim_error(SIMILARITY, k=np.int64(1)) == xsim_error(SIMILARITY, k=1)
+
+
 def test_a_zero_denominator_gives_ratio_zero():
     assert xsim_error(np.zeros((2, 2)), k=2) == 0.5
     assert xsim_error(np.array([[1.0, -1.0], [-1.0, 1.0]]), k=2) in (0.5, 0.0)

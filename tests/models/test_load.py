@@ -237,6 +237,11 @@ def test_weights_sha256_sees_every_change():
     with torch.no_grad():
         weight[[0, 1]] = weight[[1, 0]]  # the same values in another order
     assert weights_sha256(model) != before
+    for one, other in ((0, 251), (100, 351), (-1, -2), (-1, 0)):
+        model = fresh()
+        flat = model.layers[1].mlp.up_proj.weight.detach().view(-1)
+        flat[[one, other]] = flat[[other, one]]
+        assert weights_sha256(model) != before, (one, other)
     assert weights_sha256(fresh().double()) != before
     other = fresh()
     other.config.rms_norm_eps = 1e-3

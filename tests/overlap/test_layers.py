@@ -39,7 +39,9 @@ def test_relabelled_lists_are_those_of_permuted_points():
     x = np.random.default_rng(0).normal(size=(2, 30, 4))
     order = np.random.default_rng(1).permutation(30)
     expected = knn(x[:, order], 5).indices
-    np.testing.assert_array_equal(relabel(knn(x, 5), order), expected)
+    for kind in (np.int64, np.int32, np.uint8):
+        np.testing.assert_array_equal(relabel(knn(x, 5), order.astype(kind)), expected)
+    np.testing.assert_array_equal(relabel(knn(x, 5), torch.from_numpy(order)), expected)
 
 
 @pytest.mark.parametrize("metric", LIST_METRICS)

@@ -1,0 +1,122 @@
+"""The processes of a sharded search: what they agree on, and the rows that go round."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from ilo_fast.arrays import FLOATS, whole_number
+from ilo_fast.errors import InputError
+from ilo_fast.ops.request import METRICS
+
+__all__ = ["Ring", "join"]
+
+
+@dataclass(frozen=True)
+class Ring:
+    """The processes, and how many rows each has."""
+
+    group: dist.ProcessGroup | None
+    rank: int
+    counts: tuple[int, ...]
+
+    @property
+    def n(self) -> int:
+        return sum(self.counts)
+
+    def start(self, rank: int) -> int:
+        """The number of a process's first point."""
+        return sum(self.counts[:rank])
+
+    def blocks(self, x: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+        """``(process, its rows)`` of every process, this one's first."""
+        world = len(self.counts)
+        # Rows travel as bytes: backends differ in the number types they know.
+        held = x.contiguous()
+        for step in range(world):
+            owner = (self.rank - step) % world
+            yield owner, held
+            if step == world - 1:
+                return
+            coming = x.new_empty(self.counts[(owner - 1) % world], x.shape[1])
+            peers = [(self.rank + 1) % world, (self.rank - 1) % world]
+            if self.group is not None:
+                peers = [dist.get_global_rank(self.group, peer) for peer in peers]
+            requests = dist.batch_isend_irecv(
+                [
+                    dist.P2POp(dist.isend, held.view(torch.uint8), peers[0], self.group),
+                    dist.P2POp(dist.irecv, coming.view(torch.uint8), peers[1], self.group),
+                ]
+            )
+            for request in requests:
+                request.wait()
+            held = coming
+
+    def largest(self, value: torch.Tensor) -> torch.Tensor:
+        """The largest of a number over all processes."""
+        value = value.clone()
+        dist.all_reduce(value, dist.ReduceOp.MAX, group=self.group)
+        return value
+
+    def from_first(self, value: torch.Tensor) -> torch.Tensor:
+        """The first process's tensor."""
+        value = value.clone()
+        source = dist.get_global_rank(self.group, 0) if self.group is not None else 0
+        dist.broadcast(value, source, group=self.group)
+        return value
+
+
+def join(
+    x: Any, k: Any, metric: str, exclude_self: bool, group: dist.ProcessGroup | None
+) -> tuple[Ring, torch.Tensor, int]:
+    """Exchange what everyone was called with; every process raises where one would.
+
+    Returns the ring, the states ``[layers, n, d]`` and k.
+    """
+    fault: InputError | TypeError | None = None
+    said = [0] * 8
+    known = METRICS.index(metric) if metric in METRICS else -1
+    try:
+        states, k = _usable(x, k)
+        layers, n, d = states.shape
+        said = [1, layers, d, FLOATS.index(states.dtype), k, known, int(exclude_self), n]
+    except (InputError, TypeError) as error:
+        fault = error
+    device = x.device if isinstance(x, torch.Tensor) else torch.device("cpu")
+    mine = torch.tensor(said, dtype=torch.int64, device=device)
+    all_said = [torch.empty_like(mine) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(all_said, mine, group=group)
+    values = [part.tolist() for part in all_said]
+    if fault is not None:
+        raise fault
+    unusable = [rank for rank, value in enumerate(values) if not value[0]]
+    if unusable:
+        raise InputError(f"x or k cannot be used in process {unusable[0]}, which says why")
+    if known < 0:
+        raise InputError(f"metric must be one of {', '.join(METRICS)}; got {metric!r}")
+    for place, name in enumerate(("layers", "d", "dtype", "k", "metric", "exclude_self"), 1):
+        column = [value[place] for value in values]
+        if len(set(column)) > 1:
+            raise InputError(f"{name} must be the same in every process; got {column}")
+    counts = tuple(value[-1] for value in values)
+    most = sum(counts) - 1 if exclude_self else sum(counts)
+    if min(counts) < 1 or layers < 1 or d < 1:
+        raise InputError(
+            f"x must hold at least 1 layer, row and dimension in every process; got {layers} "
+            f"layers, {d} dimensions and rows {list(counts)}"
+        )
+    if not 1 <= k <= most:
+        raise InputError(f"k must be between 1 and {most} for {sum(counts)} points; got {k}")
+    return Ring(group, dist.get_rank(group), counts), states, k
+
+
+def _usable(x: Any, k: Any) -> tuple[torch.Tensor, int]:
+    """States ``[layers, n, d]`` and k, as far as one process can tell."""
+    if not isinstance(x, torch.Tensor) or x.dtype not in FLOATS or x.layout != torch.strided:
+        raise TypeError("x must be a dense floating-point torch tensor")
+    k = whole_number(k)
+    if x.ndim not in (2, 3):
+        raise InputError(f"x must be [n, d] or [layers, n, d]; got shape {list(x.shape)}")
+    return (x[None] if x.ndim == 2 else x).detach(), k
