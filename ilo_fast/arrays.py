@@ -86,7 +86,8 @@ def row_max(states: torch.Tensor, single: bool, name: str = "x") -> torch.Tensor
         kind = "NaN" if bool(torch.isnan(largest[layer, row])) else "infinity"
         where = f"row {row}" if single else f"layer {layer}, row {row}"
         raise HiddenStateError(
-            f"{name} must be finite; found {kind} in {where} ({int(bad.sum())} such rows in all)"
+            f"{name} must be finite; found {kind} in {where} (rows that hold NaN or infinity, in "
+            f"all: {int(bad.sum())})"
         )
     return largest
 

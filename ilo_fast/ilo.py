@@ -13,7 +13,7 @@ from ilo_fast.lists import index_lists, label_codes
 from ilo_fast.ops.languages import count_bits, neighbor_languages
 from ilo_fast.shown import Shown
 
-__all__ = ["ILOScores", "check_threshold", "ilo_scores"]
+__all__ = ["ILOScores", "check_neighbors", "check_threshold", "ilo_scores"]
 
 _POINTS_AT_ONCE = 1 << 22  # of all layers together
 
@@ -89,6 +89,18 @@ def ilo_scores(neighbors: Any, languages: Sequence[Any], *, threshold: int = 3) 
         (bridge > 0) & (reach > 0), 2 * bridge * reach / np.where(total > 0, total, 1), 0
     )
     return ILOScores(names, points, bridge, reach, ilo, reach_count, threshold, k)
+
+
+def check_neighbors(k: int, languages: int, sentences: int) -> None:
+    """That a corpus has more points than k; InputError where not.
+
+    >>> check_neighbors(5, languages=4, sentences=2)
+    """
+    if k >= languages * sentences:
+        raise InputError(
+            f"k must be less than the number of points, {languages * sentences} "
+            f"({languages} languages × {sentences} sentences), got {k}"
+        )
 
 
 def check_threshold(threshold: int, k: int, languages: int) -> None:

@@ -62,8 +62,8 @@ def picture(
         return plots.languages(source.to_result(), score=score)
     if kind == "map" and source.states is None:
         raise InputError(
-            f"kind 'map' needs hidden states, which {source.name} does not hold: give the folder "
-            "that `ilo_fast.extract` kept them in"
+            f"kind 'map' needs hidden states, which {source.name} does not hold: give a folder "
+            "that `ilo-fast score --states` keeps them in"
         )
     if source.lists is None:
         raise InputError(

@@ -15,7 +15,7 @@ from ilo_fast.arrays import whole_number
 from ilo_fast.companions import SETTINGS, Companions, check_metrics
 from ilo_fast.corpora import Corpus, load_corpus
 from ilo_fast.errors import InputError
-from ilo_fast.ilo import check_threshold, ilo_scores
+from ilo_fast.ilo import check_neighbors, check_threshold, ilo_scores
 from ilo_fast.layers import LayerSpec, parse_layers, resolve_layers
 from ilo_fast.models import LoadedModel, load_model
 from ilo_fast.models.fingerprint import weights_sha256
@@ -122,7 +122,7 @@ def score(
 
     with clock.measure("corpus"):
         text = load_corpus(corpus, languages=languages, limit=limit)
-        _check_points(text, k)
+        check_neighbors(k, text.n_languages, text.n_sentences)
         check_threshold(threshold, k, text.n_languages)
         more = Companions(asked, text, threshold=threshold, seed=seed)
     listener.stage(f"Loading {getattr(model, 'name', model)}")
@@ -220,14 +220,6 @@ def _check_options(metric: str, backend: str, reference: bool) -> None:
         raise InputError(f"backend must be one of {', '.join(dispatch.names())}, got {backend!r}")
     if reference and backend not in ("auto", "reference"):
         raise InputError(f"reference=True brings its own backend, got backend={backend!r} as well")
-
-
-def _check_points(corpus: Corpus, k: int) -> None:
-    if k >= corpus.n_points:
-        raise InputError(
-            f"k must be less than the number of points, {corpus.n_points} "
-            f"({corpus.n_languages} languages × {corpus.n_sentences} sentences), got {k}"
-        )
 
 
 def check_search(engine: str, loaded: LoadedModel, n: int, k: int, metric: str) -> None:

@@ -24,7 +24,8 @@ def activities_on(device: str) -> tuple[ProfilerActivity, ...]:
 def chrome_trace(path: Path, device: str) -> Iterator[None]:
     """Trace the block in all its threads; the file appears whole when the block ends well.
 
-    The trace is held in memory until then, about 200 bytes for each operator that ran.
+    It is compressed where ``path`` ends in .gz, which both viewers read. Until then it is held in
+    memory, about 200 bytes for each operator that ran.
     """
     from torch._C._profiler import _ExperimentalConfig
 

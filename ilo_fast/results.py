@@ -16,7 +16,7 @@ from ilo_fast.errors import InputError
 from ilo_fast.files import staged
 from ilo_fast.tables import TABLES, read_table, write_parquet, write_table
 
-__all__ = ["COLUMNS", "SCORES", "Result", "read_parquet"]
+__all__ = ["COLUMNS", "SCORES", "TRACE_FILE", "Result", "read_parquet"]
 
 _TEXT, _WHOLE, _REAL = pa.string(), pa.int64(), pa.float64()
 
@@ -42,6 +42,9 @@ COLUMNS = tuple(_SCHEMA)
 
 SCORES = ("bridge", "reach", "ilo", "translation_hit", "same_language")
 """The columns that are scores between 0 and 1."""
+
+TRACE_FILE = "trace.json.gz"
+"""Where `ilo-fast score --profile` writes its trace, beside the scores."""
 
 _PICTURES = ("layers.png", "languages.png")
 _PLOT_BYTES = 4 << 20  # two pictures at 160 dots an inch, with room to spare
@@ -140,10 +143,10 @@ class Result:
         ``.parquet`` and, but for the neighbour lists, a ``.csv``.
 
         All are written under temporary names first and renamed at the end, so that an interrupt or
-        a full disk leaves what ``folder`` held before. Pictures and companion tables that another
-        run left there go away with its scores; other files stay. Returns the paths. Raises
-        InputError when the disk has too little room or the record holds what JSON cannot, OSError
-        when writing fails all the same.
+        a full disk leaves what ``folder`` held before. Pictures, companion tables and the trace
+        that another run left there go away with its scores; other files stay. Returns the paths.
+        Raises InputError when the disk has too little room or the record holds what JSON cannot,
+        OSError when writing fails all the same.
         """
         folder = Path(folder)
         require_space(folder, self.space_needed(plots=plots))
@@ -180,6 +183,8 @@ class Result:
 
 def read_parquet(path: str | Path) -> Result:
     """Read a result and its run record; InputError when ``path`` does not hold one."""
+    if Path(path).is_dir():
+        raise InputError(f"{str(path)!r} is a folder: give the file, its scores.parquet")
     return Result(*read_table(path))
 
 
@@ -221,4 +226,5 @@ def _left_behind(folder: Path, record: Mapping[str, Any]) -> tuple[str, ...]:
     run = [(one.get("finished"), one.get("options")) for one in (earlier, record)]
     if run[0] == run[1] and run[0][0] is not None:
         return ()
-    return (*_PICTURES, *(f"{name}{ending}" for name in TABLES for ending in (".parquet", ".csv")))
+    tables = (f"{name}{ending}" for name in TABLES for ending in (".parquet", ".csv"))
+    return (*_PICTURES, TRACE_FILE, *tables)

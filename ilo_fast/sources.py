@@ -172,7 +172,7 @@ def read_sources(
         else:
             raise InputError(
                 f"{str(path)!r} holds neither {_SCORES_FILE}, as `ilo-fast score` writes it, nor "
-                "the stored states of `ilo_fast.extract`"
+                "hidden states, as `ilo-fast score --states` keeps them"
             )
     result = read_parquet(path)
     if path.name == _SCORES_FILE:

@@ -6,10 +6,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ilo_fast.arrays import whole_number
 from ilo_fast.errors import InputError
 from ilo_fast.ilo import ILOScores, ilo_scores
 from ilo_fast.lists import label_codes, state_layers
 from ilo_fast.neighbors import knn
+from ilo_fast.ops.request import METRICS
 
 __all__ = ["ILO", "canonical_order"]
 
@@ -33,6 +35,9 @@ class ILO:
         sync: under an initialised ``torch.distributed``, `compute` gathers the points of all
             ranks, and every rank returns the result of all.
 
+    Raises:
+        ValueError, TypeError: a k or threshold that is no whole number above 0, another metric.
+
     >>> metric = ILO(k=2, threshold=1)
     >>> metric.update(torch.tensor([[1.0, 0.0], [0.9, 0.1]]), ["en", "de"])
     >>> metric.update(torch.tensor([[0.0, 1.0], [0.1, 0.9]]), ["en", "de"])
@@ -50,8 +55,11 @@ class ILO:
         backend: str = "auto",
         sync: bool = True,
     ) -> None:
-        self.k = k
-        self.threshold = threshold
+        self.k, self.threshold = whole_number(k, "k"), whole_number(threshold, "threshold")
+        if min(self.k, self.threshold) < 1:
+            raise InputError(f"k and threshold must be at least 1; got {k} and {threshold}")
+        if metric not in METRICS:
+            raise InputError(f"metric must be one of {', '.join(METRICS)}; got {metric!r}")
         self.metric = metric
         self.backend = backend
         self.sync = sync

@@ -118,6 +118,22 @@ def test_a_second_run_replaces_the_files(run, tiny_model, corpus_folder, tmp_pat
     first = read_parquet(tmp_path / "scores.parquet").table
     assert run(*arguments)[0] == 0
     pd.testing.assert_frame_equal(read_parquet(tmp_path / "scores.parquet").table, first)
+    code, shown, _ = run(*arguments, "--k", 4, "--no-plots")
+    assert code == 0
+    assert shown.splitlines()[-1] == "Removed, as of an earlier run: languages.png, layers.png"
+
+
+def test_states_that_were_there_already_are_said(run, tiny_model, corpus_folder, tmp_path):
+    given = ("score", tiny_model, "--corpus", corpus_folder, "--no-plots", "-q")
+    given = (*given, "--batch-tokens", 100, "--states", tmp_path / "states")
+    assert "hidden states" not in run(*given, "--out", tmp_path / "a")[1]
+    shown = run(*given, "--out", tmp_path / "b")[1]
+    assert shown.splitlines()[0].endswith(" s; hidden states read, not made")
+    journal = tmp_path / "states" / "journal.jsonl"
+    journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:2]))
+    shown = run(*given, "--out", tmp_path / "c")[1]
+    said = r"; hidden states of \d+ of 48 sentences were there already$"
+    assert re.search(said, shown.splitlines()[0])
 
 
 def test_env_names_versions_devices_and_backend(run):

@@ -193,6 +193,26 @@ def test_interrupts_leave_nothing_half_written(fails, tiny_model, corpus_folder,
     assert message.startswith("interrupted")
 
 
+def test_an_interrupt_says_where_the_same_command_goes_on(run, monkeypatch):
+    def interrupted(**_):
+        raise KeyboardInterrupt
+
+    for name in ("score", "scan"):
+        monkeypatch.setattr(cli.cli.commands[name], "callback", interrupted)
+    plain = "ilo-fast: interrupted; nothing was left half-written"
+    given = ("score", "model", "--corpus", "demo", "--out", "out")
+    assert run(*given)[2] == f"{plain}\n"
+    for states in (("--states", "kept"), ("--states=kept",)):
+        assert run(*given, *states)[2] == f"{plain}; the same command goes on from there\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no folder that nobody may write in")
+def test_a_folder_that_cannot_be_made_is_named(run, tiny_model, corpus_folder):
+    code, _, said = run("score", tiny_model, "--corpus", corpus_folder, "--out", "/proc/x", "-q")
+    assert code == 2
+    assert said.startswith("ilo-fast: --out: '/proc/x' cannot be written: ")
+
+
 def test_a_failure_that_is_ours_is_one_line_too(fails, tiny_model, corpus_folder, monkeypatch):
     from ilo_fast import pipeline
 

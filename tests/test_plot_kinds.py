@@ -330,6 +330,8 @@ def test_the_command_draws_a_results_folder(run, folder, tmp_path, kind):
     [
         (["--kind", "map"], "kind 'map' needs hidden states, which mine does not hold"),
         (["--kind", "neighbours", "--layer", "9"], "layer must be one of [0, 1, 2], got 9"),
+        (["--layer", "1"], "--layer is for --kind neighbours or map, not layers"),
+        (["--kind", "overlap", "--score", "ilo"], "--score is for --kind languages, not overlap"),
         (["--step", "3"], "holds steps none, got 3"),
         (["--out", "x.bmpx"], "must end in one of"),
     ],

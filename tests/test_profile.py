@@ -1,5 +1,6 @@
 """`score --profile`: a Chrome trace of the run, and the timeline beside it."""
 
+import gzip
 import json
 import sys
 
@@ -28,7 +29,7 @@ def run(monkeypatch):
 def ranges(path):
     """name → [(begin, end, thread)] of the named ranges, in microseconds."""
     found = {}
-    for event in json.loads(path.read_text(encoding="utf-8"))["traceEvents"]:
+    for event in json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]:
         if event.get("cat") == "user_annotation":
             span = (event["ts"], event["ts"] + event["dur"], event["tid"])
             found.setdefault(event["name"], []).append(span)
@@ -40,8 +41,8 @@ def test_the_trace_holds_every_step(run, tiny_model, corpus_folder, tmp_path):
     given = ("--corpus", corpus_folder, "--out", out, "--no-plots", "--batch-tokens", 100)
     assert run("score", tiny_model, *given, "--device", "cpu", "--profile", "--quiet") == 0
     names = [path.name for path in sorted(out.iterdir())]
-    assert names == ["run.json", "scores.csv", "scores.parquet", "trace.json"]
-    found = ranges(out / "trace.json")
+    assert names == ["run.json", "scores.csv", "scores.parquet", "trace.json.gz"]
+    found = ranges(out / "trace.json.gz")
     assert found.keys() >= STEPS
     assert len(found["neighbours"]) == len(found["scores"]) == 4  # layers
     forward = found["forward"]

@@ -108,6 +108,7 @@ def test_another_run_leaves_nothing_of_the_one_before(tmp_path):
     for name in ("notes.txt", "trace.json", "layers.svg", "mine.parquet"):
         (tmp_path / name).write_text("mine")
     foreign = {"notes.txt", "trace.json", "layers.svg", "mine.parquet"}
+    (tmp_path / "trace.json.gz").write_text("of the run before")
     assert {"neighbors.parquet", "pair_metrics.csv"} <= {path.name for path in tmp_path.iterdir()}
     run_of("13:00", ["pair_metrics"]).save(tmp_path, plots=False)
     scores = {"run.json", "scores.csv", "scores.parquet"}

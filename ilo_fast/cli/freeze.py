@@ -10,7 +10,7 @@ from ilo_fast.cli.options import debug
 __all__ = ["freeze"]
 
 
-@click.command()
+@click.command(short_help="What freezing a model would freeze.")
 @click.argument("model")
 @click.option(
     "--first", type=click.IntRange(min=0), default=8, show_default=True, help="Layers to freeze."

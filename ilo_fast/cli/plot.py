@@ -9,10 +9,16 @@ from ilo_fast.cli.options import debug, state_options
 __all__ = ["plot"]
 
 _KINDS = ("layers", "languages", "neighbours", "overlap", "map")
+_OF_KINDS = {
+    "score": ("languages",),
+    "layer": ("neighbours", "map"),
+    "method": ("map",),
+    "seed": ("map",),
+}
 _SCORES = ("ilo", "bridge", "reach", "translation_hit", "same_language")
 
 
-@click.command()
+@click.command(short_help="One picture of a result.")
 @click.argument("result")
 @click.option(
     "--kind",
@@ -48,7 +54,9 @@ _SCORES = ("ilo", "bridge", "reach", "translation_hit", "same_language")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of UMAP.")
 @state_options
 @debug
+@click.pass_context
 def plot(
+    context: click.Context,
     result: str,
     kind: str,
     out: Path,
@@ -66,6 +74,10 @@ def plot(
     The kinds neighbours and overlap need neighbour lists (`ilo-fast score --metrics neighbors`) or
     stored states, map needs stored states.
     """
+    for name, kinds in _OF_KINDS.items():
+        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if given and kind not in kinds:
+            raise click.UsageError(f"--{name} is for --kind {' or '.join(kinds)}, not {kind}")
     from ilo_fast.errors import InputError
     from ilo_fast.files import staged
     from ilo_fast.pictures import picture

@@ -12,7 +12,7 @@ __all__ = ["query"]
 _FORMATS = ("table", "csv", "json")
 
 
-@click.command()
+@click.command(short_help="SQL over the results of a scan.")
 @click.argument("results", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("sql")
 @click.option(

@@ -9,7 +9,7 @@ from ilo_fast.cli.options import debug
 __all__ = ["report"]
 
 
-@click.command()
+@click.command(short_help="A scan as one HTML page.")
 @click.argument("results", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
     "--out",

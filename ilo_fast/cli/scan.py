@@ -11,7 +11,7 @@ __all__ = ["scan"]
 _BAD_PLAN, _SOME_FAILED, _STOPPED = 2, 3, 130
 
 
-@click.command()
+@click.command(short_help="Score many models into one folder.")
 @click.argument("plan", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--out",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["score", "score_and_save"]
 
 
-@click.command()
+@click.command(short_help="Score a model on a parallel corpus.")
 @click.argument("model")
 @click.option(
     "--corpus",
@@ -49,7 +49,7 @@ __all__ = ["score", "score_and_save"]
 @click.option(
     "--profile",
     is_flag=True,
-    help="Write trace.json, a Chrome trace of the whole run (large: try --limit first).",
+    help="Write trace.json.gz, a Chrome trace of the whole run (large: try --limit first).",
 )
 @metric_options
 @run_options
@@ -74,7 +74,7 @@ def score(
     text = load_corpus(
         corpus, languages=languages, limit=limit, split=split, revision=corpus_revision
     )
-    result, paths = score_and_save(
+    result, paths, removed = score_and_save(
         model,
         text,
         out,
@@ -84,7 +84,7 @@ def score(
         metrics=metrics or (),
         **options,
     )
-    display.show(result, paths)
+    display.show(result, paths, removed)
 
 
 def score_and_save(
@@ -96,18 +96,23 @@ def score_and_save(
     quiet: bool,
     profile: bool = False,
     **options: Any,
-) -> "tuple[Result, list[Path]]":
-    """Score, record the command, write the files; returns the result and what was written."""
+) -> "tuple[Result, list[Path], list[Path]]":
+    """Score, record the command, write the files.
+
+    Returns the result, what was written, and what an earlier run left that went away.
+    """
     from torch.profiler import record_function
 
     from ilo_fast.environment import require_space
     from ilo_fast.pipeline import score as run
     from ilo_fast.profiling import chrome_trace
     from ilo_fast.progress import make_progress
+    from ilo_fast.results import TRACE_FILE
 
     _require_writable(out)
     require_space(out, 16 << 20)
-    trace = out / "trace.json"
+    trace = out / TRACE_FILE
+    before = sorted(out.iterdir()) if out.is_dir() else []
     with ExitStack() as stack:
         progress = stack.enter_context(make_progress(quiet=quiet))
         if profile:
@@ -117,12 +122,18 @@ def score_and_save(
         progress.stage(f"Writing {out}")
         with record_function("files"):
             paths = result.save(out, plots=plots)
-    return result, [*paths, trace] if profile else paths
+    paths = [*paths, trace] if profile else paths
+    return result, paths, [path for path in before if not path.exists()]
 
 
 def _require_writable(out: Path) -> None:
     """Fail now rather than after minutes of work."""
+    from ilo_fast.errors import InputError
     from ilo_fast.files import staged
 
-    with staged(out):
-        pass
+    try:
+        with staged(out):
+            pass
+    except OSError as error:
+        what = error.strerror or error
+        raise InputError(f"--out: {str(out)!r} cannot be written: {what}") from error

@@ -8,6 +8,7 @@ among others, and the splits ``dev`` (997 sentences) and ``devtest`` (1012).
 import re
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from ilo_fast.corpora.corpus import Corpus, choose_languages, is_blank, some
@@ -86,6 +87,7 @@ def _library() -> Any:
         raise CorpusError(
             "FLORES+ needs the datasets package: pip install 'ilo-fast[datasets]', "
             + _FOLDER_INSTEAD
+            + (" (the folder 'flores' here is reached as './flores')" * Path("flores").is_dir())
         ) from error
     return datasets
 

@@ -73,7 +73,9 @@ def fast_gguf(path: Path) -> Iterator[str | None]:
     try:
         reader = fast(path)
     except (ValueError, IndexError, KeyError, struct.error) as error:
-        raise ModelError(f"model: {path} is not a readable GGUF file: {error}") from error
+        raise ModelError(
+            f"model: {path} is not a readable GGUF file, or not all of one: {error}"
+        ) from error
 
     def open_once(other: Any, mode: str = "r") -> Any:
         same = mode == "r" and Path(other).resolve() == path.resolve()

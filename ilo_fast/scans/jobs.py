@@ -4,14 +4,16 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from ilo_fast import __version__
 from ilo_fast.corpora import Corpus, load_corpus
 from ilo_fast.errors import InputError
+from ilo_fast.ilo import check_neighbors, check_threshold
 from ilo_fast.scans import hub
 from ilo_fast.scans.identity import model_digest, tokenizer_digest
 from ilo_fast.scans.plan import CorpusSpec, ModelSpec, Options, Plan, PlanError
@@ -120,6 +122,7 @@ def plan_jobs(plan: Plan) -> tuple[list[Job], dict[str, Corpus]]:
             mistakes.append(plan.mistake((*path, key), str(error)))
             continue
         options = plan.options_of(spec)
+        mistakes.extend(_out_of_reach(plan, number, options, corpora))
         for target in targets:
             identity, commit, download = _identity(target, spec)
             for arguments, text in corpora.values():
@@ -133,8 +136,29 @@ def plan_jobs(plan: Plan) -> tuple[list[Job], dict[str, Corpus]]:
                 seen.update(dict.fromkeys((cell.slot for cell in job.cells), f"models[{number}]"))
                 jobs.append(job)
     if mistakes:
-        raise PlanError("\n".join(mistakes))
+        raise PlanError("\n".join(dict.fromkeys(mistakes)))
     return jobs, {name: text for name, (_, text) in corpora.items()}
+
+
+def _out_of_reach(
+    plan: Plan,
+    number: int,
+    options: Options,
+    corpora: Mapping[str, tuple[dict[str, Any], Corpus]],
+) -> Iterator[str]:
+    """A model's k or threshold that some corpus is too small for."""
+    own = plan.models[number].own_options
+    for name, (_, text) in corpora.items():
+        checks: dict[str, Callable[[], None]] = {
+            "k": partial(check_neighbors, options.k, text.n_languages, text.n_sentences),
+            "threshold": partial(check_threshold, options.threshold, options.k, text.n_languages),
+        }
+        for key, check in checks.items():
+            path = ("models", number, key) if key in own else ("defaults", key)
+            try:
+                check()
+            except InputError as error:
+                yield plan.mistake(path, f"corpus {name}: {error}")
 
 
 def _corpora(

@@ -57,13 +57,16 @@ def connect(folder: str | Path) -> Any:
 def query(folder: str | Path, sql: str) -> pd.DataFrame:
     """Run one SQL statement over a results folder.
 
-    Raises InputError with DuckDB's words on SQL that cannot be run.
+    Raises InputError with DuckDB's words on SQL that cannot be run, and on none or several.
     """
     connection = connect(folder)
     import duckdb
 
     try:
-        found: pd.DataFrame = connection.execute(sql).df()
+        statements = connection.extract_statements(sql)
+        if len(statements) != 1:
+            raise InputError(f"query: expected one SQL statement, got {len(statements)}")
+        found: pd.DataFrame = connection.execute(statements[0]).df()
     except duckdb.Error as error:
         raise InputError(f"query: {error}") from error
     finally:

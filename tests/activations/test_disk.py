@@ -231,6 +231,26 @@ def test_refuses_folders_of_something_else(tmp_path):
     assert (tmp_path / "states.safetensors").read_text() == "mine"
 
 
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
+    for name in ("scores.csv", "run.json"):
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=r"want a folder of their own, .* 'run.json' and 1 more"):
+        keep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.json", "scores.csv"]
+
+
+def test_states_cut_short_are_damaged(tmp_path):
+    keep(tmp_path / "s")
+    whole = tmp_path / "s" / "states.safetensors"
+    size = whole.stat().st_size
+    with whole.open("r+b") as file:
+        file.truncate(size - 100)
+    message = rf"states.safetensors in .*s is damaged \(it has {size - 100} bytes, .* take {size}\)"
+    for use in (keep, open_store):
+        with pytest.raises(InputError, match=message):
+            use(tmp_path / "s")
+
+
 @pytest.mark.parametrize("content", ['{"key": {"m', "[]", '{"key": {}}', '{"key": 1, "budget": 2}'])
 def test_a_damaged_folder_is_named(tmp_path, content):
     keep(tmp_path / "s")

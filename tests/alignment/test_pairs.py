@@ -169,7 +169,7 @@ def test_layers_are_aggregated_as_published():
         ({"states": np.zeros((24, 0))}, "shape"),
         ({"states": np.zeros(24)}, "shape"),
         ({"states": np.zeros((24, 2), dtype=int)}, "floating"),
-        ({"sentences": list(range(24))}, "1 … 0"),
+        ({"sentences": list(range(24))}, "name translations alike, .* none in common"),
     ],
 )
 def test_bad_input(change, message):

@@ -162,6 +162,9 @@ def test_sql_over_every_view(results):
         "set enable_external_access = true",
         "select * from results",
         "selec 1",
+        "",
+        "-- nothing",
+        "select 1; select 2",
     ],
 )
 def test_sql_reads_the_views_and_nothing_else(results, sql):

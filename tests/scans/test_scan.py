@@ -22,7 +22,7 @@ from ilo_fast.results import COLUMNS, read_parquet
 from ilo_fast.scans import query, read_table
 from ilo_fast.scans.dataset import Dataset
 from ilo_fast.scans.jobs import plan_jobs
-from ilo_fast.scans.plan import read_plan
+from ilo_fast.scans.plan import PlanError, read_plan
 from ilo_fast.scans.view import View
 
 
@@ -263,12 +263,19 @@ def test_odd_names_come_back_whole(run, models, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir() if p.name not in ("models", "text")) == ["out"]
 
 
-def test_a_threshold_out_of_reach_fails_before_the_model_is_loaded(run, models, monkeypatch):
-    monkeypatch.setattr("ilo_fast.scans.work.load_model", lambda *_, **__: pytest.fail("it loads"))
-    summary = run(models=[{"model": str(models / "step9"), "k": 3, "threshold": 4}])
-    row = summary.to_pandas("failures").iloc[0]
-    assert row["kind"] == "options"
-    assert "threshold must be at most 3" in row["reason"]
+def test_a_corpus_too_small_for_k_or_threshold_is_a_mistake_of_the_plan(run, models, tmp_path):
+    with pytest.raises(PlanError) as caught:
+        run(
+            models=[
+                {"model": str(models / "step9"), "threshold": 4},
+                {"model": str(models / "step10")},
+            ],
+            defaults={"k": 20, "threshold": 2},
+        )
+    first, second = str(caught.value).splitlines()  # of both models the same, so said once
+    assert first.startswith("plan, defaults.k: corpus text: k must be less than the number of")
+    assert second.startswith("plan, models[0].threshold: corpus text: threshold must be at most 3")
+    assert not list(tmp_path.rglob("*.parquet"))
 
 
 def test_a_backend_that_cannot_serve_fails_before_the_model_runs(run, models, monkeypatch):
