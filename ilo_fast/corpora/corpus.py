@@ -91,7 +91,7 @@ class Corpus:
     def from_mapping(
         cls, sentences: Mapping[str, Iterable[str]], *, name: str = "corpus", **described: Any
     ) -> "Corpus":
-        """A corpus from ``{language: sentences}``, languages in the mapping's order.
+        """A corpus from ``{language: sentences}`` or a pandas table of one column per language.
 
         ``described`` may hold ``source``, ``licence`` and ``notes``.
 
@@ -99,9 +99,8 @@ class Corpus:
         >>> Corpus.from_mapping({"eng_Latn": ["Hello. "], "fra_Latn": ["Salut."]}).texts
         ('Hello.', 'Salut.')
         """
-        columns = tuple(
-            column if isinstance(column, str) else tuple(column) for column in sentences.values()
-        )
+        given = [sentences[language] for language in sentences]  # a table has no values()
+        columns = tuple(column if isinstance(column, str) else tuple(column) for column in given)
         return cls(name, tuple(sentences), columns, **described)  # type: ignore[arg-type]
 
     @property

@@ -13,7 +13,6 @@ import torch
 from ilo_fast.activations import ActivationStore, extract
 from ilo_fast.corpora import load_corpus
 from ilo_fast.errors import CorpusError, HiddenStateError, InputError, ModelError
-from ilo_fast.ilo import check_threshold
 from ilo_fast.models import LoadedModel, load_model
 from ilo_fast.neighbors import Neighbors
 from ilo_fast.pipeline import check_search, score
@@ -100,7 +99,6 @@ def _run(job: Job, cache: ModelCache, progress: Any) -> tuple[dict[str, dict[str
     text = load_corpus(**job.corpus_arguments)
     if text.sha256 != job.corpus_sha256:
         raise CorpusError(f"corpus: {job.corpus} changed since the scan began")
-    check_threshold(options["threshold"], options["k"], text.n_languages)
     loaded = cache.get(job)
     for cell in job.cells:
         check_search(options["backend"], loaded, text.n_points, options["k"], cell.metric)

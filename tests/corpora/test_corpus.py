@@ -5,6 +5,7 @@ import pickle
 import string
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,6 +35,7 @@ def mappings(draw):
 
 def test_points_are_language_major():
     corpus = Corpus.from_mapping(THREE)
+    assert Corpus.from_mapping(pd.DataFrame(THREE)) == corpus
     assert corpus.texts == ("One.", "Two.", "Eins.", "Zwei.", "Un.", "Deux.")
     assert tuple(corpus) == corpus.texts
     assert (corpus.n_languages, corpus.n_sentences, corpus.n_points) == (3, 2, 6)
