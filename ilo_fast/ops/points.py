@@ -14,7 +14,7 @@ from ilo_fast.ops.workers import for_spans
 
 __all__ = ["Duplicates", "Points", "fold_sum", "power_of_two", "prepare_points"]
 
-_BLOCK_ELEMENTS = {"cpu": 1 << 16, "cuda": 1 << 25}  # float64 working set: cache, device
+_BLOCK_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 25}  # float64 working set: cache, device
 
 
 @dataclass(frozen=True)
