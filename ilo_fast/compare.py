@@ -124,6 +124,7 @@ class Comparison:
                 (pair.layers_a, pair.layers_b),
                 names=(pair.a, pair.b),
                 chance=pair.overlap.k / (pair.overlap.n - 1),
+                k=pair.overlap.k,
             )
             draw.save(ax, folder / f"overlap{ending}")
 

@@ -50,6 +50,7 @@ def picture(
         InputError: on an unknown kind, score, layer or method, or a source without what it needs.
     """
     from ilo_fast import plots
+    from ilo_fast.plots.style import shortened
 
     if kind not in KINDS:
         raise InputError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
@@ -76,12 +77,15 @@ def picture(
             (source.layers, source.layers),
             names=(source.name, source.name),
             chance=source.lists.shape[2] / (source.lists.shape[1] - 1),
+            k=source.lists.shape[2],
         )
     at = _place(source, layer)
-    title = f"{source.name}, layer {source.layers[at]}"
+    title = f"{shortened(source.name)}, layer {source.layers[at]}"
+    metric, k = source.settings["metric"], source.lists.shape[2]
     if kind == "neighbours":
         counts = neighbor_counts(source.lists[at], source.language_ids)[0]
-        title += f"\nneighbours spread evenly: {100 / len(source.languages):.2g} % each"
+        even = 100 / len(source.languages)
+        title += f"\n{metric}, k = {k}; neighbours spread evenly: {even:.2g} % each"
         return plots.neighbors(counts, source.languages, title=title)
     return _map(source, at, title, method, seed)
 
@@ -100,7 +104,9 @@ def _map(source: Source, at: int, title: str, method: str, seed: int) -> "Axes":
         points, shares = pca(states, normalise=metric == "cosine")
         first, second = (f"{100 * share:.0f} % of the variance" for share in shares)
         axis_names = (f"1st component, {first}", f"2nd component, {second}")
-    parts = fragments(source.lists[at], source.language_ids, threshold=source.settings["threshold"])
+    threshold = source.settings["threshold"]
+    title += f"; {metric}, k = {source.lists.shape[2]}, threshold {threshold}"
+    parts = fragments(source.lists[at], source.language_ids, threshold=threshold)
     labels = [source.languages[number] for number in source.language_ids]
     both = plots.plane(points, labels, parts.bridges[0], title=title, axis_names=axis_names)
     axes: Axes = both[0]

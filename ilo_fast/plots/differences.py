@@ -17,10 +17,12 @@ from ilo_fast.plots.style import (
     curve_style,
     interval_bars,
     label,
+    layer_of,
     legend_below,
     new_axes,
     plain,
     round_up,
+    shortened,
     spread_ticks,
     tidy,
     whole_ticks,
@@ -71,7 +73,7 @@ def differences(rows: pd.DataFrame, *, group: str = "all", ax: Axes | None = Non
     room = 0.06 * (high - low)
     ax.set_ylim(low - room, high + room)
     whole_ticks(ax, at)
-    ax.set_xlabel("layer (0: embeddings)" if _same_layers(chosen) else plain(f"layer of {a}"))
+    ax.set_xlabel("layer (0: embeddings)" if _same_layers(chosen) else layer_of(a))
     ax.set_ylabel("difference of shares")
     over = chosen["over"].iloc[0]
     bands = "" if over == "none" else f"; band and bars: interval over {over}"
@@ -136,7 +138,7 @@ def group_differences(
     ax.set_xticks(places, labels=[str(layers[at]) for at in places], fontsize=8)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    ax.set_xlabel("layer (0: embeddings)" if _same_layers(chosen) else plain(f"layer of {a}"))
+    ax.set_xlabel("layer (0: embeddings)" if _same_layers(chosen) else layer_of(a))
     signed = "\n+ and −: the interval leaves out 0" if np.isfinite(grid["low"]).any() else ""
     ax.set_title(f"{SCORE_NAMES[score]}: {_minus(b, a)}{signed}", fontsize=10, loc="left")
     bar = colour_bar(ax, image, "difference", np.linspace(-limit, limit, 5))
@@ -179,6 +181,7 @@ def _pair(rows: pd.DataFrame) -> tuple[str, str]:
 
 def _minus(b: str, a: str) -> str:
     """On one line where that is short."""
+    a, b = shortened(a), shortened(b)
     return plain(f"{b} minus {a}" if len(a) + len(b) <= _LINE else f"{b}\nminus {a}")
 
 

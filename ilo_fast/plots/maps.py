@@ -14,6 +14,7 @@ from ilo_fast.errors import InputError
 from ilo_fast.plots.style import (
     colour_bar,
     label,
+    layer_of,
     mark_groups,
     new_axes,
     plain,
@@ -86,6 +87,7 @@ def overlap(
     *,
     names: tuple[str, str] = ("", ""),
     chance: float | None = None,
+    k: int | None = None,
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
@@ -98,7 +100,7 @@ def overlap(
             leaves its place white.
         layers: the numbers of a's and of b's layers.
         names: of a (upwards) and b (rightwards).
-        chance: the overlap of unrelated lists, said in the title.
+        chance, k: the overlap of unrelated lists and the lists' length, said in the title.
         title: in place of the standard one.
         ax: where to draw; a new figure when None.
 
@@ -134,10 +136,12 @@ def overlap(
     for axis, numbers, name in ((ax.xaxis, layers[1], names[1]), (ax.yaxis, layers[0], names[0])):
         places = spread_ticks(len(numbers))
         axis.set_ticks(places, labels=[str(numbers[at]) for at in places], fontsize=8)
-        axis.set_label_text(plain(f"layer of {name}") if name else "layer (0: embeddings)")
+        axis.set_label_text(layer_of(name) if name else "layer (0: embeddings)")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     lines = ["share of neighbours in common"]
+    if k is not None:
+        lines.append(f"k = {k}")
     if chance is not None:
         lines.append(f"unrelated lists: {chance:.2g}")
     if names[0] != names[1]:

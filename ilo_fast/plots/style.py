@@ -26,12 +26,14 @@ __all__ = [
     "curve_style",
     "interval_bars",
     "label",
+    "layer_of",
     "legend_below",
     "mark_groups",
     "new_axes",
     "plain",
     "round_up",
     "save",
+    "shortened",
     "spread_ticks",
     "tidy",
     "title_of",
@@ -97,14 +99,31 @@ def check_format(path: str | Path) -> None:
 
 def title_of(result: "Result") -> str:
     """Model, corpus and settings in two short lines."""
-    model = result.model.rstrip("/").rpartition("/")[2]
+    model = shortened(result.model.rstrip("/").rpartition("/")[2])
     first: pd.Series[Any] = result.table.iloc[0]
     corpus = result.record.get("corpus", {})
-    where = f", {corpus['name']}" if "name" in corpus else ""
+    where = f", {shortened(corpus['name'])}" if "name" in corpus else ""
     return plain(
         f"{model}{where}\n{result.table['language'].nunique()} languages × {first['n_points']} "
         f"sentences, {first['metric']}, k = {first['k']}, threshold {first['threshold']}"
     )
+
+
+def shortened(name: str, most: int = 44) -> str:
+    """A name that fits above a picture: the middle of a long one left out.
+
+    >>> shortened("checkpoint-of-a-long-training", most=16)
+    'checkpo…training'
+    """
+    if len(name) <= most:
+        return name
+    end = most // 2
+    return f"{name[: most - 1 - end]}…{name[-end:]}"
+
+
+def layer_of(name: str) -> str:
+    """What an axis says of one source's layers."""
+    return plain(f"layer of {shortened(name)}")
 
 
 def whole_ticks(ax: Axes, at: Any) -> None:
