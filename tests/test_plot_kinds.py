@@ -264,14 +264,25 @@ def test_pictures_of_a_source_are_of_its_lists_and_states():
     np.testing.assert_allclose(
         drawn(picture(source, "overlap")), layer_overlap(source.lists).values
     )
+    assert "k = 4; unrelated lists" in picture(source, "overlap").get_title(loc="left")
+    assert "cosine, k = 4; neighbours spread" in ax.get_title(loc="left")
     ax = picture(source, "map")
-    assert f"layer {best}" in ax.get_title(loc="left")
+    assert ax.get_title(loc="left") == f"mine, layer {best}; cosine, k = 4, threshold 1"
     bridges = fragments(source.lists[best], source.language_ids, threshold=1).bridges[0]
     assert len(ax.collections[1].get_offsets()) == bridges.sum()
     np.testing.assert_allclose(
         drawn(picture(source, "languages", score="reach")), source.values["reach"][:, order].T
     )
     assert isinstance(picture(source, "layers").figure, Figure)
+
+
+@pytest.mark.parametrize("length", [43, 44, 45, 200])
+def test_long_names_lose_their_middle(length):
+    name = "".join(str(at % 10) for at in range(length))
+    ax = picture(from_store(make_store(), name, k=4, threshold=1), "neighbours", layer=2)
+    shown = ax.get_title(loc="left").partition(", layer")[0]
+    assert len(shown) == min(length, 44)
+    assert shown == name or (shown[:21], shown[-22:], shown[21]) == (name[:21], name[-22:], "…")
 
 
 def test_pictures_that_cannot_be_drawn():
