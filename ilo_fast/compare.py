@@ -28,12 +28,13 @@ _BESIDE = re.compile(r"(differences|groups|overlap)(-\d+)?\.png|overlap\.(parque
 
 @dataclass(frozen=True)
 class LayerPair:
-    """Two sources over the same points: their names, layers, and layers × layers overlap."""
+    """Two sources over the same points: names, layers, metric, and layers × layers overlap."""
 
     a: str
     b: str
     layers_a: tuple[int, ...]
     layers_b: tuple[int, ...]
+    metric: str
     overlap: LayerOverlap
 
 
@@ -125,6 +126,7 @@ class Comparison:
                 names=(pair.a, pair.b),
                 chance=pair.overlap.k / (pair.overlap.n - 1),
                 k=pair.overlap.k,
+                metric=pair.metric,
             )
             draw.save(ax, folder / f"overlap{ending}")
 
@@ -186,7 +188,9 @@ def compare(
         notes += notes_on(a, b)
         if a.lists is not None and b.lists is not None:
             shared = layer_overlap(a.lists, b.lists, permutations=permutations, seed=seed)
-            overlaps.append(LayerPair(a.name, b.name, a.layers, b.layers, shared))
+            overlaps.append(
+                LayerPair(a.name, b.name, a.layers, b.layers, a.settings["metric"], shared)
+            )
     record = {
         "kind": "compare",
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -39,7 +39,8 @@ def picture(
             neighbour lists, ``map`` stored states.
         kind: one of `KINDS`.
         score: of ``languages``.
-        layer: of ``neighbours`` and ``map``; None takes the layer of the highest mean ILO.
+        layer: of ``neighbours`` and ``map``, by its number (none counts from the end); None takes
+            the layer of the highest mean ILO, the first where several share it.
         method: of ``map``: ``pca`` or ``umap``.
         seed: of UMAP.
 
@@ -78,6 +79,7 @@ def picture(
             names=(source.name, source.name),
             chance=source.lists.shape[2] / (source.lists.shape[1] - 1),
             k=source.lists.shape[2],
+            metric=source.settings["metric"],
         )
     at = _place(source, layer)
     title = f"{shortened(source.name)}, layer {source.layers[at]}"
@@ -105,7 +107,7 @@ def _map(source: Source, at: int, title: str, method: str, seed: int) -> "Axes":
         first, second = (f"{100 * share:.0f} % of the variance" for share in shares)
         axis_names = (f"1st component, {first}", f"2nd component, {second}")
     threshold = source.settings["threshold"]
-    title += f"; {metric}, k = {source.lists.shape[2]}, threshold {threshold}"
+    title += f"\n{metric}, k = {source.lists.shape[2]}, threshold {threshold}"
     parts = fragments(source.lists[at], source.language_ids, threshold=threshold)
     labels = [source.languages[number] for number in source.language_ids]
     both = plots.plane(points, labels, parts.bridges[0], title=title, axis_names=axis_names)
@@ -118,5 +120,5 @@ def _place(source: Source, layer: int | None) -> int:
     if layer is None:
         return int(np.argmax(source.values["ilo"].mean(axis=1)))
     if layer not in source.layers:
-        raise InputError(f"layer must be one of {list(source.layers)}, got {layer}")
+        raise InputError(f"layer must be one of {list(source.layers)}, got {layer!r}")
     return source.layers.index(layer)

@@ -1,5 +1,6 @@
 """Pictures of neighbours, overlaps, maps and differences hold the numbers they are given."""
 
+import re
 import sys
 
 import numpy as np
@@ -131,7 +132,11 @@ def test_overlap_shows_the_matrix_and_the_best_of_each_row():
     np.testing.assert_array_equal(ax.collections[0].get_offsets(), [[1, 0], [0, 1]])
     assert [text.get_text() for text in ax.get_xticklabels()] == ["0", "4", "8"]
     assert ax.get_ylabel() == "layer of one"
-    assert "unrelated lists: 0.01" in ax.get_title(loc="left")
+    assert ax.get_title(loc="left") == (
+        "share of neighbours in common\nunrelated lists: 0.01; dots: each row's best match"
+    )
+    ax = plots.overlap(np.eye(2), ((0, 1), (0, 1)), k=7, metric="euclidean")
+    assert ax.get_title(loc="left") == "share of neighbours in common: euclidean, k = 7"
     with pytest.raises(InputError, match=r"\[1, 3\], got \[2, 3\]"):
         plots.overlap(values, ((0,), (0, 4, 8)))
 
@@ -264,10 +269,14 @@ def test_pictures_of_a_source_are_of_its_lists_and_states():
     np.testing.assert_allclose(
         drawn(picture(source, "overlap")), layer_overlap(source.lists).values
     )
-    assert "k = 4; unrelated lists" in picture(source, "overlap").get_title(loc="left")
-    assert "cosine, k = 4; neighbours spread" in ax.get_title(loc="left")
+    assert picture(source, "overlap").get_title(loc="left") == (
+        "share of neighbours in common: cosine, k = 4\nunrelated lists: 0.24"
+    )
+    assert ax.get_title(loc="left") == (
+        "mine, layer 2\ncosine, k = 4; neighbours spread evenly: 33 % each"
+    )
     ax = picture(source, "map")
-    assert ax.get_title(loc="left") == f"mine, layer {best}; cosine, k = 4, threshold 1"
+    assert ax.get_title(loc="left") == f"mine, layer {best}\ncosine, k = 4, threshold 1"
     bridges = fragments(source.lists[best], source.language_ids, threshold=1).bridges[0]
     assert len(ax.collections[1].get_offsets()) == bridges.sum()
     np.testing.assert_allclose(
@@ -276,13 +285,56 @@ def test_pictures_of_a_source_are_of_its_lists_and_states():
     assert isinstance(picture(source, "layers").figure, Figure)
 
 
-@pytest.mark.parametrize("length", [43, 44, 45, 200])
+@pytest.mark.parametrize("length", [37, 38, 39, 200])
 def test_long_names_lose_their_middle(length):
     name = "".join(str(at % 10) for at in range(length))
     ax = picture(from_store(make_store(), name, k=4, threshold=1), "neighbours", layer=2)
     shown = ax.get_title(loc="left").partition(", layer")[0]
-    assert len(shown) == min(length, 44)
-    assert shown == name or (shown[:21], shown[-22:], shown[21]) == (name[:21], name[-22:], "…")
+    assert len(shown) == min(length, 38)
+    assert shown == name or (shown[:18], shown[-19:], shown[18]) == (name[:18], name[-19:], "…")
+
+
+def test_a_long_name_stays_above_its_own_map():
+    ax = picture(from_store(make_store(), "model-" * 20, k=4, threshold=1), "map", layer=2)
+    ax.figure.canvas.draw()
+    left, right = ax.figure.axes
+    title = left._left_title.get_window_extent()
+    assert title.x1 < right.get_window_extent().x0
+    assert title.y1 < ax.figure.bbox.y1
+
+
+def test_paths_lose_their_folders():
+    path = "/data/checkpoints/of-the-third-training-that-went-well/step-100000/model/"
+    source = from_store(make_store(), path, k=4, threshold=1)
+    for kind in ("neighbours", "map"):
+        shown = picture(source, kind, layer=2).get_title(loc="left")
+        assert shown.startswith("model, layer 2\n")
+    ax = picture(source, "overlap")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("layer of model", "layer of model")
+    rows = compare([from_result(make_result(seed=at), path) for at in (0, 1)], samples=20).table
+    assert (
+        plots.differences(rows.assign(a="old/model", b="new/one"))
+        .get_title(loc="left")
+        .startswith("one minus model\n")
+    )
+
+
+def test_names_that_end_alike_say_which_is_which():
+    rows = compare([from_result(make_result(seed=at), "x") for at in (0, 1)], samples=20).table
+    rows = rows.assign(a="old/model", b="new/model")
+    for draw in (plots.differences, plots.group_differences):
+        assert "model (b) minus model (a)" in draw(rows).get_title(loc="left")
+    ax = plots.overlap(np.eye(3), ((0, 1, 2),) * 2, names=("old/model", "new/model"))
+    assert (ax.get_ylabel(), ax.get_xlabel()) == ("layer of model (a)", "layer of model (b)")
+
+
+def test_layers_are_taken_by_their_numbers():
+    source = from_store(make_store(), "mine", k=4)
+    for kind in ("map", "neighbours"):
+        for layer in (-1, 3, 0.5, "1"):
+            message = re.escape(f"layer must be one of [0, 1, 2], got {layer!r}")
+            with pytest.raises(ValueError, match=message):
+                picture(source, kind, layer=layer)
 
 
 def test_pictures_that_cannot_be_drawn():

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import colormaps
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb, to_rgba
 from tables import make_result
 
 from ilo_fast import plots
@@ -163,8 +163,40 @@ def test_only_one_interval_is_a_band():
     reach = np.array(bars[(*to_rgb(CURVES["reach"][1]), 1.0)])
     np.testing.assert_allclose(reach[:, 0, 1], metrics["reach_low"])
     np.testing.assert_allclose(reach[:, 1, 1], metrics["reach_high"])
-    aside = np.sort([[x for (x, _), _ in part] for part in bars.values()], axis=0)
-    assert (np.diff(aside, axis=0) > 0.1).all()  # side by side, not on each other
+    caps = [line for line in ax.get_lines() if line.get_marker() == "_"]
+    ends = {tuple(line.get_ydata()) for line in caps}
+    for score in ("bridge", "reach", "translation_hit"):
+        assert {tuple(metrics[f"{score}_low"]), tuple(metrics[f"{score}_high"])} <= ends
+    assert len(caps) == 6
+
+
+@pytest.mark.parametrize("layers", [2, 19, 33, 40])
+def test_bars_leave_markers_readable(layers):
+    result, metrics = with_intervals(layers)
+    ax = plots.layers(result, metrics=metrics)
+    ax.figure.canvas.draw()
+    curves = [line for line in ax.get_lines() if line.get_marker() not in ("_", "None")]
+    assert len(curves) == 4
+    bars = [part for part in ax.collections if type(part).__name__ == "LineCollection"]
+    places = []
+    for bar in bars:
+        [curve] = [
+            line for line in curves if line.get_color() == to_hex(bar.get_colors()[0]).upper()
+        ]
+        assert to_rgba(curve.get_markerfacecolor()) == (1, 1, 1, 1)
+        assert curve.get_alpha() is None
+        assert bar.get_zorder() < min(line.get_zorder() for line in curves)
+        tops = bar.get_transform().transform([segment[1] for segment in bar.get_segments()])
+        middles = ax.transData.transform(curve.get_xydata())
+        aside = (tops - middles)[:, 0] * 72 / ax.figure.dpi
+        np.testing.assert_allclose(aside, aside[0], atol=1e-9)
+        places.append(aside[0])
+        half_a_marker = (curve.get_markersize() + curve.get_markeredgewidth()) / 2
+        # beside the marker, or behind its middle where the face covers it
+        assert abs(aside[0]) < 1e-9 or abs(aside[0]) > half_a_marker + bar.get_linewidth()[0] / 2
+    one_layer = np.diff(ax.transData.transform([[0, 0], [1, 0]])[:, 0])[0] * 72 / ax.figure.dpi
+    assert max(places) - min(places) < one_layer  # never nearer to the next layer's
+    assert np.diff(sorted(places)).min() > 2  # side by side, not on each other
 
 
 # ---------------------------------------------------------------- heat maps in grey

@@ -82,6 +82,30 @@ def test_title_names_model_and_corpus():
     assert title == "name, små\n3 languages × 40 sentences, cosine, k = 5, threshold 3"
 
 
+def test_title_of_a_long_path_is_no_longer_than_its_settings():
+    result = make_result(model="/data/checkpoints/" + "some-model-" * 8 + "final/")
+    result.record["corpus"]["name"] = "sentences-" * 9
+    for draw in (plots.layers, plots.languages):
+        model, corpus = draw(result).get_title(loc="left").partition("\n")[0].split(", ")
+        assert len(model) + len(", ") + len(corpus) == 54
+        assert model.startswith("some-model-some")
+        assert model.endswith("model-final")
+        assert (corpus[:9], corpus[9], corpus[10:]) == ("sentences", "…", "sentences-")
+
+
+def test_where_no_language_overlaps_no_layer_is_singled_out():
+    result = make_result(layers=5)
+    columns = ["bridge", "reach", "ilo", "translation_hit"]
+    result.table[columns] = 0.0
+    ax = plots.layers(result)
+    names = {str(line.get_label()) for line in ax.get_lines()}
+    assert names == {"ILO", "bridge", "reach", "translation hit"}
+    for name in names:
+        np.testing.assert_array_equal(curve(ax, name).get_ydata(), np.zeros(5))
+    assert not ax.texts
+    assert ax.get_title(loc="left").endswith("threshold 3")
+
+
 def test_given_axes_are_drawn_on():
     from matplotlib.figure import Figure
 

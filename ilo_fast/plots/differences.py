@@ -22,7 +22,7 @@ from ilo_fast.plots.style import (
     new_axes,
     plain,
     round_up,
-    shortened,
+    shortened_pair,
     spread_ticks,
     tidy,
     whole_ticks,
@@ -173,15 +173,15 @@ def _group_label(name: str, count: int, by: str) -> str:
 
 
 def _pair(rows: pd.DataFrame) -> tuple[str, str]:
+    """The names of a and b, as the picture shows them."""
     found = rows[["a", "b"]].drop_duplicates()
     if len(found) != 1:
         raise InputError(f"rows must be of one pair, got {len(found)}")
-    return str(found["a"].iloc[0]), str(found["b"].iloc[0])
+    return shortened_pair(str(found["a"].iloc[0]), str(found["b"].iloc[0]))
 
 
 def _minus(b: str, a: str) -> str:
     """On one line where that is short."""
-    a, b = shortened(a), shortened(b)
     return plain(f"{b} minus {a}" if len(a) + len(b) <= _LINE else f"{b}\nminus {a}")
 
 

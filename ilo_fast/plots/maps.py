@@ -19,10 +19,13 @@ from ilo_fast.plots.style import (
     new_axes,
     plain,
     round_up,
+    shortened_pair,
     spread_ticks,
 )
 
 __all__ = ["neighbors", "overlap"]
+
+_LONGEST_BESIDE = 30  # characters of a name along the side of a small picture
 
 # Steps that show both a language's hold on its own points and the few per cent elsewhere.
 _SHARES = (0.0, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
@@ -88,6 +91,7 @@ def overlap(
     names: tuple[str, str] = ("", ""),
     chance: float | None = None,
     k: int | None = None,
+    metric: str | None = None,
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
@@ -100,7 +104,8 @@ def overlap(
             leaves its place white.
         layers: the numbers of a's and of b's layers.
         names: of a (upwards) and b (rightwards).
-        chance, k: the overlap of unrelated lists and the lists' length, said in the title.
+        chance: the overlap of unrelated lists, said in the title.
+        k, metric: of the lists, said in the title.
         title: in place of the standard one.
         ax: where to draw; a new figure when None.
 
@@ -133,23 +138,28 @@ def overlap(
         best = np.where(np.isnan(table), -np.inf, table).argmax(axis=1)
         edge = ["white" if table[row, at] < 0.6 * limit else "black" for row, at in enumerate(best)]
         ax.scatter(best, np.arange(rows), s=9, c=edge, linewidths=0)
-    for axis, numbers, name in ((ax.xaxis, layers[1], names[1]), (ax.yaxis, layers[0], names[0])):
+    upwards, rightwards = shortened_pair(*names, _LONGEST_BESIDE)
+    for axis, numbers, name in ((ax.xaxis, layers[1], rightwards), (ax.yaxis, layers[0], upwards)):
         places = spread_ticks(len(numbers))
         axis.set_ticks(places, labels=[str(numbers[at]) for at in places], fontsize=8)
         axis.set_label_text(layer_of(name) if name else "layer (0: embeddings)")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    lines = ["share of neighbours in common"]
-    if k is not None:
-        lines.append(f"k = {k}")
-    if chance is not None:
-        lines.append(f"unrelated lists: {chance:.2g}")
-    if names[0] != names[1]:
-        lines.append("dots: each row's best match")
-    ax.set_title(
-        f"{lines[0]}\n{'; '.join(lines[1:])}".rstrip() if title is None else plain(title),
-        fontsize=10,
-        loc="left",
-    )
+    if title is None:
+        title = _overlap_title(k, metric, chance, dotted=names[0] != names[1])
+    ax.set_title(plain(title), fontsize=10, loc="left")
     colour_bar(ax, image, "mutual k-NN", MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(0, limit))
     return ax
+
+
+def _overlap_title(k: int | None, metric: str | None, chance: float | None, *, dotted: bool) -> str:
+    """What is shown and of which lists; below it, how to read it."""
+    shown, hints = "share of neighbours in common", []
+    settings = ", ".join(part for part in (metric, k and f"k = {k}") if part)
+    if settings:
+        shown += f": {settings}"
+    if chance is not None:
+        hints.append(f"unrelated lists: {chance:.2g}")
+    if dotted:
+        hints.append("dots: each row's best match")
+    return f"{shown}\n{'; '.join(hints)}".rstrip()

@@ -51,11 +51,11 @@ def plane(
     Returns:
         The two axes in an array.
     """
-    figure = Figure(figsize=(10, 5.4))
+    figure = Figure(figsize=(10, 5.6))
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     # names are placed on paper: the axes must have their size before
-    figure.subplots_adjust(left=0.03, right=0.995, bottom=0.14, top=0.94, wspace=0.03)
+    figure.subplots_adjust(left=0.03, right=0.995, bottom=0.135, top=0.906, wspace=0.03)
     plane_parts(points, bridges, ax=left)
     plane_languages(points, languages, ax=right)
     for ax in (left, right):

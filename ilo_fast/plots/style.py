@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation
 
 from ilo_fast.corpora.languages import language
 from ilo_fast.errors import InputError
@@ -34,6 +35,7 @@ __all__ = [
     "round_up",
     "save",
     "shortened",
+    "shortened_pair",
     "spread_ticks",
     "tidy",
     "title_of",
@@ -52,6 +54,12 @@ SCORE_NAMES = {key: curve[0] for key, curve in CURVES.items()} | {
     "same_language": "same-language share"
 }
 _BAR = 0.15  # inches: a colour bar's width, and its distance
+_BAR_WIDTH = 1.3  # points, of an interval's bar
+_CAP = 3  # points, at a bar's ends
+_BESIDE_MARKER = 3.6  # points from a marker's middle to a bar that leaves its edge free
+_BARS = 1.9  # below the curves
+_LONGEST = 38  # characters of a name above a picture
+_TITLE_LINE = 54  # characters
 MAX_MARKED = 40
 """Curves of more points have no markers."""
 
@@ -99,31 +107,44 @@ def check_format(path: str | Path) -> None:
 
 def title_of(result: "Result") -> str:
     """Model, corpus and settings in two short lines."""
-    model = shortened(result.model.rstrip("/").rpartition("/")[2])
     first: pd.Series[Any] = result.table.iloc[0]
     corpus = result.record.get("corpus", {})
-    where = f", {shortened(corpus['name'])}" if "name" in corpus else ""
+    where = f", {shortened(corpus['name'], 20)}" if "name" in corpus else ""
+    model = shortened(result.model, _TITLE_LINE - len(where))
     return plain(
         f"{model}{where}\n{result.table['language'].nunique()} languages × {first['n_points']} "
         f"sentences, {first['metric']}, k = {first['k']}, threshold {first['threshold']}"
     )
 
 
-def shortened(name: str, most: int = 44) -> str:
-    """A name that fits above a picture: the middle of a long one left out.
+def shortened(name: str, most: int = _LONGEST) -> str:
+    """A name that fits above a picture: a path's last part, the middle of a long one left out.
 
-    >>> shortened("checkpoint-of-a-long-training", most=16)
-    'checkpo…training'
+    >>> shortened("org/model-1b/"), shortened("checkpoint-of-a-long-training", most=16)
+    ('model-1b', 'checkpo…training')
     """
+    name = name.rstrip("/").rpartition("/")[2]
     if len(name) <= most:
         return name
     end = most // 2
     return f"{name[: most - 1 - end]}…{name[-end:]}"
 
 
+def shortened_pair(a: str, b: str, most: int = _LONGEST) -> tuple[str, str]:
+    """Two names that fit; where nothing is left to tell them apart they say which is which.
+
+    >>> shortened_pair("org/model", "other/model")
+    ('model (a)', 'model (b)')
+    """
+    short_a, short_b = shortened(a, most), shortened(b, most)
+    if short_a == short_b and a != b:
+        return f"{short_a} (a)", f"{short_b} (b)"
+    return short_a, short_b
+
+
 def layer_of(name: str) -> str:
     """What an axis says of one source's layers."""
-    return plain(f"layer of {shortened(name)}")
+    return plain(f"layer of {name}")
 
 
 def whole_ticks(ax: Axes, at: Any) -> None:
@@ -185,19 +206,20 @@ def round_up(value: float) -> float:
 
 
 def interval_bars(ax: Axes, column: str, at: Any, low: Any, high: Any) -> None:
-    """Upright bars at a score's curve, each score's a little aside from the others'.
+    """Upright, capped bars at a score's curve, each score's a little aside from the others'.
 
-    One band can be told from what it crosses in grey, four on each other cannot.
+    One band can be told from what it crosses in grey, four on each other cannot. Bars lie below all
+    curves and beside the markers of their own: on its edge a marker's shape could not be read.
     """
-    aside = {"bridge": -0.12, "reach": 0.12}.get(column, 0.0)
-    ax.vlines(
-        at + aside,
-        np.asarray(low),
-        np.asarray(high),
-        color=CURVES[column][1],
-        linewidth=1.3,
-        zorder=1.9,
-    )
+    room = _BESIDE_MARKER if len(at) <= MAX_MARKED else _BAR_WIDTH
+    points = {"bridge": -room, "reach": room}.get(column, 0.0)
+    aside = ax.transData + ScaledTranslation(points / 72, 0, ax.figure.dpi_scale_trans)
+    look: dict[str, Any] = {"color": CURVES[column][1], "zorder": _BARS, "transform": aside}
+    low, high = np.asarray(low), np.asarray(high)
+    ax.vlines(at, low, high, linewidth=_BAR_WIDTH, **look)
+    if len(at) <= MAX_MARKED:
+        for ends in (low, high):
+            ax.plot(at, ends, linestyle="", marker="_", markersize=_CAP, **look)
 
 
 def legend_below(ax: Axes, handles: Sequence[Any], distance: float) -> Any:
