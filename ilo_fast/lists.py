@@ -134,7 +134,7 @@ def label_codes(
         labels = labels.cpu().numpy()
     if isinstance(labels, np.ndarray) and labels.ndim != 1:
         raise InputError(f"{name} must have one axis, got shape {list(labels.shape)}")
-    items: Sequence[Any] = labels.tolist() if isinstance(labels, np.ndarray) else list(labels)
+    items: Sequence[Any] = labels.tolist() if hasattr(labels, "tolist") else list(labels)
     if len(items) != n:
         raise InputError(f"{name} must have one label per point, {n}, got {len(items)}")
     table: dict[Label, int] = {}

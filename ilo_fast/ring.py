@@ -75,16 +75,16 @@ def join(
 
     Returns the ring, the states ``[layers, n, d]`` and k.
     """
-    fault: InputError | TypeError | None = None
+    fault: Exception | None = None
     said = [0] * 8
     known = METRICS.index(metric) if metric in METRICS else -1
+    device = torch.device("cuda" if dist.get_backend(group) == "nccl" else "cpu")
     try:
         states, k = _usable(x, k)
         layers, n, d = states.shape
         said = [1, layers, d, FLOATS.index(states.dtype), k, known, int(exclude_self), n]
-    except (InputError, TypeError) as error:
+    except Exception as error:  # raised below, when the others know
         fault = error
-    device = x.device if isinstance(x, torch.Tensor) else torch.device("cpu")
     mine = torch.tensor(said, dtype=torch.int64, device=device)
     all_said = [torch.empty_like(mine) for _ in range(dist.get_world_size(group))]
     dist.all_gather(all_said, mine, group=group)
@@ -117,6 +117,8 @@ def _usable(x: Any, k: Any) -> tuple[torch.Tensor, int]:
     if not isinstance(x, torch.Tensor) or x.dtype not in FLOATS or x.layout != torch.strided:
         raise TypeError("x must be a dense floating-point torch tensor")
     k = whole_number(k)
+    if abs(k) >= 2**62:
+        raise InputError(f"k must be less than the number of points; got {k}")
     if x.ndim not in (2, 3):
         raise InputError(f"x must be [n, d] or [layers, n, d]; got shape {list(x.shape)}")
     return (x[None] if x.ndim == 2 else x).detach(), k

@@ -33,6 +33,17 @@ def test_labels_keep_their_order_and_kind():
     assert all(type(name) is int for name in names)
 
 
+def test_labels_of_other_array_libraries():
+    class Array:
+        def __iter__(self):
+            return iter([np.array(2), np.array(1)])
+
+        def tolist(self):
+            return [2, 1]
+
+    assert label_codes(Array(), 2)[0] == (2, 1)
+
+
 def test_a_name_in_the_message_is_the_argument():
     with pytest.raises(ValueError, match="mine must"):
         index_lists([[5], [0]], "mine")

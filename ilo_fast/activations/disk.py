@@ -32,10 +32,10 @@ from ilo_fast.errors import InputError
 
 __all__ = ["DiskSink", "open_store"]
 
-_FORMAT = 1
+_FORMAT = 2
 _STORE, _RECORD, _JOURNAL = "store.json", "record.json", "journal.jsonl"
 _PARTIAL, _WHOLE = "states.partial", "states.safetensors"
-_OURS = (_STORE, _JOURNAL, _PARTIAL)  # what a run may leave that ended before its first batch
+_OURS = (_STORE, _JOURNAL, _PARTIAL, "lost+found")  # what may lie there before the first batch
 
 
 def _replace(path: Path, text: str) -> None:
@@ -64,7 +64,8 @@ def _safetensors_header(layers: tuple[int, ...], points: int, dim: int) -> bytes
 
 
 def _map(path: Path, shape: tuple[int, int, int], offset: int, mode: Any) -> Any:
-    need, size = offset + 4 * int(np.prod(shape, dtype=np.int64)), path.stat().st_size
+    need = offset + 4 * int(np.prod(shape, dtype=np.int64))
+    size = path.stat().st_size if path.is_file() else 0
     if size != need:
         raise InputError(
             f"folder: {path.name} in {path.parent} is damaged (it has {size} bytes, its states "

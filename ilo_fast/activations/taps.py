@@ -7,6 +7,7 @@ behind the model.
 """
 
 import inspect
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -96,36 +97,46 @@ class Tap:
     def __init__(self, layers: tuple[int, ...]) -> None:
         self.layers = layers
         self._rows: dict[int, list[Tensor]] = {layer: [] for layer in layers}
-        self._pass: dict[int, Tensor] | None = None
+        self._lock = threading.Lock()
+        self._here = threading.local()  # a thread's own pass: several may run the model at once
 
     def begin(self) -> None:
-        """A forward pass begins. One before it that `ForwardStopped` ended has its end here."""
+        """A forward pass begins. One before it that another tap stopped has its end here."""
         self.end()
-        self._pass = {}
+        self._here.rows = {}
 
     def end(self, *, failed: bool = False) -> None:
         """A forward pass is over: its rows are kept where all layers gave theirs, else none."""
-        if self._pass is not None and len(self._pass) == len(self.layers) and not failed:
-            for layer, rows in self._pass.items():
-                self._rows[layer].append(rows)
-        self._pass = None
+        given = self._whole()
+        if not failed:
+            with self._lock:
+                for layer, rows in given.items():
+                    self._rows[layer].append(rows)
+        self._here.rows = None
+
+    def _whole(self) -> dict[int, Tensor]:
+        """This thread's pass once all layers gave their rows, which its end will keep."""
+        given = getattr(self._here, "rows", None) or {}
+        return given if len(given) == len(self.layers) else {}
+
+    def _parts(self, layer: int) -> list[Tensor]:
+        rows = self._whole().get(layer)
+        return [*self._rows[layer], *([] if rows is None else [rows])]
 
     @property
     def running(self) -> bool:
         """Whether a forward pass is on. Layers that run again in a backward pass, as gradient
         checkpointing has them do, are not in one and give no points."""
-        return self._pass is not None
+        return getattr(self._here, "rows", None) is not None
 
     def add(self, layer: int, pooled: Tensor) -> None:
         """The pooled rows of the forward pass that is on."""
-        assert self._pass is not None
-        self._pass[layer] = pooled
+        self._here.rows[layer] = pooled
 
     @property
     def n_points(self) -> int:
         """Sentences seen so far."""
-        self.end()
-        return sum(len(rows) for rows in self._rows[self.layers[0]])
+        return sum(len(rows) for rows in self._parts(self.layers[0]))
 
     @property
     def states(self) -> Tensor:
@@ -138,17 +149,17 @@ class Tap:
                 "tap: no forward pass has gone through the model yet (a model compiled and run "
                 "before the tap does not call its hooks)"
             )
-        layers = [torch.cat(self._rows[layer]) for layer in self.layers]
+        layers = [torch.cat(self._parts(layer)) for layer in self.layers]
         return torch.stack([states.to(layers[0].device) for states in layers])
 
     def clear(self) -> None:
         """Forget the states pooled so far."""
-        self._pass = None
+        self._here.rows = None
         for rows in self._rows.values():
             rows.clear()
 
 
-class _Padding:
+class _Padding(threading.local):
     """Which places of the current batch hold tokens, from the model's own attention mask."""
 
     def __init__(self, module: nn.Module) -> None:
@@ -271,6 +282,8 @@ def tap(
         check_states(backbone, entry, states)
         packed, segments = padding.packed(states.detach())
         collected.add(entry, chosen_pool(packed, segments))
+        if stop_early and entry == max(entries):
+            collected.end()  # the model goes no further
 
     def end(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
         collected.end(failed=output is None)

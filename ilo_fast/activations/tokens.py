@@ -117,25 +117,33 @@ def chunks_ahead(
                 future.cancel()
 
 
+_PROBES = ("One sentence, 2 numbers.", " spaced  out ", "नमस्ते दुनिया", "你好，世界。", "Γειά σου")
+
+
 def tokenizer_sha256(tokenizer: Any) -> str:
     """SHA-256 of what decides a tokenizer's ids, but for a limit on their number.
 
     Of a fast tokenizer its whole definition, less the truncation and padding that its last call
-    happened to set; of another its class, vocabulary, switches and the files it saves.
+    happened to set; of another its class, vocabulary, settings and the files it saves. Of both
+    the ids they give to some text, which settings such as a source language decide.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         definition = json.loads(backend.to_str())
         parts = {**definition, "truncation": None, "padding": None}
     else:
-        switches = getattr(tokenizer, "init_kwargs", {})
+        settings = getattr(tokenizer, "init_kwargs", {})
         parts = {
             "class": type(tokenizer).__name__,
             "vocabulary": tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else {},
             "special": getattr(tokenizer, "special_tokens_map", {}),
-            "switches": {name: on for name, on in switches.items() if isinstance(on, bool)},
+            "settings": {name: on for name, on in settings.items() if isinstance(on, bool | int)},
+            "added": repr(getattr(tokenizer, "added_tokens_decoder", {})),
             "files": _vocabulary_files(tokenizer),
         }
+    special = getattr(tokenizer, "all_special_tokens", [])
+    probes = [*_PROBES, *(f"a {token} b" for token in special)]
+    parts["ids"] = tokenizer(probes, truncation=False, verbose=False)["input_ids"]
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 

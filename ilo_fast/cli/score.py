@@ -123,7 +123,9 @@ def score_and_save(
         with record_function("files"):
             paths = result.save(out, plots=plots)
     paths = [*paths, trace] if profile else paths
-    return result, paths, [path for path in before if not path.exists()]
+    # not what a run of its own renames there: states, temporary folders
+    gone = [path for path in before if not path.exists()]
+    return result, paths, [path for path in gone if not path.name.startswith(("states.", "."))]
 
 
 def _require_writable(out: Path) -> None:

@@ -181,10 +181,20 @@ def _before(points: Points, form: Centred, score: Tensor, rows: Tensor, target: 
     ahead = score - score.gather(1, target[:, None])
     doubt = form.slack + (2 * form.slack[rows] + form.slack[target])[:, None]
     sure = (ahead > doubt).sum(dim=1)
-    row, other = (ahead.abs_() <= doubt).nonzero().unbind(1)
+    doubtful = ahead.abs_() <= doubt
+    doubtful &= ~points.zero[rows, None]
+    index = torch.arange(score.shape[1], device=score.device)
+    if points.duplicates is None:
+        doubtful &= index != target[:, None]
+    else:  # copies of the target, itself among them, are level with it: thousands cost nothing
+        group = points.duplicates.group
+        alike = group == group[target, None]
+        doubtful &= ~alike
+        alike &= index < target[:, None]
+        sure += alike.sum(dim=1)
+        sure -= ((group[rows] == group[target]) & (rows < target)).long()  # not the row's own
+    row, other = doubtful.nonzero().unbind(1)
     here, there = rows[row], target[row]
-    kept = (other != there) & ~points.zero[here]
-    row, other, here, there = (part[kept] for part in (row, other, here, there))
     value, own = pair_values(points, here, other), pair_values(points, here, there)
     error = torch.minimum(
         tie_error(points, value, here, other), tie_error(points, own, here, there)

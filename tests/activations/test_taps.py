@@ -1,5 +1,6 @@
 """tap(): the user's own forward passes, padded on either side, and hooks that always go away."""
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import numpy as np
@@ -254,3 +255,52 @@ def test_states_of_fewer_tokens_are_refused(name, monkeypatch):
     corpus = ilo_fast.Corpus("c", ("aa", "bb"), (("abc", "de"), ("fg", "hij")))
     with pytest.raises(ModelError, match=r"hidden state 0 of \w+ must have a vector for each of"):
         ilo_fast.extract(model, Characters(), corpus)
+
+
+def run_quietly(model, ids):
+    with torch.no_grad():
+        model(ids)
+
+
+def test_threads_that_run_the_model_at_once_keep_their_passes_apart():
+    model = make("llama").eval()
+    batches = [torch.arange(4).repeat(2, 1) + 3 * number for number in range(12)]
+    alone = []
+    for ids in batches:
+        with ilo_fast.tap(model) as one:
+            run_quietly(model, ids)
+        alone.append(one.states)
+    with ilo_fast.tap(model) as together, ThreadPoolExecutor(3) as threads:
+        list(threads.map(lambda ids: run_quietly(model, ids), batches))
+    assert together.n_points == 24
+    for place in range(0, 24, 2):  # whole passes, in whatever order
+        part = together.states[:, place : place + 2]
+        assert any(torch.allclose(part, states, atol=1e-6) for states in alone)
+
+
+def test_looking_at_a_tap_within_a_pass_changes_nothing():
+    model = make("llama").eval()
+    seen = []
+    with ilo_fast.tap(model) as collected:
+        look = model.model.layers[1].register_forward_hook(
+            lambda *_: seen.append(collected.n_points)
+        )
+        run_quietly(model, torch.arange(4).repeat(2, 1))
+        look.remove()
+    assert (seen, collected.n_points) == ([0], 2)
+
+
+def test_a_pass_that_fails_before_the_tap_hears_of_it_leaves_the_one_before():
+    model = make("llama").eval()
+
+    def broken(*_):
+        raise RuntimeError("broken")
+
+    with ilo_fast.tap(model, layers=[1], stop_early=True) as collected:
+        with pytest.raises(ForwardStopped):
+            model(torch.arange(4).repeat(2, 1))
+        handle = model.model.register_forward_pre_hook(broken, prepend=True)
+        with pytest.raises(RuntimeError, match="broken"):
+            model(torch.arange(4).repeat(2, 1))
+        handle.remove()
+    assert collected.n_points == 2

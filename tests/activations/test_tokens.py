@@ -38,3 +38,10 @@ def test_python_tokenizers_count_their_merges(tmp_path, same):
         )
         hashes.append(tokenizer_sha256(tokenizer))
     assert (hashes[0] == hashes[1]) is same
+
+
+def test_a_setting_that_changes_ids_changes_the_hash():
+    tokenizer, other = tiny_tokenizer(), tiny_tokenizer()
+    other.split_special_tokens = True
+    assert tokenizer("a <s> b")["input_ids"] != other("a <s> b")["input_ids"]
+    assert tokenizer_sha256(other) != tokenizer_sha256(tokenizer)

@@ -117,6 +117,19 @@ def test_a_hostile_space_is_ranked_pair_by_pair(points, metric):
     assert whole.any() or points.__name__ == "float64_noise"
 
 
+@pytest.mark.parametrize("metric", ["cosine", "euclidean", "inner_product"])
+@pytest.mark.parametrize("share", [0.3, 0.7, 1.0])
+def test_copies_rank_by_index(metric, share):
+    generator = np.random.default_rng(2)
+    x = generator.normal(size=(90, 6))
+    x[generator.random(90) < share] = x[0]
+    x[40:44] = 0
+    x[50:60] = x[45]
+    found = knn(x, 89, metric=metric)
+    ranks = neighbor_ranks(found, x, metric=metric)[0]
+    np.testing.assert_array_equal(ranks, np.arange(1, 90)[None].repeat(90, 0))
+
+
 def test_an_outlier_leaves_the_ranks_of_the_others_alone():
     generator = np.random.default_rng(0)
     x = generator.normal(size=(60, 5))
