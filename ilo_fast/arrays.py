@@ -13,7 +13,7 @@ from torch.utils.dlpack import from_dlpack
 
 from ilo_fast.errors import HiddenStateError, InputError
 
-__all__ = ["FLOATS", "magnitudes", "row_max", "to_torch", "whole_number"]
+__all__ = ["FLOATS", "at_least_1", "magnitudes", "readable", "row_max", "to_torch", "whole_number"]
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _CHECK_ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 30}  # at once: a card's launches cost, too
@@ -33,6 +33,14 @@ def whole_number(value: Any, name: str = "k") -> int:
         return operator.index(value)
     except TypeError:
         raise TypeError(f"{name} must be an integer; got {value!r}") from None
+
+
+def at_least_1(value: Any, name: str) -> int:
+    """`whole_number`, and InputError below 1."""
+    number = whole_number(value, name)
+    if number < 1:
+        raise InputError(f"{name} must be at least 1; got {number}")
+    return number
 
 
 def magnitudes(rows: torch.Tensor) -> torch.Tensor:
@@ -119,12 +127,22 @@ def to_torch(x: Any, name: str = "x") -> tuple[torch.Tensor, Callable[[torch.Ten
 def _from_numpy(x: np.ndarray[Any, Any], name: str) -> torch.Tensor:
     if x.dtype.kind != "f" or x.dtype.itemsize > 8:
         raise TypeError(f"{name} must be float16, bfloat16, float32 or float64; got {x.dtype}")
-    if not x.dtype.isnative or any(stride < 0 for stride in x.strides):
-        # a copy in any case: an axis of length 1 keeps its negative stride in a contiguous array
-        x = np.array(x, dtype=x.dtype.newbyteorder("="), order="C")
+    x = readable(x)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # read-only memory is fine: it is never written
         return torch.from_numpy(x)
+
+
+def readable(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The array, or a copy where torch cannot read it: a foreign byte order, negative strides.
+
+    >>> readable(np.arange(3)[::-1]).strides
+    (8,)
+    """
+    if x.dtype.isnative and all(stride >= 0 for stride in x.strides):
+        return x
+    # a copy in any case: an axis of length 1 keeps its negative stride in a contiguous array
+    return np.array(x, dtype=x.dtype.newbyteorder("="), order="C")
 
 
 def _unchanged(result: torch.Tensor) -> torch.Tensor:

@@ -1,13 +1,12 @@
 """Bridge, reach and the Interlingual Local Overlap score from neighbours and languages."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from ilo_fast.arrays import whole_number
+from ilo_fast.arrays import at_least_1
 from ilo_fast.errors import InputError
 from ilo_fast.lists import index_lists, label_codes
 from ilo_fast.ops.languages import count_bits, neighbor_languages
@@ -42,7 +41,7 @@ class ILOScores(Shown):
     k: int
 
 
-def ilo_scores(neighbors: Any, languages: Sequence[Any], *, threshold: int = 3) -> ILOScores:
+def ilo_scores(neighbors: Any, languages: Any, *, threshold: int = 3) -> ILOScores:
     """Bridge, reach and ILO of every language (Wilie et al. 2025, arXiv 2503.11280).
 
     For a point i, ``S_i`` is the set of languages among its k neighbours, its own left out.
@@ -68,9 +67,7 @@ def ilo_scores(neighbors: Any, languages: Sequence[Any], *, threshold: int = 3) 
     """
     indices = index_lists(neighbors)
     _, n, k = indices.shape
-    threshold = whole_number(threshold, "threshold")
-    if threshold < 1:
-        raise InputError(f"threshold must be at least 1; got {threshold}")
+    threshold = at_least_1(threshold, "threshold")
     names, own = label_codes(languages, n, "languages", indices.device)
     count = len(names)
     if count < 2:

@@ -12,6 +12,7 @@ import torch
 import torch.utils.dlpack
 from torch import Tensor
 
+from ilo_fast.arrays import readable
 from ilo_fast.errors import HiddenStateError, InputError
 
 __all__ = [
@@ -39,11 +40,9 @@ def as_tensor(value: Any, name: str) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach()
     if isinstance(value, np.ndarray):
-        # torch takes neither negative strides nor a foreign byte order, and warns of read-only
-        # memory, which the metrics never write
-        foreign = not value.dtype.isnative or any(stride < 0 for stride in value.strides)
-        if foreign or not value.flags.writeable:
-            value = np.array(value, dtype=value.dtype.newbyteorder("="), order="C")
+        value = readable(value)
+        if not value.flags.writeable:  # torch warns of read-only memory; the metrics never write
+            value = value.copy()
         try:
             return torch.from_numpy(value)
         except TypeError as error:
@@ -134,6 +133,8 @@ def label_codes(
         labels = labels.cpu().numpy()
     if isinstance(labels, np.ndarray) and labels.ndim != 1:
         raise InputError(f"{name} must have one axis, got shape {list(labels.shape)}")
+    if isinstance(labels, np.ndarray) and labels.dtype.kind in "iu" and len(labels) == n:
+        return _number_codes(labels, device)
     items: Sequence[Any] = labels.tolist() if hasattr(labels, "tolist") else list(labels)
     if len(items) != n:
         raise InputError(f"{name} must have one label per point, {n}, got {len(items)}")
@@ -145,6 +146,17 @@ def label_codes(
         label = int(item) if isinstance(item, np.integer) else item
         codes.append(table.setdefault(label, len(table)))
     return tuple(table), torch.tensor(codes, dtype=torch.int64, device=device)
+
+
+def _number_codes(
+    labels: np.ndarray, device: torch.device | str
+) -> tuple[tuple[Label, ...], Tensor]:
+    """`label_codes` of integers ``[n]``, without a look at each in Python."""
+    found, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    code = np.empty_like(order)
+    code[order] = np.arange(len(order))
+    return tuple(found[order].tolist()), torch.from_numpy(code[inverse]).to(device)
 
 
 def check_count(value: Any, name: str) -> int:

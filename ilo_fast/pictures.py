@@ -72,22 +72,22 @@ def picture(
             f"kind {kind!r} needs neighbour lists, which {source.name} does not hold: score with "
             "`--metrics neighbors`, or give a folder of stored states"
         )
+    metric, k = source.settings["metric"], source.lists.shape[2]
     if kind == "overlap":
         return plots.overlap(
             layer_overlap(source.lists).values,
             (source.layers, source.layers),
             names=(source.name, source.name),
-            chance=source.lists.shape[2] / (source.lists.shape[1] - 1),
-            k=source.lists.shape[2],
-            metric=source.settings["metric"],
+            chance=k / (source.lists.shape[1] - 1),
+            k=k,
+            metric=metric,
         )
     at = _place(source, layer)
-    title = f"{shortened(source.name)}, layer {source.layers[at]}"
-    metric, k = source.settings["metric"], source.lists.shape[2]
+    title = f"{shortened(source.name)}, layer {source.layers[at]}\n{metric}, k = {k}"
     if kind == "neighbours":
         counts = neighbor_counts(source.lists[at], source.language_ids)[0]
         even = 100 / len(source.languages)
-        title += f"\n{metric}, k = {k}; neighbours spread evenly: {even:.2g} % each"
+        title += f"; neighbours spread evenly: {even:.2g} % each"
         return plots.neighbors(counts, source.languages, title=title)
     return _map(source, at, title, method, seed)
 
@@ -107,7 +107,7 @@ def _map(source: Source, at: int, title: str, method: str, seed: int) -> "Axes":
         first, second = (f"{100 * share:.0f} % of the variance" for share in shares)
         axis_names = (f"1st component, {first}", f"2nd component, {second}")
     threshold = source.settings["threshold"]
-    title += f"\n{metric}, k = {source.lists.shape[2]}, threshold {threshold}"
+    title += f", threshold {threshold}"
     parts = fragments(source.lists[at], source.language_ids, threshold=threshold)
     labels = [source.languages[number] for number in source.language_ids]
     both = plots.plane(points, labels, parts.bridges[0], title=title, axis_names=axis_names)

@@ -11,7 +11,7 @@ import torch
 from ilo_fast.activations import ActivationStore, extract
 from ilo_fast.activations.pooling import PoolSpec, check_pool
 from ilo_fast.alignment import same_language, translation_hit
-from ilo_fast.arrays import whole_number
+from ilo_fast.arrays import at_least_1
 from ilo_fast.companions import SETTINGS, Companions, check_metrics
 from ilo_fast.corpora import Corpus, load_corpus
 from ilo_fast.errors import InputError
@@ -106,7 +106,7 @@ def score(
         InputError: (a ValueError) on arguments, corpora, models and hidden states that cannot be
             used; the message names which, what was expected and what came.
     """
-    k, threshold = _at_least_1("k", k), _at_least_1("threshold", threshold)
+    k, threshold = at_least_1(k, "k"), at_least_1(threshold, "threshold")
     _check_options(metric, backend, reference)
     check_fused(fused)
     parse_layers(layers)
@@ -202,14 +202,6 @@ def score(
         timeline=clock.seconds,
     )
     return replace(from_columns(columns, record), companions=companions)
-
-
-def _at_least_1(name: str, value: Any) -> int:
-    """A whole number, NumPy's too, as the int that records can hold."""
-    number = whole_number(value, name)
-    if number < 1:
-        raise InputError(f"{name} must be at least 1, got {number}")
-    return number
 
 
 def _check_options(metric: str, backend: str, reference: bool) -> None:
@@ -311,7 +303,7 @@ def _add_rows(
 ) -> None:
     """One row per language of one layer."""
     ids, sentences = corpus.language_ids, corpus.sentence_ids
-    scores = ilo_scores(found, ids.tolist(), threshold=threshold)
+    scores = ilo_scores(found, ids, threshold=threshold)
     count, n = corpus.n_languages, corpus.n_sentences
     certified = torch.as_tensor(found.certified).view(count, n).double().mean(dim=1)
     rows = {

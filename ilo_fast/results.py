@@ -16,7 +16,7 @@ from ilo_fast.errors import InputError
 from ilo_fast.files import staged
 from ilo_fast.tables import TABLES, read_table, write_parquet, write_table
 
-__all__ = ["COLUMNS", "SCORES", "TRACE_FILE", "Result", "read_parquet"]
+__all__ = ["COLUMNS", "SCORES", "TRACE_FILE", "Result", "left_behind", "read_parquet"]
 
 _TEXT, _WHOLE, _REAL = pa.string(), pa.int64(), pa.float64()
 
@@ -122,7 +122,7 @@ class Result:
         """Write the table to ``path``, the run record as JSON in the file's metadata."""
         path = Path(path)
         with staged(path.parent) as temporary:
-            write_parquet(self.table, _plain(self.record), temporary / path.name, _SCHEMA)
+            write_parquet(self.table, _as_json(self.record), temporary / path.name, _SCHEMA)
         return path
 
     @staticmethod
@@ -151,8 +151,8 @@ class Result:
         folder = Path(folder)
         require_space(folder, self.space_needed(plots=plots))
         began = time.perf_counter()
-        record = _plain(self.record)
-        with staged(folder, obsolete=_left_behind(folder, record)) as temporary:
+        record = _as_json(self.record)
+        with staged(folder, obsolete=left_behind(folder, record)) as temporary:
             self.table.to_csv(temporary / "scores.csv", index=False, lineterminator="\n")
             if plots:
                 from ilo_fast import plots as draw
@@ -197,7 +197,7 @@ def from_columns(columns: Mapping[str, Any], record: dict[str, Any]) -> Result:
     return Result(table, record)
 
 
-def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
+def _as_json(record: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of a run record as JSON reads it back; NumPy's numbers become Python's."""
 
     def number(value: Any) -> Any:
@@ -212,7 +212,7 @@ def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _left_behind(folder: Path, record: Mapping[str, Any]) -> tuple[str, ...]:
+def left_behind(folder: Path, record: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of what `Result.save` may have written besides scores, where ``folder`` holds a run.
 
     Empty where it is the run of ``record``, whose pictures and tables are still right.

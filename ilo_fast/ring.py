@@ -77,10 +77,11 @@ def join(
     """
     fault: Exception | None = None
     said = [0] * 8
-    known = METRICS.index(metric) if metric in METRICS else -1
+    known = -1
     device = torch.device("cuda" if dist.get_backend(group) == "nccl" else "cpu")
     try:
         states, k = _usable(x, k)
+        known = METRICS.index(metric) if metric in METRICS else -1
         layers, n, d = states.shape
         said = [1, layers, d, FLOATS.index(states.dtype), k, known, int(exclude_self), n]
     except Exception as error:  # raised below, when the others know

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ilo_fast.arrays import whole_number
+from ilo_fast.arrays import at_least_1
 from ilo_fast.errors import InputError
 from ilo_fast.ilo import ILOScores, ilo_scores
 from ilo_fast.lists import label_codes, state_layers
@@ -55,9 +55,7 @@ class ILO:
         backend: str = "auto",
         sync: bool = True,
     ) -> None:
-        self.k, self.threshold = whole_number(k, "k"), whole_number(threshold, "threshold")
-        if min(self.k, self.threshold) < 1:
-            raise InputError(f"k and threshold must be at least 1; got {k} and {threshold}")
+        self.k, self.threshold = at_least_1(k, "k"), at_least_1(threshold, "threshold")
         if metric not in METRICS:
             raise InputError(f"metric must be one of {', '.join(METRICS)}; got {metric!r}")
         self.metric = metric

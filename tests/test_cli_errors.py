@@ -171,7 +171,7 @@ def test_out_that_is_a_file(run, tiny_model, corpus_folder, tmp_path):
     assert said.count("\n") == 1
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.skipif(os.geteuid() == 0, reason="needs a user other than root")
 def test_out_that_cannot_be_written(run, tiny_model, corpus_folder, tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
     code, _, said = run(
@@ -206,7 +206,7 @@ def test_an_interrupt_says_where_the_same_command_goes_on(run, monkeypatch):
         assert run(*given, *states)[2] == f"{plain}; the same command goes on from there\n"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="no folder that nobody may write in")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc")
 def test_a_folder_that_cannot_be_made_is_named(run, tiny_model, corpus_folder):
     code, _, said = run("score", tiny_model, "--corpus", corpus_folder, "--out", "/proc/x", "-q")
     assert code == 2

@@ -84,7 +84,7 @@ def test_compiles_for_every_card(
     library = _nvrtc()
     nvcc = shutil.which("nvcc")
     if library is None and nvcc is None:
-        pytest.skip("neither NVRTC (pip install nvidia-cuda-nvrtc) nor nvcc is installed")
+        pytest.skip("needs nvcc, or NVRTC: pip install nvidia-cuda-nvrtc")
     path = source_folder() / kernel
     word = {"languages.cu": "WORDS", "intersect.cu": "LIST"}[kernel]
     for value in defines:
@@ -105,7 +105,7 @@ def test_compiles_for_every_card(
 def _host_build(tmp_path: Path, source: str, body: str, defines: list[str]) -> ctypes.CDLL:
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
-        pytest.skip("no C++ compiler for the host")
+        pytest.skip("needs g++ or clang++")
     code = tmp_path / "kernel.cpp"
     code.write_text(SHIM.replace("SOURCE", source) + body)
     library = tmp_path / "kernel.so"
@@ -175,7 +175,7 @@ def test_intersect_kernels_on_the_host(held: int, tmp_path: Path) -> None:
 
 
 def test_wheel_holds_the_sources(tmp_path: Path) -> None:
-    pytest.importorskip("hatchling", reason="hatchling builds the wheel")
+    pytest.importorskip("hatchling", reason="needs hatchling: make test")
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
         cwd=ROOT,

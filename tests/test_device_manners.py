@@ -153,7 +153,7 @@ def test_work_is_queued_on_the_callers_stream():
 
 @pytest.mark.gpu
 def test_cupy_arrays_come_back_in_kind_on_their_stream():
-    cupy = pytest.importorskip("cupy", reason="needs the extra 'gpu'")
+    cupy = pytest.importorskip("cupy", reason="needs CuPy: python -m benchmarks gpu")
     x = points("cuda")
     expected = knn(x, K).indices.cpu().numpy()
     with cupy.cuda.Stream(non_blocking=True):

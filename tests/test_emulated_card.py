@@ -27,7 +27,7 @@ def _pytest(*arguments: str) -> "subprocess.CompletedProcess[str]":
     if torch.cuda.is_available():
         pytest.skip("a real card is here: python -m benchmarks gpu")
     if shutil.which("g++") is None:
-        pytest.skip("the emulation wants g++")
+        pytest.skip("needs g++")
     pytest.importorskip("triton", reason="Triton has no wheel for this platform")
     paths = os.pathsep.join([str(ROOT / "tests" / "support"), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": paths}

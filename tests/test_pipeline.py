@@ -173,11 +173,11 @@ def test_progress_may_be_any_object_with_the_three_calls(tiny_model, corpus):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"k": 0}, InputError, "k must be at least 1, got 0"),
+        ({"k": 0}, InputError, "k must be at least 1; got 0"),
         ({"k": 2.5}, TypeError, "k must be an integer; got 2.5"),
         ({"k": True}, TypeError, "k must be an integer; got True"),
         ({"threshold": np.bool_(True)}, TypeError, "threshold must be an integer"),
-        ({"k": np.int64(0)}, InputError, "k must be at least 1, got 0"),
+        ({"k": np.int64(0)}, InputError, "k must be at least 1; got 0"),
         ({"k": 48}, InputError, r"k must be less than the number of points, 48 .*got 48"),
         ({"threshold": 0}, InputError, "threshold must be at least 1"),
         ({"threshold": 6}, InputError, r"at most 3, .*k = 5 .* 3 languages but its own\); got 6"),

@@ -95,7 +95,7 @@ def test_umap_says_what_it_needs(monkeypatch):
 
 @pytest.mark.adapters
 def test_umap_places_every_point_the_same_way_twice():
-    pytest.importorskip("umap", reason="umap-learn is missing: make test-adapters")
+    pytest.importorskip("umap", reason="needs umap-learn: make test-adapters")
     states = np.random.default_rng(0).normal(size=(40, 5))
     points = umap(states)
     assert points.shape == (40, 2)

@@ -107,8 +107,8 @@ def test_hostile_input():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"k": 0}, ValueError, "k and threshold must be at least 1; got 0 and 3"),
-        ({"threshold": -1}, ValueError, "k and threshold must be at least 1; got 5 and -1"),
+        ({"k": 0}, ValueError, "k must be at least 1; got 0"),
+        ({"threshold": -1}, ValueError, "threshold must be at least 1; got -1"),
         ({"k": 2.5}, TypeError, "k must be an integer"),
         ({"metric": "cos"}, ValueError, "metric must be one of"),
     ],

@@ -63,8 +63,12 @@ def _safetensors_header(layers: tuple[int, ...], points: int, dim: int) -> bytes
     return len(text).to_bytes(8, "little") + text
 
 
+def _file_size(offset: int, shape: tuple[int, int, int]) -> int:
+    return offset + 4 * int(np.prod(shape, dtype=np.int64))
+
+
 def _map(path: Path, shape: tuple[int, int, int], offset: int, mode: Any) -> Any:
-    need = offset + 4 * int(np.prod(shape, dtype=np.int64))
+    need = _file_size(offset, shape)
     size = path.stat().st_size if path.is_file() else 0
     if size != need:
         raise InputError(
@@ -161,7 +165,7 @@ class DiskSink:
                 f"folder: states want a folder of their own, {self.folder} holds {foreign[0]!r}"
                 + (f" and {len(foreign) - 1} more" if foreign[1:] else "")
             )
-        need = len(self._header) + int(np.prod(self.shape, dtype=np.int64)) * 4
+        need = _file_size(len(self._header), self.shape)
         free = free_disk(self.folder)
         if need > free:
             raise InputError(

@@ -96,8 +96,7 @@ class Tap:
 
     def __init__(self, layers: tuple[int, ...]) -> None:
         self.layers = layers
-        self._rows: dict[int, list[Tensor]] = {layer: [] for layer in layers}
-        self._lock = threading.Lock()
+        self._passes: list[dict[int, Tensor]] = []  # what each gave, by layer
         self._here = threading.local()  # a thread's own pass: several may run the model at once
 
     def begin(self) -> None:
@@ -107,21 +106,14 @@ class Tap:
 
     def end(self, *, failed: bool = False) -> None:
         """A forward pass is over: its rows are kept where all layers gave theirs, else none."""
-        given = self._whole()
         if not failed:
-            with self._lock:
-                for layer, rows in given.items():
-                    self._rows[layer].append(rows)
+            self._passes += self._whole()
         self._here.rows = None
 
-    def _whole(self) -> dict[int, Tensor]:
-        """This thread's pass once all layers gave their rows, which its end will keep."""
+    def _whole(self) -> list[dict[int, Tensor]]:
+        """This thread's pass once all layers gave their rows, which its end will keep, or none."""
         given = getattr(self._here, "rows", None) or {}
-        return given if len(given) == len(self.layers) else {}
-
-    def _parts(self, layer: int) -> list[Tensor]:
-        rows = self._whole().get(layer)
-        return [*self._rows[layer], *([] if rows is None else [rows])]
+        return [given] if len(given) == len(self.layers) else []
 
     @property
     def running(self) -> bool:
@@ -136,7 +128,7 @@ class Tap:
     @property
     def n_points(self) -> int:
         """Sentences seen so far."""
-        return sum(len(rows) for rows in self._parts(self.layers[0]))
+        return sum(len(given[self.layers[0]]) for given in (*self._passes, *self._whole()))
 
     @property
     def states(self) -> Tensor:
@@ -144,19 +136,19 @@ class Tap:
 
         On the model's device (on the first layer's, where the layers lie on several).
         """
-        if not self.n_points:
+        passes = [*self._passes, *self._whole()]
+        if not passes:
             raise ModelError(
                 "tap: no forward pass has gone through the model yet (a model compiled and run "
                 "before the tap does not call its hooks)"
             )
-        layers = [torch.cat(self._parts(layer)) for layer in self.layers]
+        layers = [torch.cat([given[layer] for given in passes]) for layer in self.layers]
         return torch.stack([states.to(layers[0].device) for states in layers])
 
     def clear(self) -> None:
         """Forget the states pooled so far."""
         self._here.rows = None
-        for rows in self._rows.values():
-            rows.clear()
+        self._passes.clear()
 
 
 class _Padding(threading.local):

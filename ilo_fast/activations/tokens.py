@@ -22,6 +22,7 @@ __all__ = ["CHUNK", "TokenChunk", "chunks_ahead", "tokenizer_sha256"]
 # lengths, few enough that the first batch starts at once and a chunk's ids are a few MB.
 CHUNK = 8192
 _AHEAD = 4  # chunks tokenised before the model has asked for them
+_PROBES = ("One sentence, 2 numbers.", " spaced  out ", "नमस्ते दुनिया", "你好，世界。", "Γειά σου")
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,6 @@ def chunks_ahead(
                 future.cancel()
 
 
-_PROBES = ("One sentence, 2 numbers.", " spaced  out ", "नमस्ते दुनिया", "你好，世界。", "Γειά σου")
-
-
 def tokenizer_sha256(tokenizer: Any) -> str:
     """SHA-256 of what decides a tokenizer's ids, but for a limit on their number.
 
@@ -137,7 +135,7 @@ def tokenizer_sha256(tokenizer: Any) -> str:
             "class": type(tokenizer).__name__,
             "vocabulary": tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else {},
             "special": getattr(tokenizer, "special_tokens_map", {}),
-            "settings": {name: on for name, on in settings.items() if isinstance(on, bool | int)},
+            "settings": {name: on for name, on in settings.items() if isinstance(on, int)},
             "added": repr(getattr(tokenizer, "added_tokens_decoder", {})),
             "files": _vocabulary_files(tokenizer),
         }

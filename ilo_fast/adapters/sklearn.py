@@ -188,19 +188,20 @@ def _floats(x: np.ndarray) -> np.ndarray:
 def _distances(queries: Any, base: Any, indices: np.ndarray, metric: str) -> np.ndarray:
     """Distances of the pairs found, in float64 as scikit-learn gives them."""
     left, right = (torch.from_numpy(np.asarray(x, dtype=np.float64)) for x in (queries, base))
+    unit = 1.0
     if metric == "cosine":
         left, right = unit_rows(left), unit_rows(right)
         zero, zero_too = (~z.any(dim=1) for z in (left, right))
     else:
         largest = max(float(left.abs().amax()), float(right.abs().amax()))
-        unit = 2.0 ** (math.frexp(largest)[1] - 1)  # squares of what is left stay finite
-        left, right = left / unit, right / unit
+        unit = 2.0 ** (math.frexp(largest)[1] - 1)
     result = np.empty(indices.shape)
     step = max(1, _BLOCK // (indices.shape[1] * base.shape[1]))
     for start in range(0, indices.shape[0], step):
         rows = slice(start, start + step)
         near = torch.from_numpy(indices[rows])
-        distances = torch.linalg.vector_norm(left[rows, None] - right[near], dim=2)
+        apart = left[rows, None] / unit - right[near] / unit  # its squares stay finite
+        distances = torch.linalg.vector_norm(apart, dim=2)
         if metric == "cosine":  # |x - y|^2 / 2 of unit vectors is exactly 0 between copies
             distances = distances.square_().mul_(0.5)
             distances[zero[rows, None] | zero_too[near]] = 1.0

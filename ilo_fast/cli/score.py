@@ -107,12 +107,11 @@ def score_and_save(
     from ilo_fast.pipeline import score as run
     from ilo_fast.profiling import chrome_trace
     from ilo_fast.progress import make_progress
-    from ilo_fast.results import TRACE_FILE
+    from ilo_fast.results import TRACE_FILE, left_behind
 
     _require_writable(out)
     require_space(out, 16 << 20)
     trace = out / TRACE_FILE
-    before = sorted(out.iterdir()) if out.is_dir() else []
     with ExitStack() as stack:
         progress = stack.enter_context(make_progress(quiet=quiet))
         if profile:
@@ -120,12 +119,12 @@ def score_and_save(
         result = run(model, corpus, progress=progress, **options)
         result = replace(result, record={"command": sys.argv[:], **result.record})
         progress.stage(f"Writing {out}")
+        earlier = [out / name for name in sorted(left_behind(out, result.record))]
+        earlier = [path for path in earlier if path.is_file()]
         with record_function("files"):
             paths = result.save(out, plots=plots)
     paths = [*paths, trace] if profile else paths
-    # not what a run of its own renames there: states, temporary folders
-    gone = [path for path in before if not path.exists()]
-    return result, paths, [path for path in gone if not path.name.startswith(("states.", "."))]
+    return result, paths, [path for path in earlier if not path.exists()]
 
 
 def _require_writable(out: Path) -> None:

@@ -170,20 +170,22 @@ def _ranks(layer: Tensor, near: Tensor, metric: str) -> Tensor:
         score += form.b
         score[index[: len(rows)], rows] = -torch.inf  # not its own neighbour
         for column in range(k):
-            result[rows, column] = 1 + _before(points, form, score, rows, near[rows, column])
+            before = _before(points, form, score, index, rows, near[rows, column])
+            result[rows, column] = 1 + before
     # all are alike to a zero vector
     by_index = near - (near > index[:, None]).long() + 1
     return torch.where(points.zero[:, None], by_index, result)
 
 
-def _before(points: Points, form: Centred, score: Tensor, rows: Tensor, target: Tensor) -> Tensor:
+def _before(
+    points: Points, form: Centred, score: Tensor, index: Tensor, rows: Tensor, target: Tensor
+) -> Tensor:
     """How many points come before each row's target, int64 ``[rows]``."""
     ahead = score - score.gather(1, target[:, None])
     doubt = form.slack + (2 * form.slack[rows] + form.slack[target])[:, None]
     sure = (ahead > doubt).sum(dim=1)
     doubtful = ahead.abs_() <= doubt
     doubtful &= ~points.zero[rows, None]
-    index = torch.arange(score.shape[1], device=score.device)
     if points.duplicates is None:
         doubtful &= index != target[:, None]
     else:  # copies of the target, itself among them, are level with it: thousands cost nothing

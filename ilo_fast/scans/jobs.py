@@ -4,9 +4,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -149,14 +148,13 @@ def _out_of_reach(
     """A model's k or threshold that some corpus is too small for."""
     own = plan.models[number].own_options
     for name, (_, text) in corpora.items():
-        checks: dict[str, Callable[[], None]] = {
-            "k": partial(check_neighbors, options.k, text.n_languages, text.n_sentences),
-            "threshold": partial(check_threshold, options.threshold, options.k, text.n_languages),
-        }
-        for key, check in checks.items():
+        for key, check, given in (
+            ("k", check_neighbors, (options.k, text.n_languages, text.n_sentences)),
+            ("threshold", check_threshold, (options.threshold, options.k, text.n_languages)),
+        ):
             path = ("models", number, key) if key in own else ("defaults", key)
             try:
-                check()
+                check(*given)
             except InputError as error:
                 yield plan.mistake(path, f"corpus {name}: {error}")
 

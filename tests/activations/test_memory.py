@@ -50,7 +50,7 @@ print(most[0] - before)
 
 
 @pytest.mark.models  # a minute and a half
-@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc")
 def test_a_million_sentences_stream_in_constant_memory(tmp_path):
     growth = {}
     for count in (50_000, 1_000_000):

@@ -1,5 +1,6 @@
 """tap(): the user's own forward passes, padded on either side, and hooks that always go away."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -270,6 +271,8 @@ def test_threads_that_run_the_model_at_once_keep_their_passes_apart():
         with ilo_fast.tap(model) as one:
             run_quietly(model, ids)
         alone.append(one.states)
+    together_midway, waited = threading.Barrier(3, timeout=60), []
+    model.model.layers[1].register_forward_hook(lambda *_: waited.append(together_midway.wait()))
     with ilo_fast.tap(model) as together, ThreadPoolExecutor(3) as threads:
         list(threads.map(lambda ids: run_quietly(model, ids), batches))
     assert together.n_points == 24

@@ -9,7 +9,7 @@ pytestmark = pytest.mark.adapters
 
 
 def test_jax():
-    jax = pytest.importorskip("jax", reason="jax is not installed")
+    jax = pytest.importorskip("jax", reason="needs jax: make test-adapters")
     rng = np.random.default_rng(0)
     points = rng.normal(size=(200, 16)).astype(np.float32)
     given = jax.numpy.asarray(points)

@@ -6,7 +6,7 @@ import torch
 from adapter_cases import hidden_like
 
 package = pytest.importorskip(
-    "calibrated_similarity", reason="calibrated-similarity is not installed"
+    "calibrated_similarity", reason="needs calibrated-similarity: make test-adapters"
 )
 
 from ilo_fast import knn  # noqa: E402

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from adapter_cases import brute_force, hidden_like
 
-pytest.importorskip("dadapy", reason="dadapy is not installed")
+pytest.importorskip("dadapy", reason="needs dadapy: make test-adapters")
 
 from dadapy import Data
 from dadapy.metric_comparisons import MetricComparisons

@@ -38,10 +38,10 @@ def test_page(page, monkeypatch, tmp_path):
     for need in needs(page):
         if need.isupper():
             if need not in os.environ:
-                pytest.skip(f"{need} is not set: the folder of the checkout")
+                pytest.skip(f"needs {need}, the folder of a checkout: make test-adapters")
             monkeypatch.syspath_prepend(os.environ[need])
         elif find_spec(need) is None:
-            pytest.skip(f"{need} is not installed")
+            pytest.skip(f"needs {need}: make test-adapters")
     if "ILO_FAST_PLATONIC" in needs(page) and find_spec("torchaudio") is None:
         for name in ("torchaudio", "torchaudio.functional"):  # they need one function of it
             monkeypatch.setitem(sys.modules, name, ModuleType(name))

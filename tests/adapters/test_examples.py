@@ -26,7 +26,7 @@ def test_same_numbers(name, modules, recwarn):
     needs, make = WORKLOADS[name]
     missing = [need for need in needs if not there(need)]
     if missing:
-        pytest.skip(f"{name} wants {', '.join(missing)}")
+        pytest.skip(f"needs {', '.join(missing)}: make test-adapters")
     workload = make(8, 2)
     ours, theirs = workload.contenders
     assert ours.ours

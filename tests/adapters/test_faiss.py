@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-faiss = pytest.importorskip("faiss", reason="faiss-cpu is not installed")
+faiss = pytest.importorskip("faiss", reason="needs faiss-cpu: make test-adapters")
 
 from ilo_fast import FlatIndex  # noqa: E402
 

@@ -5,7 +5,9 @@ import pytest
 import torch
 from adapter_cases import brute_force, hidden_like
 
-pytest.importorskip("pytorch_metric_learning", reason="pytorch-metric-learning is not installed")
+pytest.importorskip(
+    "pytorch_metric_learning", reason="needs pytorch-metric-learning: make test-adapters"
+)
 
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from pytorch_metric_learning.utils.inference import FaissKNN

@@ -231,8 +231,8 @@ def test_platonic_bfloat16_neighbours_are_theirs_only_in_part(platonic_modules):
 
 @pytest.fixture
 def nearest_neighbor():
-    pytest.importorskip("einops", reason="einops is not installed")
-    pytest.importorskip("loguru", reason="loguru is not installed")
+    pytest.importorskip("einops", reason="needs einops: make test-adapters")
+    pytest.importorskip("loguru", reason="needs loguru: make test-adapters")
     before = {name: sys.modules.pop(name) for name in list(sys.modules) if name[:6] == "repsim"}
     # repsim.measures imports every measure and their packages: take the one file
     with checkout("ILO_FAST_RESI") as _:

@@ -10,7 +10,7 @@ K = 15
 
 @pytest.fixture(scope="module")
 def cells():
-    anndata = pytest.importorskip("anndata", reason="anndata is not installed")
+    anndata = pytest.importorskip("anndata", reason="needs anndata: make test-adapters")
     points, group = hidden_like(400, 30)
     data = anndata.AnnData(points)
     data.obs["label"] = np.array([f"type{g}" for g in group])
@@ -47,7 +47,7 @@ def exact_connectivities(points, metric):
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_scanpy(cells, metric):
-    scanpy = pytest.importorskip("scanpy", reason="scanpy is not installed")
+    scanpy = pytest.importorskip("scanpy", reason="needs scanpy: make test-adapters")
     from ilo_fast.adapters.sklearn import KNeighborsTransformer
 
     ours, theirs = cells.copy(), cells.copy()
@@ -69,7 +69,7 @@ def test_scanpy(cells, metric):
 
 
 def test_scib_metrics(cells):
-    pytest.importorskip("scib_metrics", reason="scib-metrics is not installed")
+    pytest.importorskip("scib_metrics", reason="needs scib-metrics: make test-adapters")
     from scib_metrics import clisi_knn
     from scib_metrics.benchmark import Benchmarker
     from scib_metrics.nearest_neighbors import pynndescent

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+pytest.importorskip("sklearn", reason="needs scikit-learn: make test-adapters")
 
 from sklearn import neighbors as theirs
 from sklearn.base import clone

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-torchmetrics = pytest.importorskip("torchmetrics", reason="torchmetrics is not installed")
+torchmetrics = pytest.importorskip("torchmetrics", reason="needs torchmetrics: make test-adapters")
 
 import ilo_fast  # noqa: E402
 from ilo_fast.adapters.torchmetrics import ILO  # noqa: E402
@@ -66,7 +66,9 @@ def test_unknown_language():
 
 
 def test_lightning_module(tmp_path):
-    lightning = pytest.importorskip("pytorch_lightning", reason="pytorch-lightning missing")
+    lightning = pytest.importorskip(
+        "pytorch_lightning", reason="needs pytorch-lightning: make test-adapters"
+    )
     hidden, _ = points(layers=1)
     codes = torch.arange(48) % 4
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from adapter_cases import brute_force, hidden_like, recall
 
-umap = pytest.importorskip("umap", reason="umap-learn is not installed")
+umap = pytest.importorskip("umap", reason="needs umap-learn: make test-adapters")
 
 from ilo_fast.adapters.umap import precomputed_knn  # noqa: E402
 
@@ -85,7 +85,7 @@ def test_hostile_input():
 
 
 def test_bertopic():
-    bertopic = pytest.importorskip("bertopic", reason="bertopic is not installed")
+    bertopic = pytest.importorskip("bertopic", reason="needs bertopic: make test-adapters")
     points, group = hidden_like(420, 32)
     texts = [f"topic{g} word{g} number{i % 7}" for i, g in enumerate(group)]
     model = bertopic.BERTopic(

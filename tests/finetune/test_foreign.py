@@ -19,7 +19,7 @@ LIGHTNING = "lightning.pytorch" if importlib.util.find_spec("lightning") else "p
 
 def needs(name):
     missing = importlib.util.find_spec(name.partition(".")[0]) is None
-    return pytest.mark.skipif(missing, reason=f"{name} is missing")
+    return pytest.mark.skipif(missing, reason=f"needs {name}: make test-adapters")
 
 
 @pytest.fixture

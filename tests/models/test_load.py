@@ -169,7 +169,7 @@ def test_a_damaged_weights_file_is_named(tmp_path, kept):
 
 def test_cuda_where_there_is_none(tmp_path):
     if torch.cuda.is_available():
-        pytest.skip("this machine has a CUDA device")
+        pytest.skip("needs a machine without a CUDA device")
     save(tmp_path, transformers.LlamaModel, llama())
     with pytest.raises(ModelError, match="device: cuda asked for, this machine has 0"):
         load_model(tmp_path, device="cuda")
@@ -182,7 +182,7 @@ def test_a_model_in_memory_is_no_name():
 
 def test_an_apple_gpu_where_there_is_none(tmp_path):
     if torch.backends.mps.is_available():
-        pytest.skip("this machine has an Apple GPU")
+        pytest.skip("needs a machine without an Apple GPU")
     save(tmp_path, transformers.LlamaModel, llama())
     with pytest.raises(ModelError, match="device: mps asked for, this machine has no Apple GPU"):
         load_model(tmp_path, device="mps")

@@ -29,7 +29,7 @@ SMOLLM2 = """
 def flores():
     folder = os.environ.get("ILO_FAST_FLORES")
     if not folder:
-        pytest.skip("set ILO_FAST_FLORES to a folder of FLORES-200 dev as <language>.txt files")
+        pytest.skip("needs ILO_FAST_FLORES, a folder of <language>.txt files: make test-models")
     return folder
 
 

@@ -67,7 +67,7 @@ def test_launch(release: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_cupy_takes_the_stream_without_a_warning() -> None:
-    pytest.importorskip("cupy", reason="needs the extra 'gpu'")
+    pytest.importorskip("cupy", reason="needs CuPy: python -m benchmarks gpu")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert cuda._as_cupy(TorchStream(), 0).ptr == TorchStream.cuda_stream  # type: ignore[arg-type]

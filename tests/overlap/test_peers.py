@@ -119,7 +119,9 @@ def test_dadapy(spaces):
 
 
 def test_calibrated_similarity(spaces):
-    package = pytest.importorskip("calibrated_similarity", reason="calibrated-similarity")
+    package = pytest.importorskip(
+        "calibrated_similarity", reason="needs calibrated-similarity: make test-adapters"
+    )
     x, y = (torch.from_numpy(z) for z in spaces)
     other = torch.from_numpy(np.random.default_rng(5).normal(size=(N, 8)))
 

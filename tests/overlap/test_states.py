@@ -89,9 +89,7 @@ def pair_by_pair(x, metric):
     tensor = torch.from_numpy(x)
     points = prepare_points(tensor, magnitudes(tensor), metric)
     assert points.duplicates is None
-    rows, cols = (
-        place.flatten() for place in torch.meshgrid(*[torch.arange(n)] * 2, indexing="ij")
-    )
+    rows, cols = torch.cartesian_prod(torch.arange(n), torch.arange(n)).unbind(1)
     value = pair_values(points, rows, cols)
     error = tie_error(points, value, rows, cols).view(n, n).numpy()
     value = value.view(n, n).numpy()

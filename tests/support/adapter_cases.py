@@ -45,9 +45,9 @@ def checkout(variable, *modules):
     """Import modules of a checkout whose folder an environment variable names, or skip."""
     folder = os.environ.get(variable)
     if folder is None:
-        pytest.skip(f"{variable} is not set: the folder of the checkout")
+        pytest.skip(f"needs {variable}, the folder of a checkout: make test-adapters")
     if not Path(folder).is_dir():
-        pytest.skip(f"{variable} is no folder: {folder}")
+        pytest.skip(f"needs {variable}, and {folder} is no folder: make test-adapters")
     before = set(sys.modules)
     sys.path.insert(0, folder)
     try:

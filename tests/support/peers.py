@@ -24,10 +24,10 @@ def checkout(name):
     """The folder of a checkout, or a skip."""
     root = os.environ.get("ILO_FAST_PEERS")
     if root is None:
-        pytest.skip("ILO_FAST_PEERS is not set: the folder with the peers' checkouts")
+        pytest.skip("needs ILO_FAST_PEERS, a folder with the peers' checkouts: make test-adapters")
     folder = Path(root) / name
     if not folder.is_dir():
-        pytest.skip(f"ILO_FAST_PEERS holds no {name}")
+        pytest.skip(f"needs a checkout {name} in ILO_FAST_PEERS: make test-adapters")
     return folder
 
 
@@ -35,7 +35,7 @@ def real_states():
     """(states [layers, n, d], languages, sentences) of a real model, or a skip."""
     path = os.environ.get("ILO_FAST_STATES")
     if path is None:
-        pytest.skip("ILO_FAST_STATES is not set: a file of real hidden states")
+        pytest.skip("needs ILO_FAST_STATES, a file of real hidden states: make test-adapters")
     with np.load(path) as saved:
         return saved["states"], saved["languages"], saved["sentences"]
 
@@ -121,7 +121,7 @@ def dadapy(x, k):
 
 def laser_xsim():
     """LASER's xsim module."""
-    pytest.importorskip("faiss", reason="faiss-cpu is not installed")
+    pytest.importorskip("faiss", reason="needs faiss-cpu: make test-adapters")
     return load(checkout("LASER") / "source" / "xsim.py", {})
 
 
