@@ -171,10 +171,10 @@ class _Padding(threading.local):
                 "tap: expected an attention_mask [batch, tokens], got "
                 + (str(list(mask.shape)) if isinstance(mask, Tensor) else type(mask).__name__)
             )
-        cached = _cached_tokens(given.get("past_key_values"))
+        cached = _cached(given)
         if cached:
             raise ModelError(
-                f"tap: the forward pass goes on from {cached} cached tokens, and a cached prefix "
+                f"tap: the forward pass goes on from {cached}, and a cached prefix "
                 "cannot be pooled (use_cache=False runs whole sentences)"
             )
         self.mask, self._made = mask, None
@@ -205,12 +205,17 @@ class _Padding(threading.local):
         return (flat if rows is None else flat[rows.to(flat.device)]), segments
 
 
-def _cached_tokens(cache: Any) -> int:
-    if cache is None:
-        return 0
+def _cached(given: dict[str, Any]) -> str:
+    """What a forward pass with these arguments goes on from; empty where it starts afresh."""
+    cache: Any = given.get("past_key_values")
+    state: Any = given.get("cache_params")  # of a state space model, which counts no tokens
+    if hasattr(state, "has_previous_state") and state.has_previous_state():
+        return "a cached state"
     if hasattr(cache, "get_seq_length"):
-        return int(cache.get_seq_length())
-    return int(cache[0][0].shape[-2]) if cache else 0  # a tuple of keys and values a layer
+        tokens = cache.get_seq_length()
+    else:  # a tuple of keys and values a layer
+        tokens = cache[0][0].shape[-2] if cache else 0
+    return f"{tokens} cached tokens" if tokens else ""
 
 
 @contextmanager

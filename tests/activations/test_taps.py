@@ -82,6 +82,16 @@ def test_decoding_from_a_cache_is_refused():
         model(ids[:, :1], past_key_values=prompt.past_key_values)
 
 
+def test_a_state_space_model_that_decodes_is_refused():
+    model = transformers.MambaForCausalLM(
+        transformers.MambaConfig(vocab_size=99, hidden_size=16, state_size=4, num_hidden_layers=2)
+    ).eval()
+    ids = torch.tensor(ROWS[:1] * 2)
+    with ilo_fast.tap(model) as tap, pytest.raises(ModelError, match="from a cached state"):
+        model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=3)
+    assert tap.n_points == 2  # the prompts
+
+
 @pytest.mark.parametrize("layers", [None, [0, 1]])
 def test_a_pass_that_fails_midway_adds_nothing(layers):
     model = make("llama")
