@@ -145,6 +145,45 @@ def test_adding_copies_and_may_mix_dtypes():
     assert index.search(np.ones((1, 3)), 1)[1].tolist() == [[-1]]
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("far", [[1e30], [1e300], [1e100, 1e200, 1e300], [1e-300]])
+def test_queries_far_out_change_nothing_for_the_others(metric, far):
+    rng = np.random.default_rng(3)
+    base, queries = rng.normal(size=(400, 16)), rng.normal(size=(40, 16))
+    queries[3 : 3 + len(far)] *= np.array(far)[:, None]
+    index = FlatIndex(16, metric)
+    index.add(base)
+    values, indices = index.search(queries, 5)
+    for row, query in enumerate(queries):
+        alone = index.search(query[None], 5)
+        np.testing.assert_array_equal(indices[row], alone[1][0])
+        np.testing.assert_array_equal(values[row], alone[0][0])
+        if abs(query).max() < 1e10 or metric != "euclidean":
+            if metric != "euclidean":
+                query = query / abs(query).max()  # orders nothing; its squares stay in range
+            lengths = np.linalg.norm(base, axis=1)
+            score = {
+                "cosine": base @ query / lengths,
+                "inner_product": base @ query,
+                "euclidean": -((base - query) ** 2).sum(axis=1),
+            }
+            np.testing.assert_array_equal(indices[row], np.argsort(-score[metric])[:5])
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-150, 1.0, 1e150])
+def test_inner_products_of_small_points_and_large_queries(scale):
+    rng = np.random.default_rng(4)
+    base, queries = rng.normal(size=(300, 8)), rng.normal(size=(20, 8))
+    index = FlatIndex(8, "inner_product")
+    index.add(base * scale)
+    values, indices = index.search(np.concatenate([queries / scale, 2 * queries / scale]), 4)
+    truth = queries @ base.T
+    expected = np.argsort(-truth, axis=1)[:, :4]
+    np.testing.assert_array_equal(indices, np.concatenate([expected, expected]))
+    best = np.take_along_axis(truth, expected, axis=1)
+    np.testing.assert_allclose(values, np.concatenate([best, 2 * best]), rtol=1e-6)
+
+
 def test_searches_between_additions():
     index = FlatIndex(1, "euclidean")
     for value in (3.0, 2.0, 1.0):

@@ -267,8 +267,13 @@ def _write(
     lists.values[present, :keep] = torch.where(found, value.gather(1, best), torch.inf)
 
 
-def expand(points: Points, lists: Lists, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Lists of distinct points to lists of originals: indices int64, distances float32 [n, k]."""
+def expand(
+    points: Points, lists: Lists, k: int, *, exponents: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lists of distinct points to lists of originals: indices int64, distances float32 [n, k].
+
+    ``exponents [n]`` are those of rows that stand in units of their own, with inner_product.
+    """
     indices, values = lists.indices, lists.values
     duplicates = points.duplicates
     if duplicates is not None:
@@ -278,10 +283,12 @@ def expand(points: Points, lists: Lists, k: int) -> tuple[torch.Tensor, torch.Te
             past_self = torch.cumsum(own, dim=1)[:, :k]
             source = torch.arange(k, device=indices.device) + past_self
             indices, values = indices.gather(1, source), values.gather(1, source)
-    return indices, _distances(points, values)
+    return indices, _distances(points, values, exponents)
 
 
-def _distances(points: Points, values: torch.Tensor) -> torch.Tensor:
+def _distances(
+    points: Points, values: torch.Tensor, exponents: torch.Tensor | None
+) -> torch.Tensor:
     """float32 distances from float64 values; beyond float32's range they are inf or 0."""
     if points.metric == "cosine":
         return values.to(torch.float32)
@@ -289,7 +296,7 @@ def _distances(points: Points, values: torch.Tensor) -> torch.Tensor:
     if points.metric == "euclidean":
         values = torch.sqrt(2.0 * values)
     else:
-        doublings = doublings * 2
+        doublings = doublings + (doublings if exponents is None else exponents[:, None])
     first = doublings // 2
     second = first // 2, first - first // 2
     third = (doublings - first) // 2, doublings - first - (doublings - first) // 2

@@ -27,6 +27,7 @@ _WAITING = 1 << 20  # open pairs held back to be ranked together
 _RANKED = {"cpu": 1 << 14, "cuda": 1 << 20}  # pairs ranked at a time
 _FEW = 1 << 24  # multiplications below which worker threads cost more than they give
 _ROOM = 2.0**16  # queries may be this much larger than the base before it is scaled anew
+_RANGE = 400  # binary orders of magnitude between queries that share a unit: squares stay in range
 _LARGEST = 1.75 * 2.0**1023
 
 
@@ -44,7 +45,7 @@ class Base:
 def prepare_base(x: torch.Tensor, row_max: torch.Tensor, metric: str) -> Base:
     """Prepare finite points ``x [n, d]``; ``row_max [n]`` is each row's largest magnitude."""
     with _engine(x.device, x.numel() * 16):
-        room = 1.0 if metric == "cosine" else _ROOM
+        room = _ROOM if metric == "euclidean" else 1.0
         points = prepare_points(x, (row_max * room).clamp(max=_LARGEST), metric)
         return _framed(x, row_max, points, centre(points))
 
@@ -53,33 +54,55 @@ def search_base(base: Base, queries: torch.Tensor, row_max: torch.Tensor, k: int
     """The k nearest base points of finite queries ``[m, d]``, m at least 1: one layer's result.
 
     k is at most the number of base points. Every row is what float64 arithmetic gives,
-    candidates equal to rounding by the lower index.
+    candidates equal to rounding by the lower index, whatever other queries there are.
     """
-    with _engine(queries.device, queries.numel() * base.points.u):
-        if base.points.metric != "cosine":
-            base, row_max = _same_unit(base, row_max)
-        asked = prepare_points(queries, row_max, base.points.metric)
-        frame, form = shared_forms(base.points, base.form, asked)
-        if frame is not base.form:
-            base = _framed(base.x, base.row_max, base.points, frame)
-        search = _Search(base, asked, form, k)
-        search.run()
-        lists = search.lists
-        if asked.duplicates is not None:
-            group = asked.duplicates.group
-            lists = Lists(lists.indices[group], lists.values[group], lists.exclude_self)
-        indices, distances = expand(replace(base.points, duplicates=None), lists, k)
+    m, device = queries.shape[0], queries.device
+    indices = torch.empty(m, k, dtype=torch.int64, device=device)
+    distances = torch.empty(m, k, dtype=torch.float32, device=device)
+    distinct = compared = repaired = 0
+    with _engine(device, queries.numel() * base.points.u):
+        for rows in _alike(base, row_max):
+            search = _searched(base, queries[rows], row_max[rows], k)
+            indices[rows], distances[rows] = search.found()
+            distinct += search.asked.u
+            compared += search.compared
+            repaired += search.repaired
     return EngineResult(
         indices=indices[None],
         distances=distances[None],
-        certified=torch.ones(1, asked.n, dtype=torch.bool, device=indices.device),
+        certified=torch.ones(1, m, dtype=torch.bool, device=device),
         stats=NeighborStats(
-            method=("filter" if search.repaired < asked.u else "float64",),
-            rows_repaired=(search.repaired / asked.u,),
-            open_candidates=(search.compared / asked.u,),
+            method=("filter" if repaired < distinct else "float64",),
+            rows_repaired=(repaired / distinct,),
+            open_candidates=(compared / distinct,),
             duplicates=(base.points.n - base.points.u,),
         ),
     )
+
+
+def _alike(base: Base, row_max: torch.Tensor) -> list[torch.Tensor]:
+    """Rows of queries that can stand in one unit: a few far out take no bits from the others."""
+    if base.points.metric != "euclidean":
+        return [torch.arange(row_max.shape[0], device=row_max.device)]
+    above = torch.frexp(row_max).exponent - base.points.exponent
+    orders = torch.ceil(above.clamp(min=0) / _RANGE)
+    return [(orders == order).nonzero()[:, 0] for order in torch.unique(orders)]
+
+
+def _searched(base: Base, queries: torch.Tensor, row_max: torch.Tensor, k: int) -> "_Search":
+    """The search of queries that can stand in one unit, done."""
+    exponents = None
+    if base.points.metric == "euclidean":
+        base, row_max = _same_unit(base, row_max)
+    elif base.points.metric == "inner_product":
+        exponents = torch.frexp(row_max).exponent.to(torch.int64)
+    asked = prepare_points(queries, row_max, base.points.metric, by_row=exponents is not None)
+    frame, form = shared_forms(base.points, base.form, asked)
+    if frame is not base.form:
+        base = _framed(base.x, base.row_max, base.points, frame)
+    search = _Search(base, asked, form, k, exponents)
+    search.run()
+    return search
 
 
 def shared_forms(points: Points, form: Centred, asked: Points) -> tuple[Centred, Centred]:
@@ -120,8 +143,11 @@ def _same_unit(base: Base, row_max: torch.Tensor) -> tuple[Base, torch.Tensor]:
 class _Search:
     """One batch of distinct queries: float32 where it decides, float64 for the rest."""
 
-    def __init__(self, base: Base, asked: Points, form: Centred, k: int) -> None:
+    def __init__(
+        self, base: Base, asked: Points, form: Centred, k: int, exponents: torch.Tensor | None
+    ) -> None:
         self.base, self.asked, self.form, self.k = base, asked, form, k
+        self.exponents = exponents  # of the queries' units, where each has its own
         # Self is never among the columns: "excluding" it keeps it from being expanded.
         self.lists = empty_lists(replace(asked, duplicates=None), k, exclude_self=True)
         self.compared = 0
@@ -138,6 +164,15 @@ class _Search:
         if self.repaired:
             double = base_side(base.points, base.form, torch.float64)
             self._serve(double, rows, base.points.u)
+
+    def found(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Indices int64 and distances float32 ``[m, k]`` of all queries, copies among them."""
+        lists = self.lists
+        if self.asked.duplicates is not None:
+            group = self.asked.duplicates.group
+            lists = Lists(lists.indices[group], lists.values[group], lists.exclude_self)
+        points = replace(self.base.points, duplicates=None)
+        return expand(points, lists, self.k, exponents=self.exponents)
 
     def _serve(self, right: Side, rows: torch.Tensor, limit: int) -> torch.Tensor:
         """Rank rows with at most ``limit`` open columns; return the others."""

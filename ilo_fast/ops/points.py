@@ -35,7 +35,8 @@ class Duplicates:
 class Points:
     """Distinct points of one layer, ordered by the index of their first copy.
 
-    z: ``[u, d]`` float64; unit rows for cosine, ``x * 2**-exponent`` otherwise. zero: ``[u]``
+    z: ``[u, d]`` float64; unit rows for cosine, ``x * 2**-exponent`` otherwise (exponent is 0
+    where rows are scaled one by one). zero: ``[u]``
     bool, zero vectors under cosine (all false otherwise). size: ``[u]`` float64, ``|z|`` up to
     rounding. n: number of original points. duplicates: None when all are distinct.
     """
@@ -86,15 +87,18 @@ def block_rows(device: torch.device, row_elements: int) -> int:
     return max(1, elements // max(1, row_elements))
 
 
-def prepare_points(x: torch.Tensor, row_max: torch.Tensor, metric: str) -> Points:
+def prepare_points(
+    x: torch.Tensor, row_max: torch.Tensor, metric: str, *, by_row: bool = False
+) -> Points:
     """Scale and (cosine) normalise ``x [n, d]`` in float64 and merge exact copies.
 
     Scaling by powers of two keeps norms from overflowing or vanishing and rounds nothing: a row
-    at a time for cosine, the whole layer for the other metrics.
+    at a time for cosine, the whole layer for the other metrics. ``by_row`` asks for a row at a
+    time there, too (queries of inner_product, whose own size orders nothing).
     """
     n, d = x.shape
     cosine = metric == "cosine"
-    if cosine:
+    if cosine or by_row:
         exponents = torch.frexp(row_max).exponent.to(torch.int64)
         exponent = 0
     else:
