@@ -15,7 +15,7 @@ __all__ = ["Contender", "Timing", "Workload", "compare"]
 class Contender:
     """One way to do a workload: ``run()`` does it once and returns its answer.
 
-    ours: the contender others are compared with. setup: called once before the first run.
+    ours: the contender others are compared with.
     """
 
     name: str

@@ -5,6 +5,7 @@ import operator
 import warnings
 from collections.abc import Callable
 from importlib import import_module
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,25 @@ from torch.utils.dlpack import from_dlpack
 
 from ilo_fast.errors import HiddenStateError, InputError
 
-__all__ = ["FLOATS", "at_least_1", "magnitudes", "readable", "row_max", "to_torch", "whole_number"]
+__all__ = [
+    "FLOATS",
+    "FLUSHED",
+    "at_least_1",
+    "flushes",
+    "has_subnormal",
+    "magnitudes",
+    "readable",
+    "real_number",
+    "row_max",
+    "to_torch",
+    "whole_number",
+]
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+FLUSHED = (
+    "the points hold subnormal numbers, which torch.set_flush_denormal(True) makes zeros of: their "
+    "neighbours would be wrong; call torch.set_flush_denormal(False) before"
+)
 _CHECK_ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 30}  # at once: a card's launches cost, too
 # float type → the integers of its size, and the bits of its smallest normal number
 _NORMAL = {
@@ -43,16 +60,22 @@ def at_least_1(value: Any, name: str) -> int:
     return number
 
 
+def real_number(value: Any, name: str) -> float:
+    """A number of any library as Python's; neither bool nor NaN is one."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number; got {value!r}")
+    if math.isnan(value):
+        raise InputError(f"{name} must be a number; got {value!r}")
+    return float(value)
+
+
 def magnitudes(rows: torch.Tensor) -> torch.Tensor:
     """Largest magnitude of each row of ``[..., d]``, float64 ``[...]``; NaN where a row holds one.
 
     Raises InputError on subnormal numbers where the processor is set to take them for zero.
     """
-    if rows.device.type == "cpu" and rows.dtype in _NORMAL and _flushes() and _has_subnormal(rows):
-        raise InputError(
-            "the points hold subnormal numbers, which torch.set_flush_denormal(True) makes zeros "
-            "of: their neighbours would be wrong; call torch.set_flush_denormal(False) before"
-        )
+    if flushes() and has_subnormal(rows):
+        raise InputError(FLUSHED)
     if rows.is_cuda:  # fewer launches than by aminmax
         largest: torch.Tensor = torch.linalg.vector_norm(rows, ord=torch.inf, dim=-1)
         return largest.to(torch.float64)
@@ -60,14 +83,17 @@ def magnitudes(rows: torch.Tensor) -> torch.Tensor:
     return torch.maximum(high, -low).to(torch.float64)
 
 
-def _flushes() -> bool:
+def flushes() -> bool:
     """Whether this thread's arithmetic makes zeros of subnormal numbers."""
     tiny = torch.full((1,), torch.finfo(torch.float64).tiny, dtype=torch.float64, device="cpu")
     return bool((tiny * 0.5).view(torch.int64) == 0)
 
 
-def _has_subnormal(rows: torch.Tensor) -> bool:
-    """By the bits, as a comparison of flushed numbers sees zeros."""
+def has_subnormal(rows: torch.Tensor) -> bool:
+    """Whether a CPU's tensor holds numbers that such arithmetic would make zeros of."""
+    if rows.device.type != "cpu" or rows.dtype not in _NORMAL:
+        return False
+    # by the bits, as a comparison of flushed numbers sees zeros
     integer, normal = _NORMAL[rows.dtype]
     bits = rows.view(integer) & torch.iinfo(integer).max
     return bool(((bits > 0) & (bits < normal)).any())
@@ -128,6 +154,8 @@ def _from_numpy(x: np.ndarray[Any, Any], name: str) -> torch.Tensor:
     if x.dtype.kind != "f" or x.dtype.itemsize > 8:
         raise TypeError(f"{name} must be float16, bfloat16, float32 or float64; got {x.dtype}")
     x = readable(x)
+    if x.flags.writeable:
+        return torch.from_numpy(x)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # read-only memory is fine: it is never written
         return torch.from_numpy(x)

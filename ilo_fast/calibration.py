@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ilo_fast.arrays import real_number
 from ilo_fast.errors import InputError
 from ilo_fast.shown import Shown
 
@@ -71,6 +72,7 @@ def calibrate(
         raise InputError(
             f"null must have shape [draws, *{list(scores.shape)}], got {list(draws.shape)}"
         )
+    alpha, ceiling = real_number(alpha, "alpha"), real_number(ceiling, "ceiling")
     if not 0 < alpha < 1:
         raise InputError(f"alpha must lie between 0 and 1, got {alpha}")
     if np.isnan(scores).any() or np.isnan(draws).any():

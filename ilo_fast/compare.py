@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from ilo_fast import environment
+from ilo_fast.arrays import at_least_1
 from ilo_fast.difference_rows import COLUMNS, difference_rows
 from ilo_fast.errors import InputError
 from ilo_fast.files import staged
 from ilo_fast.groups import language_groups
-from ilo_fast.lists import check_count
 from ilo_fast.overlap import LayerOverlap, layer_overlap
 from ilo_fast.pairing import match_layers, notes_on, pairs_to_compare
 from ilo_fast.sources import Source
@@ -174,11 +174,11 @@ def compare(
     >>> float(found[(found["kind"] == "all") & (found["score"] == "ilo")]["difference"].iloc[0])
     0.25
     """
-    samples = check_count(samples, "samples")
+    samples = at_least_1(samples, "samples")
     if not 0 < level < 1:
         raise InputError(f"level must lie between 0 and 1, got {level!r}")
     if permutations != 0:
-        permutations = check_count(permutations, "permutations")
+        permutations = at_least_1(permutations, "permutations")
     chosen = pairs_to_compare(inputs, steps)
     groups = language_groups(chosen[0][0].languages)
     rows, overlaps, notes = [], [], []
@@ -193,7 +193,7 @@ def compare(
             )
     record = {
         "kind": "compare",
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "inputs": [_described(source) for source in _distinct(chosen)],
         "options": {
             "samples": samples,

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from ilo_fast.arrays import row_max, to_torch, whole_number
+from ilo_fast.arrays import at_least_1, row_max, to_torch, whole_number
 from ilo_fast.errors import InputError
 from ilo_fast.neighbors import Neighbors
 from ilo_fast.ops.knn_queries import Base, prepare_base, search_base
@@ -33,9 +33,7 @@ class FlatIndex:
     """
 
     def __init__(self, d: int, metric: str = "inner_product") -> None:
-        self.d = whole_number(d, "d")
-        if self.d < 1:
-            raise InputError(f"d must be at least 1; got {d}")
+        self.d = at_least_1(d, "d")
         if metric not in METRICS:
             raise InputError(f"metric must be one of {', '.join(METRICS)}; got {metric!r}")
         self.metric = metric
@@ -88,16 +86,14 @@ class FlatIndex:
             squared L2 distances, smallest first; filled up with float32's smallest or largest
             number.
         """
-        count = whole_number(k)
-        if count < 1:
-            raise InputError(f"k must be at least 1; got {count}")
-        found, in_kind = self._search(queries, min(count, self.ntotal))
+        count = at_least_1(k, "k")
+        found, in_kind = self._search(queries, min(count, self.ntotal), squared=True)
         indices, distances = found.indices[0], found.distances[0]
         values, empty = -distances, -torch.finfo(torch.float32).max
         if self.metric == "cosine":
             values = 1.0 - distances
         elif self.metric == "euclidean":
-            values, empty = distances.square(), -empty
+            values, empty = distances, -empty
         more = (0, count - values.shape[1])
         values = torch.nn.functional.pad(values, more, value=empty)
         return in_kind(values), in_kind(torch.nn.functional.pad(indices, more, value=-1))
@@ -126,7 +122,7 @@ class FlatIndex:
             stats=found.stats,
         )
 
-    def _search(self, queries: Any, k: int) -> tuple[EngineResult, Any]:
+    def _search(self, queries: Any, k: int, *, squared: bool = False) -> tuple[EngineResult, Any]:
         asked, in_kind = _points(queries, "queries", self.d)
         m = asked.shape[0]
         if self._added and asked.device != self._added[0].device:
@@ -142,7 +138,8 @@ class FlatIndex:
         if self._base is None:
             self._added, self._largest = [_joined(self._added)], [torch.cat(self._largest)]
             self._base = prepare_base(self._added[0], self._largest[0], self.metric)
-        return search_base(self._base, asked, largest, k), in_kind
+        squared = squared and self.metric == "euclidean"
+        return search_base(self._base, asked, largest, k, squared=squared), in_kind
 
 
 def _points(x: Any, name: str, d: int) -> tuple[torch.Tensor, Any]:

@@ -4,7 +4,7 @@ The metrics take a `Neighbors` or a bare index array. Both become one int64
 tensor ``[layers, n, k]`` here, checked once, on the device it came from.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from ilo_fast.errors import HiddenStateError, InputError
 __all__ = [
     "Label",
     "as_tensor",
-    "check_count",
     "group_mean",
     "index_lists",
     "label_codes",
@@ -135,6 +134,8 @@ def label_codes(
         raise InputError(f"{name} must have one axis, got shape {list(labels.shape)}")
     if isinstance(labels, np.ndarray) and labels.dtype.kind in "iu" and len(labels) == n:
         return _number_codes(labels, device)
+    if not isinstance(labels, Iterable):
+        raise TypeError(f"{name} must be {n} labels, got {type(labels).__name__}")
     items: Sequence[Any] = labels.tolist() if hasattr(labels, "tolist") else list(labels)
     if len(items) != n:
         raise InputError(f"{name} must have one label per point, {n}, got {len(items)}")
@@ -157,17 +158,6 @@ def _number_codes(
     code = np.empty_like(order)
     code[order] = np.arange(len(order))
     return tuple(found[order].tolist()), torch.from_numpy(code[inverse]).to(device)
-
-
-def check_count(value: Any, name: str) -> int:
-    """A whole number above 0, or an error that names the argument.
-
-    >>> check_count(3, "threshold")
-    3
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise InputError(f"{name} must be a whole number above 0, got {value!r}")
-    return int(value)
 
 
 def group_mean(values: Tensor, codes: Tensor, groups: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Exact nearest neighbours: the public edge of the engine."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class Neighbors(Shown):
 
 def knn(
     x: Any,
-    k: int = 5,
+    k: SupportsIndex = 5,
     *,
     metric: str = "cosine",
     exact: bool = True,

@@ -10,12 +10,11 @@ import torch
 
 from ilo_fast.activations import ActivationStore, extract
 from ilo_fast.activations.pooling import PoolSpec, check_pool
-from ilo_fast.alignment import same_language, translation_hit
 from ilo_fast.arrays import at_least_1
 from ilo_fast.companions import SETTINGS, Companions, check_metrics
 from ilo_fast.corpora import Corpus, load_corpus
 from ilo_fast.errors import InputError
-from ilo_fast.ilo import check_neighbors, check_threshold, ilo_scores
+from ilo_fast.ilo import check_neighbors, check_threshold
 from ilo_fast.layers import LayerSpec, parse_layers, resolve_layers
 from ilo_fast.models import LoadedModel, load_model
 from ilo_fast.models.fingerprint import weights_sha256
@@ -26,6 +25,7 @@ from ilo_fast.ops.request import METRICS, Request
 from ilo_fast.progress import Progress
 from ilo_fast.record import dtype_name, model_record, score_record, search_record
 from ilo_fast.results import COLUMNS, Result, from_columns
+from ilo_fast.rows import layer_rows
 from ilo_fast.timeline import Clock, TimedProgress
 
 __all__ = ["check_search", "score"]
@@ -41,8 +41,8 @@ def score(
     metric: str = "cosine",
     pool: PoolSpec = "mean",
     batch_tokens: int | Literal["auto"] = "auto",
-    device: str = "auto",
-    dtype: str = "auto",
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
     backend: str = "auto",
     fused: str = "auto",
     reference: bool = False,
@@ -158,7 +158,9 @@ def score(
         with clock.measure("neighbours"):
             found = knn(points, k, metric=metric, backend=engine)
         with clock.measure("scores"):
-            _add_rows(columns, layer, found, text, threshold)
+            rows = layer_rows(found, text, model=loaded.name, layer=layer, threshold=threshold)
+            for name, values in rows.items():
+                columns[name].extend(values)
             searches.append(search_record(layer, found))
         if each_layer is not None:
             each_layer(layer, found)
@@ -171,7 +173,6 @@ def score(
         listener.stage(f"Metrics: {', '.join(asked)}")
         with clock.measure("metrics"):
             companions = more.tables()
-    columns["model"] = [loaded.name] * len(columns["layer"])
     options = {
         "k": k,
         "threshold": threshold,
@@ -228,7 +229,7 @@ def _check_states(
     truncate: bool,
     corpus: Corpus,
     weights: str,
-    dtype: str,
+    dtype: str | torch.dtype,
 ) -> None:
     """That the states are of these layers, this corpus and this model, pooled as asked for.
 
@@ -260,8 +261,8 @@ def _check_states(
 def _loaded(
     model: str | Path | LoadedModel,
     revision: str | None,
-    dtype: str,
-    device: str,
+    dtype: str | torch.dtype,
+    device: str | torch.device,
     trust_remote_code: bool,
     seed: int,
 ) -> LoadedModel:
@@ -296,30 +297,3 @@ def _by_layer(store: ActivationStore, device: torch.device) -> Iterator[tuple[in
     """Each layer's number and its points ``[n, d]`` on the device that searches."""
     for layers, states in store.groups(device=device):
         yield from zip(layers, states, strict=True)
-
-
-def _add_rows(
-    columns: dict[str, list[Any]], layer: int, found: Neighbors, corpus: Corpus, threshold: int
-) -> None:
-    """One row per language of one layer."""
-    ids, sentences = corpus.language_ids, corpus.sentence_ids
-    scores = ilo_scores(found, ids, threshold=threshold)
-    count, n = corpus.n_languages, corpus.n_sentences
-    certified = torch.as_tensor(found.certified).view(count, n).double().mean(dim=1)
-    rows = {
-        "layer": [layer] * count,
-        "language": corpus.languages,
-        "n_points": scores.n_points,
-        "k": [found.k] * count,
-        "threshold": [threshold] * count,
-        "metric": [found.metric] * count,
-        "bridge": scores.bridge[0],
-        "reach": scores.reach[0],
-        "reach_count": scores.reach_count[0],
-        "ilo": scores.ilo[0],
-        "translation_hit": translation_hit(found, ids, sentences)[0],
-        "same_language": same_language(found, ids)[0],
-        "certified": certified.tolist(),
-    }
-    for name, values in rows.items():
-        columns[name].extend(values)

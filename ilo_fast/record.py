@@ -85,7 +85,7 @@ def score_record(
         "record": RECORD_VERSION,
         "kind": "score",
         "started": started.isoformat(timespec="seconds"),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "model": model,
         "corpus": corpus,
         "options": options,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ilo_fast.arrays import FLOATS, whole_number
+from ilo_fast.arrays import FLOATS, FLUSHED, flushes, has_subnormal, whole_number
 from ilo_fast.errors import InputError
 from ilo_fast.ops.request import METRICS
 
@@ -76,7 +76,7 @@ def join(
     Returns the ring, the states ``[layers, n, d]`` and k.
     """
     fault: Exception | None = None
-    said = [0] * 8
+    said = [0] * 10
     known = -1
     device = torch.device("cuda" if dist.get_backend(group) == "nccl" else "cpu")
     try:
@@ -84,6 +84,7 @@ def join(
         known = METRICS.index(metric) if metric in METRICS else -1
         layers, n, d = states.shape
         said = [1, layers, d, FLOATS.index(states.dtype), k, known, int(exclude_self), n]
+        said += [int(flushes()), int(has_subnormal(states))]
     except Exception as error:  # raised below, when the others know
         fault = error
     mine = torch.tensor(said, dtype=torch.int64, device=device)
@@ -101,7 +102,9 @@ def join(
         column = [value[place] for value in values]
         if len(set(column)) > 1:
             raise InputError(f"{name} must be the same in every process; got {column}")
-    counts = tuple(value[-1] for value in values)
+    if any(value[8] for value in values) and any(value[9] for value in values):
+        raise InputError(FLUSHED)  # one process's points are searched in all
+    counts = tuple(value[7] for value in values)
     most = sum(counts) - 1 if exclude_self else sum(counts)
     if min(counts) < 1 or layers < 1 or d < 1:
         raise InputError(

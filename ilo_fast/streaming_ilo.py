@@ -1,7 +1,7 @@
 """The ILO score of points that arrive in pieces: batches, workers, ranks."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 import torch.distributed as dist
@@ -49,7 +49,7 @@ class ILO:
     def __init__(
         self,
         *,
-        k: int = 5,
+        k: SupportsIndex = 5,
         threshold: int = 3,
         metric: str = "cosine",
         backend: str = "auto",

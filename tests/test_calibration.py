@@ -69,6 +69,13 @@ def test_bad_input(observed, null, alpha, message):
         calibrate(observed, null, alpha=alpha)
 
 
+def test_options_of_the_wrong_type():
+    with pytest.raises(ValueError, match="ceiling must be a number"):
+        calibrate(0.5, [0.1], ceiling=float("nan"))
+    with pytest.raises(TypeError, match="alpha must be a number; got"):
+        calibrate(0.5, [0.1], alpha="0.05")
+
+
 def test_permutations_are_seeded_and_whole():
     first = list(draw_permutations(20, 5, seed=3))
     again = list(draw_permutations(20, 5, seed=3))

@@ -287,7 +287,7 @@ def test_unusable_tables_and_numbers():
     two = [from_result(result()), from_result(result())]
     with pytest.raises(InputError, match="level must lie between 0 and 1"):
         compare(two, level=1.0)
-    with pytest.raises(InputError, match="samples must be a whole number above 0"):
+    with pytest.raises(InputError, match="samples must be at least 1"):
         compare(two, samples=0)
 
 

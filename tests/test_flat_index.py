@@ -145,6 +145,16 @@ def test_adding_copies_and_may_mix_dtypes():
     assert index.search(np.ones((1, 3)), 1)[1].tolist() == [[-1]]
 
 
+def test_squared_distances_are_rounded_once():
+    rng = np.random.default_rng(5)
+    base, queries = (rng.integers(-50, 50, size=(n, 6)).astype(np.float32) for n in (300, 20))
+    index = FlatIndex(6, "euclidean")
+    index.add(base)
+    values, indices = index.search(queries, 7)
+    truth = np.square(base[indices].astype(np.int64) - queries[:, None].astype(np.int64)).sum(2)
+    np.testing.assert_array_equal(values, truth)
+
+
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("far", [[1e30], [1e300], [1e100, 1e200, 1e300], [1e-300]])
 def test_queries_far_out_change_nothing_for_the_others(metric, far):

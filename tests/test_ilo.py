@@ -110,6 +110,11 @@ def test_bad_languages(languages, message):
         ilo_scores(np.array([[1], [2], [0]]), languages)
 
 
+def test_languages_that_are_no_labels_at_all():
+    with pytest.raises(TypeError, match="languages must be 3 labels, got NoneType"):
+        ilo_scores(np.array([[1], [2], [0]]), None)
+
+
 @pytest.mark.parametrize(
     ("neighbors", "message"),
     [

@@ -66,6 +66,7 @@ RANK = {
     "sharded": 4,
     "results": 4,
     "record": 5,
+    "rows": 5,
     "streaming_ilo": 5,
     "companions": 5,
     "pipeline": 5,

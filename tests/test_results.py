@@ -58,6 +58,12 @@ def test_parquet_round_trip(tmp_path):
     assert json.loads(pq.read_schema(path).metadata[b"ilo_fast"]) == result.record
 
 
+def test_csv_round_trip(tmp_path):
+    result = make_result()
+    path = result.write_csv(tmp_path / "deep" / "r.csv")
+    pd.testing.assert_frame_equal(pd.read_csv(path), result.table, check_exact=True)
+
+
 @settings(max_examples=20, deadline=None)
 @given(
     st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20),

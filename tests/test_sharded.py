@@ -77,6 +77,14 @@ for call in (
         said.append("nothing")
     except (HiddenStateError, InputError, TypeError) as error:
         said.append(type(error).__name__ + ": " + str(error))
+torch.set_flush_denormal(rank == 1)  # and the numbers it would take for zeros are the other's
+call = lambda: knn_sharded(torch.full((4, 3), 1.0 if rank else 1e-40), 2)
+try:
+    call()
+    said.append("nothing")
+except InputError as error:
+    said.append(str(error))
+torch.set_flush_denormal(False)
 torch.save({{"said": said, "found": found}}, f"{{folder}}/{{rank}}.pt")
 dist.destroy_process_group()
 """
@@ -127,10 +135,11 @@ def test_two_processes_agree_with_one(two_processes, case, metric):
 def test_every_process_says_what_is_wrong(two_processes):
     wrong_axes = "x must be [n, d] or [layers, n, d]; got shape [4]"
     for rank, process in enumerate(two_processes):
-        nan, dimensions, many, different, metric, axes, whole = process["said"]
+        nan, dimensions, many, different, metric, axes, whole, flushed = process["said"]
         assert (
             nan == "HiddenStateError: x must be finite; found NaN or infinity in layer 0, point 6"
         )
+        assert "subnormal numbers" in flushed
         assert dimensions == "InputError: d must be the same in every process; got [3, 4]"
         assert "k must be between 1 and 7 for 8 points; got 8" in many
         assert "k must be the same in every process; got [2, 3]" in different

@@ -100,6 +100,10 @@ def extract(
     torch.Size([19, 480, 640])
     """
     began = time.perf_counter()
+    if not hasattr(corpus, "n_points"):
+        raise TypeError(
+            f"corpus must be an ilo_fast.Corpus, as load_corpus gives; got {type(corpus).__name__}"
+        )
     check_fused(fused)
     backbone, chosen_pool = find_backbone(model), check_pool(pool)
     entries = resolve_layers(layers, backbone.n_entries)

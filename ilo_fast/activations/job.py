@@ -151,7 +151,8 @@ class Job:
     def _stage(self, block: Tensor) -> Callable[[], Tensor]:
         """Start copying a block to where the store is; the function waits until it is there."""
         if self._device.type != "cuda":
-            return lambda: block
+            landed = block.cpu()
+            return lambda: landed
         done: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
         landed = block
         if self._place != "cuda":

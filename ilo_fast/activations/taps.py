@@ -198,7 +198,8 @@ class _Padding(threading.local):
                         f"tap: sequence {lengths.index(0)} of the batch has no tokens in its "
                         "attention_mask"
                     )
-                rows = None if all(mask.flatten().tolist()) else mask.flatten().nonzero()[:, 0]
+                whole = sum(lengths) == batch * length
+                rows = None if whole else mask.flatten().nonzero()[:, 0]
                 self._made = Segments(lengths), rows
         segments, rows = self._made
         flat = states.reshape(batch * length, dim)

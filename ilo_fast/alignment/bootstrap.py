@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ilo_fast.alignment.intervals import interval
+from ilo_fast.alignment.intervals import check_level, interval
 from ilo_fast.alignment.seen import seen_languages
 from ilo_fast.alignment.translation import first_translation
+from ilo_fast.arrays import at_least_1
 from ilo_fast.errors import InputError
-from ilo_fast.lists import Label, check_count, index_lists, label_codes
+from ilo_fast.lists import Label, index_lists, label_codes
 from ilo_fast.shown import Shown
 
 __all__ = ["BootstrapIntervals", "Interval", "bootstrap_intervals"]
@@ -94,10 +95,9 @@ def bootstrap_intervals(
     >>> got.translation_hit.estimate, got.translation_hit.low, got.translation_hit.high
     (array([[1. , 0.5]]), array([[1., 0.]]), array([[1., 1.]]))
     """
-    samples = check_count(samples, "samples")
-    threshold = check_count(threshold, "threshold")
-    if not 0 < level < 1:
-        raise InputError(f"level must lie between 0 and 1, got {level!r}")
+    samples = at_least_1(samples, "samples")
+    threshold = at_least_1(threshold, "threshold")
+    level = check_level(level)
     indices = index_lists(neighbors).cpu()
     layers, n, _ = indices.shape
     names, language = label_codes(languages, n)

@@ -9,7 +9,8 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
 from ilo_fast.alignment.seen import seen_languages
-from ilo_fast.lists import Label, check_count, index_lists, label_codes
+from ilo_fast.arrays import at_least_1
+from ilo_fast.lists import Label, index_lists, label_codes
 from ilo_fast.shown import Shown
 
 __all__ = ["Components", "Fragments", "fragments"]
@@ -86,7 +87,7 @@ def fragments(neighbors: Any, languages: Any, *, threshold: int = 3) -> Fragment
     >>> parts.interlingual_components[0].sizes, parts.fragmented_components[0].sizes
     (array([3]), array([1]))
     """
-    threshold = check_count(threshold, "threshold")
+    threshold = at_least_1(threshold, "threshold")
     indices = index_lists(neighbors)
     names, code = label_codes(languages, indices.shape[1], "languages", indices.device)
     other = torch.stack([seen_languages(one, code, len(names)).sum(dim=1) for one in indices])

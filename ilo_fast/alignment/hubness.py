@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ilo_fast.arrays import real_number
 from ilo_fast.errors import InputError
 from ilo_fast.lists import index_lists
 from ilo_fast.shown import Shown
@@ -75,6 +76,7 @@ def hubness(neighbors: Any, *, hub_factor: float = 2.0) -> Hubness:
     >>> result.occurrence.tolist(), result.orphans.tolist(), result.hubs.tolist()
     ([[3, 1, 0, 0]], [0.5], [0.25])
     """
+    hub_factor = real_number(hub_factor, "hub_factor")
     if not hub_factor > 0:
         raise InputError(f"hub_factor must be above 0, got {hub_factor!r}")
     occurrence = k_occurrence(neighbors)
@@ -91,5 +93,5 @@ def hubness(neighbors: Any, *, hub_factor: float = 2.0) -> Hubness:
         orphans=(occurrence == 0).mean(axis=1),
         hubs=is_hub.mean(axis=1),
         hub_entries=(occurrence * is_hub).sum(axis=1) / entries,
-        hub_factor=float(hub_factor),
+        hub_factor=hub_factor,
     )

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ilo_fast.arrays import at_least_1
 from ilo_fast.lists import (
     Label,
-    check_count,
     group_mean,
     index_lists,
     label_codes,
@@ -103,7 +103,7 @@ def reach_graph(neighbors: Any, languages: Any, *, min_count: int = 1) -> np.nda
     >>> reach_graph([[1, 2], [0, 2], [0, 1]], ["de", "de", "en"]).tolist()
     [[[False, True], [True, False]]]
     """
-    min_count = check_count(min_count, "min_count")
+    min_count = at_least_1(min_count, "min_count")
     edges = neighbor_counts(neighbors, languages) >= min_count
     edges[:, np.arange(edges.shape[1]), np.arange(edges.shape[1])] = False
     return edges

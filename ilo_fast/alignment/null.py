@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from ilo_fast.arrays import at_least_1
 from ilo_fast.calibration import Calibration, calibrate, draw_permutations
 from ilo_fast.errors import InputError
-from ilo_fast.lists import Label, check_count, index_lists, label_codes
+from ilo_fast.lists import Label, index_lists, label_codes
 from ilo_fast.shown import Shown
 
 __all__ = ["ILONull", "ilo_null"]
@@ -86,8 +87,8 @@ def ilo_null(
     codes = codes_tensor.numpy()
     if len(names) < 2:
         raise InputError("languages must hold at least two different languages, got one")
-    threshold = check_count(threshold, "threshold")
-    count = check_count(permutations, "permutations")
+    threshold = at_least_1(threshold, "threshold")
+    count = at_least_1(permutations, "permutations")
     blocks = None if sentences is None else label_codes(sentences, n, "sentences")[1].numpy()
 
     columns = np.ascontiguousarray(lists.transpose(0, 2, 1))  # [layers, k, n]: one lookup a column

@@ -40,9 +40,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'ilo_fast.finetune' has no attribute {name!r}")
-    value = getattr(import_module(f"ilo_fast.finetune.{_WHERE[name]}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a type checker knows the names above, and that there are no others
+
+    def __getattr__(name: str) -> Any:
+        if name not in _WHERE:
+            raise AttributeError(f"module 'ilo_fast.finetune' has no attribute {name!r}")
+        value = getattr(import_module(f"ilo_fast.finetune.{_WHERE[name]}"), name)
+        globals()[name] = value
+        return value

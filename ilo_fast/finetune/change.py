@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ilo_fast.alignment.intervals import interval
+from ilo_fast.alignment.intervals import check_level, interval
+from ilo_fast.arrays import at_least_1
 from ilo_fast.errors import InputError
 from ilo_fast.lists import Label, index_lists, label_codes
 
@@ -65,7 +66,8 @@ def score_change(
         dict: group name → score name → `Change`.
 
     Raises:
-        InputError: on shapes that differ, unknown languages in a group, or no run at all.
+        InputError: on shapes that differ, unknown languages in a group, fewer than two languages,
+            no run at all, or a threshold, samples or level out of range.
 
     >>> before, after = [[[2], [3], [0], [1]]], [[[1], [0], [3], [2]]]
     >>> got = score_change(before, after, ["a", "a", "b", "b"], [0, 1, 0, 1], threshold=1)
@@ -75,10 +77,8 @@ def score_change(
     start = index_lists(before, "before").cpu()
     if not after:
         raise InputError("after must hold the neighbours of at least one run, got none")
-    if samples < 1 or not 0 < level < 1:
-        raise InputError(
-            f"samples must be at least 1 and level between 0 and 1, got {samples} and {level}"
-        )
+    samples, threshold = at_least_1(samples, "samples"), at_least_1(threshold, "threshold")
+    level = check_level(level)
     ends = [index_lists(run, f"after[{number}]").cpu() for number, run in enumerate(after)]
     for number, run in enumerate(ends):
         if run.shape != start.shape:
@@ -88,6 +88,8 @@ def score_change(
             )
     n = start.shape[1]
     names, language = label_codes(languages, n)
+    if len(names) < 2:
+        raise InputError(f"languages must name at least two languages, got {len(names)}")
     found, sentence = label_codes(sentences, n, "sentences")
     chosen = _groups(groups, names)
 

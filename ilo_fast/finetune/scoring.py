@@ -11,12 +11,11 @@ import torch
 from torch import nn
 
 from ilo_fast.activations import ActivationStore, extract
-from ilo_fast.alignment import same_language, translation_hit
 from ilo_fast.corpora import Corpus
-from ilo_fast.ilo import ilo_scores
 from ilo_fast.layers import LayerSpec
 from ilo_fast.neighbors import knn
 from ilo_fast.results import COLUMNS
+from ilo_fast.rows import layer_rows
 
 __all__ = ["ScoreOptions", "Scored", "score_in_place", "untouched"]
 
@@ -76,28 +75,9 @@ def score_store(
     """Neighbours and scores of states already extracted, layer by layer."""
     columns: dict[str, list[Any]] = {column: [] for column in COLUMNS}
     indices, backends = [], []
-    ids, sentences = corpus.language_ids, corpus.sentence_ids
-    count = corpus.n_languages
     for layer, states in zip(store.layers, store.states, strict=True):
         found = knn(states.to(device), options.k, metric=options.metric, backend=options.backend)
-        scores = ilo_scores(found, ids.tolist(), threshold=options.threshold)
-        certified = torch.as_tensor(found.certified).view(count, -1).double().mean(dim=1)
-        rows = {
-            "model": [name] * count,
-            "layer": [layer] * count,
-            "language": corpus.languages,
-            "n_points": scores.n_points,
-            "k": [found.k] * count,
-            "threshold": [options.threshold] * count,
-            "metric": [found.metric] * count,
-            "bridge": scores.bridge[0],
-            "reach": scores.reach[0],
-            "reach_count": scores.reach_count[0],
-            "ilo": scores.ilo[0],
-            "translation_hit": translation_hit(found, ids, sentences)[0],
-            "same_language": same_language(found, ids)[0],
-            "certified": certified.tolist(),
-        }
+        rows = layer_rows(found, corpus, model=name, layer=layer, threshold=options.threshold)
         for column, values in rows.items():
             columns[column].extend(values)
         indices.append(torch.as_tensor(found.indices).cpu().numpy())

@@ -37,7 +37,9 @@ def _by_place(numbers: Tensor) -> Tensor:
 def weights_sha256(module: nn.Module) -> str:
     """SHA-256 over the names, shapes, dtypes and bit sums of all weights, and the configuration.
 
-    One pass over the weights where they lie, and one copy to the host.
+    The sums notice what training, merging or a copy gone wrong does; weights that were changed so
+    that their sums stay the same have the same hash. One pass over the weights where they lie,
+    and one copy to the host.
     """
     names, sums = [], []
     tensors = [*module.named_parameters(), *module.named_buffers()]

@@ -268,11 +268,17 @@ def _write(
 
 
 def expand(
-    points: Points, lists: Lists, k: int, *, exponents: torch.Tensor | None = None
+    points: Points,
+    lists: Lists,
+    k: int,
+    *,
+    exponents: torch.Tensor | None = None,
+    squared: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Lists of distinct points to lists of originals: indices int64, distances float32 [n, k].
 
-    ``exponents [n]`` are those of rows that stand in units of their own, with inner_product.
+    ``exponents [n]`` are those of rows that stand in units of their own, with inner_product;
+    ``squared`` asks for squares of euclidean distances, rounded once.
     """
     indices, values = lists.indices, lists.values
     duplicates = points.duplicates
@@ -283,19 +289,19 @@ def expand(
             past_self = torch.cumsum(own, dim=1)[:, :k]
             source = torch.arange(k, device=indices.device) + past_self
             indices, values = indices.gather(1, source), values.gather(1, source)
-    return indices, _distances(points, values, exponents)
+    return indices, _distances(points, values, exponents, squared)
 
 
 def _distances(
-    points: Points, values: torch.Tensor, exponents: torch.Tensor | None
+    points: Points, values: torch.Tensor, exponents: torch.Tensor | None, squared: bool
 ) -> torch.Tensor:
     """float32 distances from float64 values; beyond float32's range they are inf or 0."""
     if points.metric == "cosine":
         return values.to(torch.float32)
     doublings = torch.tensor(points.exponent, device=values.device)
     if points.metric == "euclidean":
-        values = torch.sqrt(2.0 * values)
-    else:
+        values = 2.0 * values if squared else torch.sqrt(2.0 * values)
+    if points.metric == "inner_product" or squared:
         doublings = doublings + (doublings if exponents is None else exponents[:, None])
     first = doublings // 2
     second = first // 2, first - first // 2

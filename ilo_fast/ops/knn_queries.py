@@ -50,11 +50,14 @@ def prepare_base(x: torch.Tensor, row_max: torch.Tensor, metric: str) -> Base:
         return _framed(x, row_max, points, centre(points))
 
 
-def search_base(base: Base, queries: torch.Tensor, row_max: torch.Tensor, k: int) -> EngineResult:
+def search_base(
+    base: Base, queries: torch.Tensor, row_max: torch.Tensor, k: int, *, squared: bool = False
+) -> EngineResult:
     """The k nearest base points of finite queries ``[m, d]``, m at least 1: one layer's result.
 
-    k is at most the number of base points. Every row is what float64 arithmetic gives,
-    candidates equal to rounding by the lower index, whatever other queries there are.
+    k is at most the number of base points; ``squared`` is `expand`'s. Every row is what
+    float64 arithmetic gives, candidates equal to rounding by the lower index, whatever other
+    queries there are.
     """
     m, device = queries.shape[0], queries.device
     indices = torch.empty(m, k, dtype=torch.int64, device=device)
@@ -63,7 +66,7 @@ def search_base(base: Base, queries: torch.Tensor, row_max: torch.Tensor, k: int
     with _engine(device, queries.numel() * base.points.u):
         for rows in _alike(base, row_max):
             search = _searched(base, queries[rows], row_max[rows], k)
-            indices[rows], distances[rows] = search.found()
+            indices[rows], distances[rows] = search.found(squared)
             distinct += search.asked.u
             compared += search.compared
             repaired += search.repaired
@@ -165,14 +168,14 @@ class _Search:
             double = base_side(base.points, base.form, torch.float64)
             self._serve(double, rows, base.points.u)
 
-    def found(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def found(self, squared: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Indices int64 and distances float32 ``[m, k]`` of all queries, copies among them."""
         lists = self.lists
         if self.asked.duplicates is not None:
             group = self.asked.duplicates.group
             lists = Lists(lists.indices[group], lists.values[group], lists.exclude_self)
         points = replace(self.base.points, duplicates=None)
-        return expand(points, lists, self.k, exponents=self.exponents)
+        return expand(points, lists, self.k, exponents=self.exponents, squared=squared)
 
     def _serve(self, right: Side, rows: torch.Tensor, limit: int) -> torch.Tensor:
         """Rank rows with at most ``limit`` open columns; return the others."""

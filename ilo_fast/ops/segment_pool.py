@@ -14,6 +14,7 @@ rounded). The truth is plain torch; CUDA tensors go to a Triton kernel that read
 
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -93,7 +94,7 @@ def _segment_pool(states: Tensor, offsets: Tensor, mode: str) -> Tensor:
 
 @_segment_pool.register_kernel("cuda")
 def _segment_pool_cuda(states: Tensor, offsets: Tensor, mode: str) -> Tensor:
-    if mode == "last" or states.dtype == torch.float64:
+    if mode == "last" or states.dtype == torch.float64 or find_spec("triton") is None:
         return segment_pool_torch(states, offsets, mode)
     return launch(states, offsets, mode)
 

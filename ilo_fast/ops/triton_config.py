@@ -84,11 +84,6 @@ class FilterConfig:
     reason: str
 
     @property
-    def position_bits(self) -> int:
-        """Low mantissa bits that hold a point's place in its bin."""
-        return self.bin_width.bit_length() - 1
-
-    @property
     def pair(self) -> int:
         """How far apart the two positions lie that a bin's reduction compares first.
 

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ilo_fast.arrays import at_least_1
 from ilo_fast.calibration import Calibration, calibrate, draw_permutations
 from ilo_fast.errors import InputError
-from ilo_fast.lists import as_tensor, check_count, index_lists, paired_lists
+from ilo_fast.lists import as_tensor, index_lists, paired_lists
 from ilo_fast.ops.intersect import intersection_sizes
 from ilo_fast.overlap.join import LayerJoin
 from ilo_fast.overlap.lists import LIST_METRICS, mean_metric
@@ -83,7 +84,7 @@ def layer_overlap(
     if metric not in LIST_METRICS:
         raise InputError(f"metric must be one of {', '.join(LIST_METRICS)}, got {metric!r}")
     if permutations != 0:
-        permutations = check_count(permutations, "permutations")
+        permutations = at_least_1(permutations, "permutations")
     first, second = paired_lists(a, a if b is None else b)  # one and the same where a and b are
     _, n, k = first.shape
     score = _scorer(metric, first, second)

@@ -137,7 +137,6 @@ def test_intervals_are_ordered_and_hold_the_estimate():
     [
         ({"languages": ["a"] * 4}, "at least two"),
         ({"samples": 0}, "samples"),
-        ({"samples": 1.0}, "samples"),
         ({"level": 1.0}, "level"),
         ({"threshold": 0}, "threshold"),
         ({"sentences": [0]}, "sentences"),
@@ -151,6 +150,11 @@ def test_bad_input(change, message):
     } | change
     with pytest.raises(ValueError, match=message):
         bootstrap_intervals(**arguments)
+
+
+def test_a_number_of_samples_that_is_not_whole():
+    with pytest.raises(TypeError, match="samples must be an integer"):
+        bootstrap_intervals([[1], [0]], ["a", "b"], [0, 0], samples=1.0)
 
 
 def test_every_level_below_one():

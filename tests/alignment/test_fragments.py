@@ -103,7 +103,7 @@ def test_against_a_walk_through_the_graph(problem):
             ]
 
 
-@pytest.mark.parametrize("bad", [0, 2.0, True])
-def test_a_bad_threshold_is_refused(bad):
-    with pytest.raises(ValueError, match="threshold"):
+@pytest.mark.parametrize(("bad", "error"), [(0, ValueError), (2.0, TypeError), (True, TypeError)])
+def test_a_bad_threshold_is_refused(bad, error):
+    with pytest.raises(error, match="threshold"):
         fragments(LISTS, LANGUAGES, threshold=bad)

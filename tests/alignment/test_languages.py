@@ -40,7 +40,10 @@ def test_against_the_plain_definitions(problem):
     np.testing.assert_array_equal(reached, ilo_scores(lists, languages).reach_count)
 
 
-@pytest.mark.parametrize("bad", [0, -1, 1.5, True, None])
-def test_a_minimum_below_one_is_refused(bad):
-    with pytest.raises(ValueError, match="min_count"):
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError), (None, TypeError)],
+)
+def test_a_minimum_below_one_is_refused(bad, error):
+    with pytest.raises(error, match="min_count"):
         reach_graph(LISTS, LANGUAGES, min_count=bad)

@@ -94,7 +94,6 @@ def test_the_same_seed_gives_the_same_null():
         ({"languages": ["a"] * 4}, "at least two"),
         ({"threshold": 0}, "threshold"),
         ({"permutations": 0}, "permutations"),
-        ({"permutations": 2.5}, "permutations"),
         ({"alpha": 2.0}, "alpha"),
         ({"sentences": [0, 1]}, "sentences must have one label"),
     ],
@@ -104,3 +103,8 @@ def test_bad_input(change, message):
     arguments.setdefault("permutations", 3)
     with pytest.raises(ValueError, match=message):
         ilo_null(**arguments)
+
+
+def test_a_number_of_permutations_that_is_not_whole():
+    with pytest.raises(TypeError, match="permutations must be an integer"):
+        ilo_null([[1], [0]], ["a", "b"], permutations=2.5)

@@ -127,9 +127,13 @@ def test_nothing_changed_is_zero_with_no_width():
 
 def test_tensors_and_one_layer_will_do():
     lang, sent = points(2, 4)
-    lists = torch.from_numpy(random_lists(0, 1, 8, 2))[0]
-    got = score_change(lists, [lists], lang, sent, samples=3)
-    assert got["all"]["ilo"].runs.shape == (1, 1)
+    before, after = (torch.from_numpy(random_lists(seed, 1, 8, 2)) for seed in (0, 1))
+    got = score_change(before[0], [after[0]], lang, sent, threshold=1, samples=3)["all"]
+    expected = score_change(before.numpy(), [after], lang, sent, threshold=1, samples=3)["all"]
+    assert expected["ilo"].estimate != 0
+    for score, change in got.items():
+        for name in ("estimate", "low", "high", "runs"):
+            np.testing.assert_array_equal(getattr(change, name), getattr(expected[score], name))
 
 
 def test_a_draw_that_misses_a_language_is_left_out():
@@ -148,7 +152,9 @@ def test_a_draw_that_misses_a_language_is_left_out():
         ({"groups": {"x": ["zz"]}}, r"groups\['x'\] must name languages"),
         ({"groups": {"x": []}}, r"groups\['x'\] must name languages"),
         ({"samples": 0}, "samples must be"),
-        ({"level": 1.0}, "level between 0 and 1"),
+        ({"level": 1.0}, "level must lie between 0 and 1"),
+        ({"threshold": 0}, "threshold must be at least 1"),
+        ({"languages": ["a"] * 6}, "at least two languages"),
     ],
 )
 def test_hostile_input(changes, says):
@@ -157,3 +163,11 @@ def test_hostile_input(changes, says):
     given = {"before": lists, "after": [lists], "languages": lang, "sentences": sent, **changes}
     with pytest.raises(InputError, match=says):
         score_change(**given)
+
+
+@pytest.mark.parametrize("option", ["samples", "threshold", "level"])
+def test_options_of_the_wrong_type(option):
+    lang, sent = points(2, 3)
+    lists = random_lists(0, 1, 6, 2)
+    with pytest.raises(TypeError, match=f"{option} must be"):
+        score_change(lists, [lists], lang, sent, **{option: "3"})

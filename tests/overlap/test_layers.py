@@ -108,7 +108,6 @@ def test_more_layers_than_bits_of_a_word():
     [
         ({"metric": "cka"}, "metric must be one of"),
         ({"permutations": -1}, "permutations"),
-        ({"permutations": 1.5}, "permutations"),
         ({"permutations": 2, "alpha": 1.5}, "alpha"),
         ({"b": [[1, 2], [0, 2], [0, 1]]}, "same points and k"),
     ],
@@ -117,6 +116,11 @@ def test_bad_input(change, message):
     arguments = {"a": [[1], [0], [0]], "b": [[1], [2], [0]]} | change
     with pytest.raises(ValueError, match=message):
         layer_overlap(**arguments)
+
+
+def test_a_number_of_permutations_that_is_not_whole():
+    with pytest.raises(TypeError, match="permutations must be an integer"):
+        layer_overlap([[1], [0]], [[1], [0]], permutations=1.5)
 
 
 @pytest.mark.parametrize("order", [[0, 0, 1], [0, 1], [1, 2, 3], [0.0, 1.0, 2.0]])
