@@ -224,11 +224,13 @@ def test_refuses(options, error, named):
         extract(make("llama"), Characters(), CORPUS, **options)
 
 
-def test_refuses_what_is_no_model_or_tokenizer():
+def test_refuses_what_is_no_model_tokenizer_or_corpus():
     with pytest.raises(ModelError, match="expected a transformers PreTrainedModel, got Linear"):
         extract(torch.nn.Linear(2, 2), Characters(), CORPUS)
     with pytest.raises(ModelError, match="tokenizer: expected a transformers tokenizer, got str"):
         extract(make("llama"), "gpt2", CORPUS)
+    with pytest.raises(TypeError, match="corpus must be an ilo_fast.Corpus, as load_corpus gives"):
+        extract(make("llama"), Characters(), "demo")
 
 
 def test_too_little_memory_is_said_before_anything_runs(monkeypatch):
