@@ -49,7 +49,8 @@ def precomputed_knn(
 
     Args:
         X: points ``[n, d]``, dense; the same that UMAP will be fitted to.
-        n_neighbors: at least that of the UMAP, the point itself counted, as UMAP does.
+        n_neighbors: that of the UMAP, the point itself counted, as UMAP does; of more columns it
+            makes use where there are fewer than 4,096 points.
         metric: ``"euclidean"`` or ``"cosine"``; give UMAP the same.
 
     Returns:

@@ -66,10 +66,20 @@ def test_graph_equals_the_default_where_that_is_exact():
     assert abs(ours.graph_ - theirs.graph_).max() < 1e-3
 
 
-def test_more_neighbours_than_asked_for_are_cut():
-    points, _ = hidden_like(300, 16)
-    model = fit(points, "euclidean", precomputed_knn=precomputed_knn(points, K + 5))
-    assert model._knn_indices.shape == (300, K)
+@pytest.mark.parametrize(("n", "forced"), [(4100, False), (300, True), (300, False)])
+def test_umap_cuts_longer_lists_but_not_of_few_points(n, forced):
+    points, _ = hidden_like(n, 16)
+    more, enough = (
+        fit(
+            points,
+            "euclidean",
+            precomputed_knn=precomputed_knn(points, k),
+            force_approximation_algorithm=forced,
+        )
+        for k in (K + 5, K)
+    )
+    same = abs(more.graph_ - enough.graph_).max() == 0
+    assert same == (n >= 4096 or forced)
 
 
 def test_hostile_input():
