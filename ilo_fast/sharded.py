@@ -15,7 +15,14 @@ import torch.distributed as dist
 from ilo_fast.arrays import magnitudes
 from ilo_fast.errors import HiddenStateError, InputError
 from ilo_fast.neighbors import Neighbors, NeighborStats
-from ilo_fast.ops.centred import MASKED, Centred, Operands, centre, filter_operands
+from ilo_fast.ops.centred import (
+    LARGEST_EXPONENT,
+    MASKED,
+    Centred,
+    Operands,
+    centre,
+    filter_operands,
+)
 from ilo_fast.ops.exact import empty_lists, expand, pair_values, rank_values, tie_error
 from ilo_fast.ops.points import Points, prepare_points
 from ilo_fast.ops.precision import ieee_products
@@ -27,7 +34,6 @@ _STRIP_BYTES = 64 << 20
 _PAIRS = 1 << 20
 _TILE = 1 << 15  # columns of one product
 _FRESH = 1 << 22  # candidates added before copies are dropped again
-_LARGEST_EXPONENT = 400  # as in ops/centred.py: the scale's square must stay finite
 
 
 def knn_sharded(
@@ -233,7 +239,7 @@ class _Search:
         frame = centre(points)
         frame = replace(frame, middle=self.ring.from_first(frame.middle), scale=1.0)
         farthest = self.ring.largest(centre(points, frame).norm.amax())
-        exponent = min(-int(torch.frexp(farthest).exponent), _LARGEST_EXPONENT)
+        exponent = min(-int(torch.frexp(farthest).exponent), LARGEST_EXPONENT[self.metric])
         return centre(points, replace(frame, scale=2.0**exponent))
 
     def _operands(self, points: Points, form: Centred) -> Operands:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from knn_oracle import assert_exact
 
-from ilo_fast import Neighbors, knn
+from ilo_fast import FlatIndex, Neighbors, knn
 from ilo_fast.errors import HiddenStateError, InputError
 
 METRICS = ("cosine", "euclidean", "inner_product")
@@ -270,6 +270,30 @@ def test_property_powers_of_two_change_nothing(problem, exponent):
         scale = np.ldexp(1.0, generator.integers(-300, 300, size=(len(x), 1)))
     found, scaled = knn(x, k, metric=metric), knn(x * scale, k, metric=metric)
     np.testing.assert_array_equal(scaled.indices, found.indices)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "inner_product", "euclidean"])
+@pytest.mark.parametrize("n", [40, 300, 2100])
+@pytest.mark.parametrize("exponent", [8, 30, 100, 200])
+def test_points_that_differ_by_next_to_nothing(metric, n, exponent):
+    """Around one direction: level to rounding, but for euclidean, whose differences are exact."""
+    generator = np.random.default_rng(exponent)
+    x = generator.normal(size=(n, 4)) * 10.0**-exponent
+    x[:, 0] = 1
+    index = FlatIndex(4, metric)
+    index.add(x)
+    found, asked = knn(x, 3, metric=metric).indices, index.neighbors(x[:5], 3).indices
+    if metric == "euclidean" and exponent < 150:
+        far = np.square(x[:5, None, 1:] * 10.0**exponent - x[:, 1:] * 10.0**exponent).sum(axis=2)
+        np.testing.assert_array_equal(asked, far.argsort(axis=1)[:, :3])
+        np.testing.assert_array_equal(found[:5], far.argsort(axis=1)[:, 1:4])
+    elif metric != "euclidean" and exponent > 8:
+        np.testing.assert_array_equal(asked, [[0, 1, 2]] * 5)
+        level = [np.delete(np.arange(4), row)[:3] if row < 4 else [0, 1, 2] for row in range(n)]
+        np.testing.assert_array_equal(found, level)
+    for lists in (found, asked):
+        assert lists.min() >= 0
+        assert (np.diff(np.sort(lists, axis=1), axis=1) > 0).all()
 
 
 @pytest.fixture

@@ -23,10 +23,21 @@ from ilo_fast.ops.points import Points, block_rows
 from ilo_fast.ops.precision import UNIT_ROUNDOFF_32, UNIT_ROUNDOFF_64, gamma
 from ilo_fast.ops.workers import for_spans
 
-__all__ = ["MASKED", "Centred", "Operands", "centre", "filter_operands", "lifted_terms"]
+__all__ = [
+    "LARGEST_EXPONENT",
+    "MASKED",
+    "Centred",
+    "Operands",
+    "centre",
+    "filter_operands",
+    "lifted_terms",
+]
 
 MASKED = -1.0e30  # finite: far below any form value (|d| <= 1), far from overflow
-_LARGEST_EXPONENT = 400  # the scale's square must stay finite
+# The scale's square must stay finite, and what it makes of the exact stage's tolerance must be in
+# float32's range: with euclidean that shrinks with the points' spread, with the others it does not,
+# and points that lie closer together than 2**-60 are level anyway.
+LARGEST_EXPONENT = {"cosine": 60, "inner_product": 60, "euclidean": 400}
 # Medians cost far more than sums: some points stand for all, fewer of them in many dimensions.
 _FEWEST_SAMPLED, _MOST_SAMPLED = 16, 512
 _SAMPLED_ELEMENTS = 1 << 17
@@ -83,7 +94,7 @@ def centre(points: Points, frame: Centred | None = None) -> Centred:
 
     for_spans(measure, z.shape[0], block_rows(z.device, dim))
     # A power of two puts the largest norm in [1/2, 1): nothing else is rounded.
-    scale = 2.0 ** min(-math.frexp(float(norm.amax()))[1], _LARGEST_EXPONENT)
+    scale = 2.0 ** min(-math.frexp(float(norm.amax()))[1], LARGEST_EXPONENT[points.metric])
     scale = scale if frame is None else frame.scale
     norm.mul_(scale)
     evaluation = gamma(dim + 16, UNIT_ROUNDOFF_64)
