@@ -5,6 +5,7 @@ precise than the certificate's bound assumes. Each can be switched on globally b
 program, so the engine switches them off around its own products and puts them back.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -32,6 +33,30 @@ def gamma(terms: int, unit_roundoff: float) -> float:
     return product / (1.0 - product)
 
 
+_LOCK = threading.Lock()
+_INSIDE = {"cpu": 0, "cuda": 0}  # blocks open in all threads: the setting is the process's
+_BEFORE: dict[str, Any] = {}
+
+
+@contextmanager
+def _full_precision(kind: str) -> Iterator[None]:
+    """The first block in sets the precision, the last one out puts back what it was."""
+    backends: Any = torch.backends
+    switch = backends.cuda.matmul if kind == "cuda" else backends.mkldnn.matmul
+    with _LOCK:
+        if not _INSIDE[kind]:
+            _BEFORE[kind] = switch.fp32_precision
+            switch.fp32_precision = "ieee"
+        _INSIDE[kind] += 1
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _INSIDE[kind] -= 1
+            if not _INSIDE[kind]:
+                switch.fp32_precision = _BEFORE.pop(kind)
+
+
 @contextmanager
 def ieee_products(device: torch.device) -> Iterator[None]:
     """Run float32 and float64 matrix products of ``device`` in full IEEE precision.
@@ -40,17 +65,11 @@ def ieee_products(device: torch.device) -> Iterator[None]:
     ...     torch.backends.mkldnn.matmul.fp32_precision
     'ieee'
     """
-    backends: Any = torch.backends
-    switch = backends.cuda.matmul if device.type == "cuda" else backends.mkldnn.matmul
-    before = switch.fp32_precision
-    switch.fp32_precision = "ieee"
-    try:
-        # Inference tensors could not be written by worker threads.
-        with (
-            torch.inference_mode(False),
-            torch.no_grad(),
-            torch.autocast(device.type, enabled=False),
-        ):
-            yield
-    finally:
-        switch.fp32_precision = before
+    # Inference tensors could not be written by worker threads.
+    with (
+        _full_precision("cuda" if device.type == "cuda" else "cpu"),
+        torch.inference_mode(False),
+        torch.no_grad(),
+        torch.autocast(device.type, enabled=False),
+    ):
+        yield
