@@ -138,7 +138,6 @@ class FlatIndex:
         if self._base is None:
             self._added, self._largest = [_joined(self._added)], [torch.cat(self._largest)]
             self._base = prepare_base(self._added[0], self._largest[0], self.metric)
-        squared = squared and self.metric == "euclidean"
         return search_base(self._base, asked, largest, k, squared=squared), in_kind
 
 

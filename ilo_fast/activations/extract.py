@@ -97,7 +97,7 @@ def extract(
     >>> loaded = load_model("model.gguf")  # doctest: +SKIP
     >>> store = extract(loaded.model, loaded.tokenizer, load_corpus("demo"))  # doctest: +SKIP
     >>> store.states.shape  # doctest: +SKIP
-    torch.Size([19, 480, 640])
+    torch.Size([19, 640, 640])
     """
     began = time.perf_counter()
     if not hasattr(corpus, "n_points"):

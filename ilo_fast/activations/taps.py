@@ -213,7 +213,7 @@ def _cached(given: dict[str, Any]) -> str:
     if hasattr(state, "has_previous_state") and state.has_previous_state():
         return "a cached state"
     if hasattr(cache, "get_seq_length"):
-        tokens = cache.get_seq_length()
+        tokens = int(cache.get_seq_length())
     else:  # a tuple of keys and values a layer
         tokens = cache[0][0].shape[-2] if cache else 0
     return f"{tokens} cached tokens" if tokens else ""

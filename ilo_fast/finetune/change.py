@@ -11,10 +11,9 @@ from ilo_fast.alignment.intervals import check_level, interval
 from ilo_fast.arrays import at_least_1
 from ilo_fast.errors import InputError
 from ilo_fast.lists import Label, index_lists, label_codes
+from ilo_fast.results import SCORES
 
 __all__ = ["SCORES", "Change", "score_change"]
-
-SCORES = ("bridge", "reach", "ilo", "translation_hit", "same_language")
 
 
 @dataclass(frozen=True)

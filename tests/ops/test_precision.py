@@ -1,7 +1,9 @@
 """Error constants and the guard around products."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from threading import Barrier, Event
 
 import pytest
 import torch
@@ -48,3 +50,25 @@ def test_autocast_is_off_inside():
         assert (x @ x).dtype == torch.bfloat16
         with ieee_products(CPU):
             assert (x @ x).dtype == torch.float32
+
+
+def test_a_thread_that_ends_first_takes_nothing_from_the_other():
+    switch = torch.backends.mkldnn.matmul
+    before, both_in, first_out = switch.fp32_precision, Barrier(2, timeout=60), Event()
+
+    def first():
+        with ieee_products(torch.device("cpu")):
+            both_in.wait()
+        first_out.set()
+
+    def second():
+        with ieee_products(torch.device("cpu")):
+            both_in.wait()
+            assert first_out.wait(60)
+            return switch.fp32_precision
+
+    with ThreadPoolExecutor(2) as threads:
+        one, two = threads.submit(first), threads.submit(second)
+        one.result()
+        assert two.result() == "ieee"
+    assert switch.fp32_precision == before

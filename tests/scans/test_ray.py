@@ -62,7 +62,7 @@ KILLS = 6
 
 
 def test_workers_die_and_the_table_is_the_same(tmp_path):
-    pytest.importorskip("ray", reason="needs the extra 'ray'")
+    pytest.importorskip("ray", reason="needs the extra 'ray': make test")
     script = SCRIPT.format(support=str(Path(__file__).parent.parent / "support"))
     done = subprocess.run(
         [sys.executable, "-c", script, tmp_path, str(KILLS)],

@@ -131,7 +131,7 @@ def test_every_mode(
     width: int, tma: bool, strip: int, rows: int, device: torch.device, major: int
 ) -> None:
     if tma and major not in (0, *range(9, 20)):
-        pytest.skip("tensor descriptors need compute capability 9")
+        pytest.skip("needs compute capability 9, for tensor descriptors: python -m benchmarks gpu")
     x = np.stack([cloud("massive", 140, 40), cloud("gauss", 140, 40)])
     tensor = torch.tensor(x, dtype=torch.float32, device=device)
     config = replace(_config(major), bin_width=width, tma=tma, block_m=rows, block_n=128, warps=4)
