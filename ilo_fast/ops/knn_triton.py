@@ -27,7 +27,7 @@ __all__ = ["MAX_DIMS", "MAX_POINTS", "Plan", "cannot_serve", "on_device", "plan"
 
 MAX_DIMS = 16_384
 MAX_POINTS = 1 << 24
-_REPAIR_BYTES = 20 * 256
+_REPAIR_BYTES = 20 * 256 + 12 * 32
 _BUDGET = 4 << 30  # bytes of bins in flight; halved whenever the device is out of memory
 
 

@@ -1,8 +1,12 @@
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,misc"
-"""Order: the k nearest by ops.exact's tiers, of two lists or of each point's own.
+"""Order: lists by value, and ops.exact's tiers over them.
 
-A tier is the nearest value left and all values equal to it within their proven rounding; in a tier
-the lower index comes first, and every member has the tier's first value.
+A tier is the first value left (of equal ones the lowest index) and all values equal to it within
+their proven rounding; in a tier the lower index comes first, and every member has the tier's first
+value. Which points share a tier is not known before all are seen, so lists are kept in an order
+that does not depend on the visits, (value, index). Its first k hold the first member of every tier
+that can count (fewer than k points lie in the tiers before it), so a second look at the points
+finds each one's tier from them: ``led``.
 """
 
 import torch
@@ -12,44 +16,45 @@ import triton.language as tl
 from ilo_fast.ops.triton_config import RowConfig
 from ilo_fast.ops.triton_rescore import Lists, list_slots
 
-__all__ = ["merge_nearest", "sort_lists"]
+__all__ = ["led", "merge_nearest", "sort_lists"]
+
+
+@triton.jit
+def _lowest_reach(values, errors, kept, kept_errors, KP: tl.constexpr):
+    """Lowest value that one of the points left over could share a tier with, where a kept one is
+    that near; inf where none is. One equal to the last kept, value and bound, is in its tiers."""
+    last = tl.max(tl.where(kept < float("inf"), kept, -float("inf")), axis=0)
+    last_error = tl.min(tl.where(kept == last, kept_errors, float("inf")), axis=0)
+    is_last = (kept == last) & (kept_errors == last_error)
+    before = tl.max(tl.where((kept < float("inf")) & (is_last == 0), kept, -float("inf")), axis=0)
+    lowest = tl.where(values < float("inf"), values, 0.0) - 3.0 * errors  # as in keep_nearest
+    same = (values == last) & (errors == last_error)
+    touched = (before >= lowest) | ((last >= lowest) & (same == 0))
+    touched = touched & (values < float("inf"))
+    return tl.min(tl.where(touched, lowest, float("inf")), axis=0)
 
 
 @triton.jit
 def merge_nearest(
     values, errors, indices, more_values, more_errors, more_indices, k, KP: tl.constexpr
 ):
-    """The k nearest of a list and more candidates, by ops.exact's tiers; sorted. 1-d tensors."""
+    """The k first by (value, index) of a list and more candidates, and the lowest value that a
+    point left over could share a tier with (``keep_nearest`` has the reasons). 1-d tensors."""
     slot = tl.arange(0, KP)
     out_values = tl.full((KP,), float("inf"), tl.float64)
     out_errors = tl.zeros((KP,), tl.float64)
     out_indices = tl.full((KP,), 2147483647, tl.int32)
-    head = tl.full((), -1.0e300, tl.float64)  # no tier yet: nothing is within reach of it
-    head_error = tl.full((), 0.0, tl.float64)
     step = 0
     while step < k:
-        tier = values - head <= 2.0 * tl.minimum(errors, head_error)
-        more_tier = more_values - head <= 2.0 * tl.minimum(more_errors, head_error)
-        left = tl.max(tier.to(tl.int32), axis=0) + tl.max(more_tier.to(tl.int32), axis=0)
-        if left == 0:  # the tier is used up: open the next
-            nearest = tl.minimum(tl.min(values, axis=0), tl.min(more_values, axis=0))
-            head = tl.where(nearest < float("inf"), nearest, -1.0e300)
-            head_error = tl.maximum(
-                tl.max(tl.where(values == nearest, errors, 0.0), axis=0),
-                tl.max(tl.where(more_values == nearest, more_errors, 0.0), axis=0),
-            )
-            tier = values - head <= 2.0 * tl.minimum(errors, head_error)
-            more_tier = more_values - head <= 2.0 * tl.minimum(more_errors, head_error)
+        value = tl.minimum(tl.min(values, axis=0), tl.min(more_values, axis=0))
+        nearest = values == value
+        more_nearest = more_values == value
         index = tl.minimum(
-            tl.min(tl.where(tier, indices, 2147483647), axis=0),
-            tl.min(tl.where(more_tier, more_indices, 2147483647), axis=0),
+            tl.min(tl.where(nearest, indices, 2147483647), axis=0),
+            tl.min(tl.where(more_nearest, more_indices, 2147483647), axis=0),
         )
-        taken = tier & (indices == index)
-        more_taken = more_tier & (more_indices == index)
-        value = tl.minimum(
-            tl.min(tl.where(taken, values, float("inf")), axis=0),
-            tl.min(tl.where(more_taken, more_values, float("inf")), axis=0),
-        )
+        taken = nearest & (indices == index)
+        more_taken = more_nearest & (more_indices == index)
         error = tl.maximum(
             tl.max(tl.where(taken, errors, 0.0), axis=0),
             tl.max(tl.where(more_taken, more_errors, 0.0), axis=0),
@@ -60,7 +65,37 @@ def merge_nearest(
         values = tl.where(taken, float("inf"), values)
         more_values = tl.where(more_taken, float("inf"), more_values)
         step += 1
-    return out_values, out_errors, out_indices
+    reach = tl.minimum(
+        _lowest_reach(values, errors, out_values, out_errors, KP),
+        _lowest_reach(more_values, more_errors, out_values, out_errors, KP),
+    )
+    return out_values, out_errors, out_indices, reach
+
+
+@triton.jit
+def led(values, errors, first_values, first_errors, first_indices, k):
+    """Value and bound of each point's tier's first member, from a row's k first by (value, index);
+    inf for points of no such tier. 1-d tensors."""
+    lead = tl.full(values.shape, float("inf"), tl.float64)
+    lead_error = tl.zeros(values.shape, tl.float64)
+    step = 0
+    while step < k:
+        head = tl.min(first_values, axis=0)
+        at_head = first_values == head
+        index = tl.min(tl.where(at_head, first_indices, 2147483647), axis=0)
+        at_head = at_head & (first_indices == index)
+        head_error = tl.max(tl.where(at_head, first_errors, 0.0), axis=0)
+        if head < float("inf"):
+            within = values - head <= 2.0 * tl.minimum(errors, head_error)
+            within = within & (lead == float("inf"))
+            lead = tl.where(within, head, lead)
+            lead_error = tl.where(within, head_error, lead_error)
+            used = first_values - head <= 2.0 * tl.minimum(first_errors, head_error)
+            first_values = tl.where(used, float("inf"), first_values)
+            step += 1
+        else:
+            step = k
+    return lead, lead_error
 
 
 @triton.jit(do_not_specialize=["total", "k"])
@@ -87,6 +122,8 @@ def _sort_kernel(
         nearest = tl.min(free, axis=1)
         nearest = tl.where(nearest < float("inf"), nearest, -1.0e300)
         at_head = free == nearest[:, None]
+        first = tl.min(tl.where(at_head, indices, 2147483647), axis=1)
+        at_head = at_head & (indices == first[:, None])
         nearest_error = tl.max(tl.where(at_head, errors, 0.0), axis=1)
         head = tl.where(fresh, nearest, head)
         head_error = tl.where(fresh, nearest_error, head_error)

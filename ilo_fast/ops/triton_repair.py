@@ -4,9 +4,10 @@
 For an unproved row the bar is known (or nothing is, then it is -inf). Every bin entry that may
 reach it is scored in float64; of a bin whose second entry may reach it every point is scored, for
 it may hide more. What is left out is proved to lie beyond the bar, so every repaired row is exact,
-and in the worst case (all points equal) the repair is the full float64 computation. Unproved rows
-are found and worked off on the device: no synchronisation, and next to nothing where there are
-none.
+and in the worst case (all points equal) the repair is the full float64 computation. A row whose
+k nearest by value may share a tier with points beyond them is scored a second time, for its tiers
+(ops.triton_order). Rows of both kinds are found and worked off on the device: no synchronisation,
+and next to nothing where there are none.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import triton.language as tl
 
 from ilo_fast.ops.triton_config import RowConfig
 from ilo_fast.ops.triton_filter import Bins
-from ilo_fast.ops.triton_order import merge_nearest
+from ilo_fast.ops.triton_order import led, merge_nearest
 from ilo_fast.ops.triton_prepare import Operands
 from ilo_fast.ops.triton_rescore import (
     METRICS,
@@ -37,22 +38,25 @@ _PARTIAL_ENTRIES = 256  # partial list entries kept a row, whatever k
 
 @dataclass(frozen=True)
 class _Partial:
-    """Lists of the k nearest of each part of a row's bins: ``[rows, parts, KP]``."""
+    """Lists of each part of a row's bins, ``[rows, parts, KP]``; of each part how many were scored
+    and the lowest value that a point dropped could share a tier with, ``[rows, parts, 1]``."""
 
     value: torch.Tensor
     error: torch.Tensor
     index: torch.Tensor
     scored: torch.Tensor
+    reach: torch.Tensor
 
 
 @triton.jit(do_not_specialize=["n", "n_bins", "k", "per_part", "programs"])
 def _repair_kernel(
     x, factor, order, held, best, second, bar, todo, n_todo,
-    value_out, error_out, index_out, scored_out,
+    first_value, first_error, first_index,
+    value_out, error_out, index_out, scored_out, reach_out,
     n, d, x_layer, x_row, n_bins, rows, first_row, k, per_part, programs,
     DEPTH: tl.constexpr, METRIC: tl.constexpr, BITS: tl.constexpr, WIDTH: tl.constexpr,
     KP: tl.constexpr, PARTS: tl.constexpr, SCAN: tl.constexpr, TILE: tl.constexpr,
-    DIMS: tl.constexpr, EXCLUDE_SELF: tl.constexpr,
+    DIMS: tl.constexpr, EXCLUDE_SELF: tl.constexpr, TIERS: tl.constexpr,
 ):  # fmt: skip
     total = tl.load(n_todo) * PARTS
     slot = tl.arange(0, KP)
@@ -72,6 +76,12 @@ def _repair_kernel(
         errors = tl.zeros((KP,), tl.float64)
         indices = tl.full((KP,), 2147483647, tl.int32)
         scored = tl.zeros((TILE,), tl.int32)
+        reach = tl.full((), float("inf"), tl.float64)
+        first = (layer * n + point) * k + slot
+        if TIERS:
+            heads = tl.load(first_value + first, mask=slot < k, other=float("inf"))
+            head_errors = tl.load(first_error + first, mask=slot < k, other=0.0)
+            head_indices = tl.load(first_index + first, mask=slot < k, other=2147483647)
 
         first_bin = part * per_part
         end_bin = tl.minimum(first_bin + per_part, n_bins)
@@ -86,14 +96,14 @@ def _repair_kernel(
                 other = tl.load(held + place, mask=inside, other=-1)
                 inside = inside & (other >= 0)
                 at = table + (place // WIDTH).to(tl.int64) * rows
-                first = tl.load(best + at, mask=inside, other=-3e38)
-                reach = upper_bound(first, BITS) >= own_bar
+                top = tl.load(best + at, mask=inside, other=-3e38)
+                may_count = upper_bound(top, BITS) >= own_bar
                 # The best entry names its place in the low bits; only that point is scored ...
-                reach = reach & ((first.to(tl.int32, bitcast=True) ^ place) & (WIDTH - 1) == 0)
+                named = (top.to(tl.int32, bitcast=True) ^ place) & (WIDTH - 1) == 0
                 # ... unless the second reaches as well: then the bin may hide more.
                 then = tl.load(second + at, mask=inside, other=-3e38)
                 opened = upper_bound(then, BITS) >= own_bar
-                wanted = inside & (reach | opened)
+                wanted = inside & ((may_count & named) | opened)
                 if EXCLUDE_SELF:
                     wanted = wanted & (other != point)
                 if tl.max(wanted.to(tl.int32), axis=0) > 0:
@@ -106,9 +116,12 @@ def _repair_kernel(
                     )  # fmt: skip
                     error = value_error(value, size, DEPTH, METRIC)
                     value = tl.where(wanted, value, float("inf"))
-                    values, errors, indices = merge_nearest(
+                    if TIERS:
+                        value, error = led(value, error, heads, head_errors, head_indices, k)
+                    values, errors, indices, dropped = merge_nearest(
                         values, errors, indices, value, error, other, k, KP
                     )
+                    reach = tl.minimum(reach, dropped)
                     scored += wanted.to(tl.int32)
                 start += TILE
         own_list = item * KP + slot
@@ -116,14 +129,16 @@ def _repair_kernel(
         tl.store(error_out + own_list, errors)
         tl.store(index_out + own_list, indices)
         tl.store(scored_out + item, tl.sum(scored, axis=0))
+        tl.store(reach_out + item, reach)
         item += programs
 
 
 @triton.jit(do_not_specialize=["n", "k", "programs"])
 def _join_kernel(
-    order, todo, n_todo, value_in, error_in, index_in, scored_in,
-    value_out, error_out, index_out, proved_out, scored_out, repaired_out,
-    n, rows, first_row, k, programs, KP: tl.constexpr, PARTS: tl.constexpr,
+    order, todo, n_todo, value_in, error_in, index_in, scored_in, reach_in,
+    value_out, error_out, index_out, proved_out, scored_out, repaired_out, level, n_level,
+    n, rows, first_row, k, programs,
+    KP: tl.constexpr, PARTS: tl.constexpr, TIERS: tl.constexpr,
 ):  # fmt: skip
     total = tl.load(n_todo)
     slot = tl.arange(0, KP)
@@ -136,25 +151,33 @@ def _join_kernel(
         errors = tl.load(error_in + at)
         indices = tl.load(index_in + at)
         scored = tl.load(scored_in + item * PARTS)
+        reach = tl.load(reach_in + item * PARTS)
         part = 1
         while part < PARTS:
             at += KP
             more = tl.load(value_in + at)
             if tl.min(more, axis=0) < float("inf"):
-                values, errors, indices = merge_nearest(
+                values, errors, indices, dropped = merge_nearest(
                     values, errors, indices, more, tl.load(error_in + at),
                     tl.load(index_in + at), k, KP,
                 )  # fmt: skip
+                reach = tl.minimum(reach, dropped)
             scored += tl.load(scored_in + item * PARTS + part)
+            reach = tl.minimum(reach, tl.load(reach_in + item * PARTS + part))
             part += 1
         layer = code // rows
         out = layer * n + point
         tl.store(value_out + out * k + slot, values, mask=slot < k)
         tl.store(error_out + out * k + slot, errors, mask=slot < k)
         tl.store(index_out + out * k + slot, indices, mask=slot < k)
-        tl.store(proved_out + out, True)
-        tl.atomic_add(scored_out + layer, scored.to(tl.int64), sem="relaxed")
-        tl.atomic_add(repaired_out + layer, tl.full((), 1, tl.int64), sem="relaxed")
+        if TIERS == 0:
+            tl.store(proved_out + out, True)
+            tl.atomic_add(scored_out + layer, scored.to(tl.int64), sem="relaxed")
+            tl.atomic_add(repaired_out + layer, tl.full((), 1, tl.int64), sem="relaxed")
+            farthest = tl.max(tl.where(slot < k, values, -float("inf")), axis=0)
+            if reach <= farthest:
+                free = tl.atomic_add(n_level, tl.full((), 1, tl.int64), sem="relaxed")
+                tl.store(level + free, code)
         item += programs
 
 
@@ -187,24 +210,28 @@ def repair(
         error=partial(torch.float64, slots),
         index=partial(torch.int32, slots),
         scored=partial(torch.int32, 1),
+        reach=partial(torch.float64, 1),
     )
+    level = Unproved(rows=torch.empty_like(unproved.rows), count=torch.zeros_like(unproved.count))
     programs = min(config.repair_programs, items)
+    joins = min(config.repair_programs, layers * here)
     tile = max(bins.width, config.repair_points)
-    _repair_kernel[(programs,)](
-        x, operands.factor, operands.order, bins.held, bins.best, bins.second, lists.bar,
-        unproved.rows, unproved.count,
-        kept.value, kept.error, kept.index, kept.scored,
-        n, d, x.stride(0), x.stride(1), n_bins, rows, first_row, k, per_part, programs,
-        DEPTH=tie_depth(d, operands.metric), METRIC=METRICS[operands.metric],
-        BITS=bins.width.bit_length() - 1, WIDTH=bins.width,
-        KP=slots, PARTS=parts, SCAN=triton.next_power_of_2(per_part), TILE=tile,
-        DIMS=config.repair_dims, EXCLUDE_SELF=exclude_self, num_warps=4,
-        enable_fp_fusion=False,  # as in rescore: the same values
-    )  # fmt: skip
-    _join_kernel[(min(config.repair_programs, layers * here),)](
-        operands.order, unproved.rows, unproved.count,
-        kept.value, kept.error, kept.index, kept.scored,
-        lists.value, lists.error, lists.index, lists.proved, lists.counts[1], lists.counts[0],
-        n, rows, first_row, k, min(config.repair_programs, layers * here),
-        KP=slots, PARTS=parts, num_warps=1,
-    )  # fmt: skip
+    for todo, tiers in ((unproved, False), (level, True)):
+        _repair_kernel[(programs,)](
+            x, operands.factor, operands.order, bins.held, bins.best, bins.second, lists.bar,
+            todo.rows, todo.count, lists.value, lists.error, lists.index,
+            kept.value, kept.error, kept.index, kept.scored, kept.reach,
+            n, d, x.stride(0), x.stride(1), n_bins, rows, first_row, k, per_part, programs,
+            DEPTH=tie_depth(d, operands.metric), METRIC=METRICS[operands.metric],
+            BITS=bins.width.bit_length() - 1, WIDTH=bins.width,
+            KP=slots, PARTS=parts, SCAN=triton.next_power_of_2(per_part), TILE=tile,
+            DIMS=config.repair_dims, EXCLUDE_SELF=exclude_self, TIERS=tiers, num_warps=4,
+            enable_fp_fusion=False,  # as in rescore: the same values
+        )  # fmt: skip
+        _join_kernel[(joins,)](
+            operands.order, todo.rows, todo.count,
+            kept.value, kept.error, kept.index, kept.scored, kept.reach,
+            lists.value, lists.error, lists.index, lists.proved, lists.counts[1], lists.counts[0],
+            level.rows, level.count, n, rows, first_row, k, joins,
+            KP=slots, PARTS=parts, TIERS=tiers, num_warps=1, enable_fp_fusion=False,
+        )  # fmt: skip

@@ -4,7 +4,8 @@
 A pair's value is the one of ``ops.exact``: half the squared distance of the (normalised) points,
 or minus their inner product, in float64. Candidates are visited from the highest upper bound down;
 once k are known, only those whose upper bound still reaches the k-th best are scored. A row is
-proved when nothing the bins hide, and nothing below the line the list was cut at, can reach it.
+proved when nothing the bins hide, nothing below the line the list was cut at, and nothing that was
+scored and dropped can be among its k nearest.
 """
 
 import math
@@ -119,35 +120,40 @@ def pair_value(
 
 
 @triton.jit
-def keep_nearest(values, errors, indices, filled, value, error, index, wanted, k, KP: tl.constexpr):
-    """Put one candidate a row into lists ``[ROWS, KP]`` of the k nearest, ties to the lower index.
+def keep_nearest(
+    values, errors, indices, filled, reach, value, error, index, wanted, k, KP: tl.constexpr
+):
+    """Put one candidate a row into lists ``[ROWS, KP]`` of the k first by (value, index).
 
-    The candidate replaces the list's worst entry when it is nearer by more than rounding, or when
-    the two are equal to within rounding and its index is lower.
+    That order is the same whatever the order of the visits; the tiers of ops.exact are not known
+    before the last one. ``reach [ROWS]``: the lowest value that a point which was dropped could
+    share a tier with. A point that equals a kept one, value and bound, is in its tiers and
+    comes after it: it takes no part.
     """
     slot = tl.arange(0, KP)[None, :]
     in_list = slot < k
     full = filled >= k
-    values_or_zero = tl.where(slot < filled[:, None], values, 0.0)  # no inf - inf below
     worst = tl.max(tl.where(in_list, values, -float("inf")), axis=1)
-    worst = tl.where(full, worst, 0.0)
     is_worst = in_list & (values == worst[:, None])
-    worst_error = tl.max(tl.where(is_worst, errors, 0.0), axis=1)
-    allowed = 2.0 * tl.minimum(errors, worst_error[:, None])
-    level = in_list & (worst[:, None] - values_or_zero <= allowed)
-    last = tl.max(tl.where(level, indices, -1), axis=1)  # the one to go: highest index
-    allowed = 2.0 * tl.minimum(error, worst_error)
-    nearer = worst - value > allowed
-    tied = tl.abs(worst - value) <= allowed
-    better = nearer | (tied & (index < last))
-    put = wanted & (better | (filled < k))
-    target = tl.where(full[:, None], level & (indices == last[:, None]), slot == filled[:, None])
-    target = target & put[:, None]
+    last = tl.max(tl.where(is_worst, indices, -1), axis=1)
+    is_last = is_worst & (indices == last[:, None])
+    last_error = tl.max(tl.where(is_last, errors, 0.0), axis=1)
+    nearer = (value < worst) | ((value == worst) & (index < last))
+    put = wanted & (nearer | (filled < k))
+    target = tl.where(full[:, None], is_last, slot == filled[:, None]) & put[:, None]
     values = tl.where(target, value[:, None], values)
     errors = tl.where(target, error[:, None], errors)
     indices = tl.where(target, index[:, None], indices)
     filled = tl.where(wanted & (filled < k), filled + 1, filled)
-    return values, errors, indices, filled
+
+    dropped = tl.where(nearer, worst, value)
+    dropped_error = tl.where(nearer, last_error, error)
+    lowest = dropped - 3.0 * dropped_error  # two by the rule, one for this line's rounding
+    same = (values == dropped[:, None]) & (errors == dropped_error[:, None])
+    level = in_list & (values >= lowest[:, None]) & (same == 0)
+    touched = wanted & full & (tl.max(level.to(tl.int32), axis=1) > 0)
+    reach = tl.where(touched, tl.minimum(reach, lowest), reach)
+    return values, errors, indices, filled, reach
 
 
 @triton.jit
@@ -199,6 +205,7 @@ def _rescore_kernel(
     indices = tl.full((ROWS, KP), 2147483647, tl.int32)
     filled = tl.zeros((ROWS,), tl.int32)
     scored = tl.zeros((ROWS,), tl.int32)
+    reach = tl.full((ROWS,), float("inf"), tl.float64)
     bar = tl.full((ROWS,), -float("inf"), tl.float64)
     rest = uppers
     highest = tl.max(rest, axis=1)
@@ -214,8 +221,8 @@ def _rescore_kernel(
             own_row, other_row, own_factor, other_factor, wanted, d, METRIC, ROWS, DIMS
         )
         error = value_error(value, size, DEPTH, METRIC)
-        values, errors, indices, filled = keep_nearest(
-            values, errors, indices, filled, value, error, other, wanted, k, KP
+        values, errors, indices, filled, reach = keep_nearest(
+            values, errors, indices, filled, reach, value, error, other, wanted, k, KP
         )
         bar = bar_of(values, errors, filled, k, shifts, SCALE * SCALE, METRIC, KP)
         scored += wanted.to(tl.int32)
@@ -225,9 +232,11 @@ def _rescore_kernel(
 
     below = upper_bound(tl.load(line + layer * rows + row, mask=real, other=0.0), BITS)
     hidden = tl.max(tl.where(last_kept, uppers, -float("inf")), axis=1)
-    proved = (filled >= k) & (total <= CAPACITY) & (below < bar) & (hidden < bar)
-    out = layer * n + point
     slot = tl.arange(0, KP)[None, :]
+    farthest = tl.max(tl.where(slot < k, values, -float("inf")), axis=1)
+    proved = (filled >= k) & (total <= CAPACITY) & (below < bar) & (hidden < bar)
+    proved = proved & (reach > farthest)  # no dropped point shares a tier with one in the list
+    out = layer * n + point
     stored = real[:, None] & (slot < k)
     tl.store(value_out + out[:, None] * k + slot, values, mask=stored)
     tl.store(error_out + out[:, None] * k + slot, errors, mask=stored)

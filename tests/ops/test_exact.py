@@ -61,6 +61,17 @@ def test_a_tie_does_not_chain():
     assert (distances[0].diff() >= 0).all()
 
 
+def test_of_equal_values_the_lowest_index_leads_its_tier():
+    """Equal inner products, unequal bounds: the tier is as wide as the lower index's bound."""
+    far = 2.0**20
+    x = np.array([[1, 0, 0], [1 - 2**-40, far, 0], [1, 0, 1], [1, far, 0]])
+    for shuffle in range(4):
+        indices, _ = full_lists(x, 3, "inner_product", shuffle=shuffle)
+        assert indices[0].tolist() == [2, 3, 1]
+    swapped, _ = full_lists(x[[0, 1, 3, 2]], 3, "inner_product")
+    assert swapped[0].tolist() == [1, 2, 3]
+
+
 def test_values_are_symmetric_bit_for_bit():
     x = np.random.default_rng(0).normal(size=(30, 37)) + 5
     for metric in ("cosine", "euclidean", "inner_product"):

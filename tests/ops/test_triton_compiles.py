@@ -37,7 +37,7 @@ def test_compiles(card: int, d: int, k: int, metric: str, kernels: list[str]) ->
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     found = {facts["kernel"]: facts for facts in map(json.loads, done.stdout.splitlines())}
-    assert set(found) >= set(kernels or ["_rescore_kernel", "_repair_kernel", "_sort_kernel"])
+    assert set(found) >= set(kernels or ["_rescore_kernel", "_repair_kernel_tiers", "_sort_kernel"])
     for name, facts in found.items():
         assert facts["shared_bytes"] <= SHARED[card], facts
         assert not facts["flushes_subnormals"], facts

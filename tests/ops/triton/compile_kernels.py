@@ -53,7 +53,8 @@ def compile_engine(
         def launch(*arguments: Any, **options: Any) -> None:
             if not wanted or kernel.__name__ in wanted:
                 built = kernel.warmup(*arguments, grid=grid, **options)
-                made[kernel.__name__] = built.result() if hasattr(built, "result") else built
+                name = kernel.__name__ + ("_tiers" if options.get("TIERS") else "")
+                made[name] = built.result() if hasattr(built, "result") else built
 
         return launch
 

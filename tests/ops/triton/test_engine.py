@@ -160,13 +160,88 @@ def test_larger_k(device: torch.device) -> None:
     np.testing.assert_array_equal(found.indices[0].cpu().numpy()[proved], truth[proved])
 
 
+def _chains(groups: int = 6) -> np.ndarray:
+    """Points of groups: in each, one and others at distances from it a few roundings apart."""
+    rng = np.random.default_rng(5)
+    rows = []
+    for group in range(groups):
+        for step in [None, *rng.permutation([0, 4, 8, 12, 16, 20, 28])]:
+            row = np.zeros(groups + 1)
+            row[group] = 32
+            row[groups] = 0 if step is None else 1 + step * 2.0**-52
+            rows.append(row)
+    return np.array(rows)[rng.permutation(len(rows))]
+
+
+def _by_the_rule(values: np.ndarray, errors: np.ndarray, k: int) -> list[int]:
+    """docs/exactness.md's rule for one row, in its own words."""
+    left, out = set(np.flatnonzero(np.isfinite(values))), []
+    while len(out) < k:
+        head = min(left, key=lambda j: (values[j], j))
+        tier = {j for j in left if values[j] - values[head] <= 2 * min(errors[j], errors[head])}
+        out += sorted(tier)
+        left -= tier
+    return out[:k]
+
+
+@pytest.mark.parametrize("k", [1, 2, 6])
+@pytest.mark.parametrize("parts", [1, 3])
+def test_chains_of_near_ties(
+    k: int, parts: int, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which points share a tier is not known before the nearest is seen, whenever that is.
+
+    Every value is exact here, so the rule's own tolerances decide; over one part of the bins and
+    one merge, and over several.
+    """
+    plan = knn_triton.plan
+
+    def cut(*args: Any, **kwargs: Any) -> knn_triton.Plan:
+        made = plan(*args, **kwargs)
+        rows = {"repair_parts": parts, "repair_points": 256 if parts == 1 else 16}
+        return replace(made, row=replace(made.row, **rows))
+
+    monkeypatch.setattr(knn_triton, "plan", cut)
+    x = _chains()
+    n, d = x.shape
+    found = _search(torch.tensor(x)[None], k, "euclidean", device)
+    scale = 2.0 ** np.frexp(np.abs(x).max())[1]
+    values = ((x[:, None] - x[None]) ** 2).sum(axis=2) / 2 / scale**2
+    np.fill_diagonal(values, np.inf)
+    errors = values * (np.ceil(np.log2(d)) + 5) * 2.0**-53 + 2.0**-1000
+    for row in range(n):
+        expected = _by_the_rule(values[row], errors[row], k)
+        assert found.indices[0, row].tolist() == expected
+    assert 0.2 < found.stats.rows_repaired[0] <= 1
+
+
+def test_a_proved_row_has_its_whole_tiers(device: torch.device) -> None:
+    """Without the repair, a row whose last tier may reach beyond its list is not proved."""
+    x = torch.tensor(_chains())[None]
+    truth = _search(x, 2, "euclidean", device).indices
+    found = _search(x, 2, "euclidean", device, exact=False)
+    assert 0 < found.certified.sum() < found.certified.numel()
+    assert torch.equal(found.indices[found.certified], truth[found.certified])
+
+
+@pytest.mark.parametrize("lists", [1, 3])
+def test_of_equal_values_the_lowest_index_leads_its_tier(lists: int, device: torch.device) -> None:
+    """tests/ops/test_exact.py's case."""
+    far = 2.0**20
+    x = np.array([[1, 0, 0], [1 - 2**-40, far, 0], [1, 0, 1], [1, far, 0]])
+    found = _search(torch.tensor(x)[None], lists, "inner_product", device)
+    assert found.indices[0, 0].tolist() == [2, 3, 1][:lists]
+    swapped = _search(torch.tensor(x[[0, 1, 3, 2]])[None], lists, "inner_product", device)
+    assert swapped.indices[0, 0].tolist() == [1, 2, 3][:lists]
+
+
 @triton.jit
 def _merge_kernel(
     values, errors, indices, more_values, more_errors, more_indices,
-    out_values, out_errors, out_indices, k, KP: tl.constexpr, MORE: tl.constexpr,
+    out_values, out_errors, out_indices, out_reach, k, KP: tl.constexpr, MORE: tl.constexpr,
 ):  # fmt: skip
     own, more = tl.arange(0, KP), tl.arange(0, MORE)
-    merged, merged_errors, merged_indices = merge_nearest(
+    merged, merged_errors, merged_indices, reach = merge_nearest(
         tl.load(values + own), tl.load(errors + own), tl.load(indices + own),
         tl.load(more_values + more), tl.load(more_errors + more), tl.load(more_indices + more),
         k, KP,
@@ -174,26 +249,58 @@ def _merge_kernel(
     tl.store(out_values + own, merged)
     tl.store(out_errors + own, merged_errors)
     tl.store(out_indices + own, merged_indices)
+    tl.store(out_reach, reach)
+
+
+def _merged(
+    value: np.ndarray, error: np.ndarray, index: np.ndarray, k: int, device: torch.device
+) -> list[np.ndarray]:
+    """Two lists of equal length, merged: the first k and the reach of what was left over."""
+    slots = len(value) // 2
+    given = [
+        torch.tensor(part).to(device)
+        for half in (slice(0, slots), slice(slots, None))
+        for part in (value[half], error[half], index[half].astype(np.int32))
+    ]
+    out = [torch.empty_like(tensor) for tensor in given[:3]]
+    out.append(torch.empty(1, dtype=torch.float64, device=device))
+    _merge_kernel[(1,)](*given, *out, k, KP=slots, MORE=slots)
+    return [tensor.cpu().numpy() for tensor in out]
 
 
 @pytest.mark.parametrize(("k", "slots"), [(20, 32), (32, 32)])
 def test_merging_long_lists(k: int, slots: int, device: torch.device) -> None:
-    """Two lists of a row, ties in and between them, one of them not full."""
+    """Two lists of a row, equal values in and between them, one of them not full."""
     rng = np.random.default_rng(k)
     points = rng.permutation(3 * slots)[: 2 * slots]
-    value = rng.integers(0, 9, 2 * slots) + 1e-17 * rng.random(2 * slots)  # tiers of about 7
+    value = rng.integers(0, 9, 2 * slots).astype(float)
     value[slots - 5 : slots] = np.inf
     index = np.where(np.isinf(value), 2**31 - 1, points)
-    given = [
-        torch.tensor(part).to(device)
-        for half in (slice(0, slots), slice(slots, None))
-        for part in (value[half], np.full(slots, 1e-15), index[half].astype(np.int32))
-    ]
-    out = [torch.empty_like(tensor) for tensor in given[:3]]
-    _merge_kernel[(1,)](*given, *out, k, KP=slots, MORE=slots)
-    order = np.lexsort((index, np.round(value)))[:k]
-    np.testing.assert_array_equal(out[2].cpu().numpy()[:k], index[order])
-    np.testing.assert_allclose(out[0].cpu().numpy()[:k], value[order], atol=1e-14)
+    error = np.where(np.isinf(value), 0.0, 1e-15)
+    values, errors, indices, reach = _merged(value, error, index, k, device)
+    order = np.lexsort((index, value))[:k]
+    np.testing.assert_array_equal(indices[:k], index[order])
+    np.testing.assert_array_equal(values[:k], value[order])
+    np.testing.assert_array_equal(errors[:k], error[order])
+    assert reach == np.inf  # those left over equal the last, or lie beyond it
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "touched"),
+    [
+        ([0, 1, 3, 4], [0.1, 0.1, 0.1, 0.1], False),  # far beyond the list
+        ([0, 1, 1, 4], [0.1, 0.1, 0.1, 0.1], False),  # equal to the last, with a higher index
+        ([0, 1, 1.2, 4], [0.1, 0.1, 0.1, 0.1], True),  # within rounding of the last
+        ([0, 1, 1, 4], [0.1, 0.1, 0.2, 0.1], True),  # equal, with another bound
+        ([0.9, 1, 1, 4], [0.1, 0.1, 0.1, 0.1], True),  # equal to the last, near the first
+    ],
+)
+def test_a_merge_says_what_was_level(
+    value: list[float], error: list[float], touched: bool, device: torch.device
+) -> None:
+    out = _merged(np.array(value), np.array(error), np.arange(4), 2, device)
+    assert (out[3].item() <= max(value[:2])) == touched
+    np.testing.assert_array_equal(out[2], [0, 1])
 
 
 def test_sorting_the_longest_lists(device: torch.device, major: int) -> None:
