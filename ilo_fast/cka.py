@@ -12,12 +12,11 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from ilo_fast.errors import InputError
+from ilo_fast.hsic import Space, cross_products, unbiased_cka, unbiased_hsic_sums
 from ilo_fast.lists import paired_lists, state_layers, unit_rows
 
-__all__ = ["cka", "cknna", "kernel_at", "masked_hsic", "sparse_kernel", "unbiased_hsic_sums"]
+__all__ = ["cka", "cknna", "kernel_at", "masked_hsic", "sparse_kernel"]
 
-# Rows turned to float64 at once.
-_ROWS = 4096
 # Gathered entries held at once, 32 MiB of float64.
 _GATHERED = 2**22
 # Sums of fourth powers of numbers up to two to this are far from float64's ends.
@@ -37,7 +36,9 @@ def cka(x: Any, y: Any, *, unbiased: bool = False) -> np.ndarray:
         ``HSIC = [tr(K̃ L̃) + 1ᵀK̃1 1ᵀL̃1 / ((n-1)(n-2)) - 2 1ᵀK̃L̃1 / (n-2)] / (n (n-3))``
 
     where ``tr(K̃ L̃) = |Yᵀ X|_F² - Σ |x_i|² |y_i|²`` and ``K̃1 = X (Xᵀ1) - |x_i|²``. Both are
-    invariant to a shift of x or y, so the columns are centred first, in float64.
+    invariant to a shift of x or y, so the columns are centred first, in float64. Where rounding
+    may be more than 1e-10 of the unbiased self-terms (a few points far longer than the rest), the
+    kernels are summed pair by pair instead.
 
     Args:
         x, y: floating ``[n, d]`` or ``[layers, n, d]``, the same points; d may differ.
@@ -46,7 +47,8 @@ def cka(x: Any, y: Any, *, unbiased: bool = False) -> np.ndarray:
     Returns:
         float64 ``[layers of x, layers of y]``: biased 0 … 1, unbiased up to 1 and near 0 (below
         it too) for unrelated spaces; 1 where y is x. NaN where a space is constant, or its
-        unbiased self-term is not positive. Cost: n d d' multiply-adds in float64 a pair.
+        unbiased self-term is 0 (points at equal distances). Cost: n d d' multiply-adds in float64
+        a pair of layers, n² (d + d') where the unbiased form takes pairs of points.
 
     Raises:
         InputError: on states that cannot be used or have other points, or too few points.
@@ -61,14 +63,19 @@ def cka(x: Any, y: Any, *, unbiased: bool = False) -> np.ndarray:
     if one.shape[1] < fewest:
         raise InputError(f"x and y must have at least {fewest} points, got {one.shape[1]}")
     first, second = ([_scaled(layer) for layer in layers] for layers in (one, two))
-    of_pair = _unbiased if unbiased else _biased
-    self_one = [of_pair(layer, layer) for layer in first]
-    self_two = self_one if y is x else [of_pair(layer, layer) for layer in second]
-    result = np.array([[of_pair(left, right) for right in second] for left in first])
+    if unbiased:
+        left = [Space(layer) for layer in first]
+        right = left if y is x else [Space(layer) for layer in second]
+        result = np.array([[unbiased_cka(space, other) for other in right] for space in left])
+    else:
+        self_one = [_biased(layer, layer) for layer in first]
+        self_two = self_one if y is x else [_biased(layer, layer) for layer in second]
+        cross = np.array([[_biased(layer, other) for other in second] for layer in first])
+        result = _normalise(cross, np.array(self_one)[:, None], np.array(self_two))
     # rounding leaves a constant space a self-term that is not quite 0
     result[[_constant(layer) for layer in one]] = np.nan
     result[:, [_constant(layer) for layer in two]] = np.nan
-    return _normalise(result, np.array(self_one)[:, None], np.array(self_two))
+    return result
 
 
 def cknna(x: Any, y: Any, a: Any, b: Any, *, normalize: bool = True) -> np.ndarray:
@@ -133,22 +140,6 @@ def cknna(x: Any, y: Any, a: Any, b: Any, *, normalize: bool = True) -> np.ndarr
     return result
 
 
-def unbiased_hsic_sums(trace: float, sum_k: float, sum_l: float, chain: float, n: int) -> float:
-    """Unbiased HSIC (Song et al. 2012, equation 5) from the sums of zero-diagonal kernels.
-
-    Args:
-        trace: ``tr(K̃ L̃)``.
-        sum_k, sum_l: ``1ᵀK̃1`` and ``1ᵀL̃1``.
-        chain: ``1ᵀK̃L̃1``.
-        n: points, at least 4.
-
-    >>> unbiased_hsic_sums(trace=12.0, sum_k=12.0, sum_l=12.0, chain=36.0, n=4)
-    0.0
-    """
-    value = trace + sum_k * sum_l / ((n - 1) * (n - 2)) - 2 * chain / (n - 2)
-    return value / (n * (n - 3))
-
-
 def _same_points(x: Any, y: Any) -> tuple[Tensor, Tensor]:
     """Both states ``[layers, n, d]`` on one device, of the same points."""
     one, two = state_layers(x, "x"), state_layers(y, "y")
@@ -182,45 +173,9 @@ def _constant(layer: Tensor) -> bool:
     return bool((layer == layer[0]).all())
 
 
-def _cross(left: Tensor, right: Tensor) -> Tensor:
-    """``Xcᵀ Yc`` in float64, some rows at a time."""
-    mean, other_mean = left.mean(dim=0, dtype=torch.float64), right.mean(dim=0, dtype=torch.float64)
-    total = torch.zeros(left.shape[1], right.shape[1], dtype=torch.float64, device=left.device)
-    for start in range(0, len(left), _ROWS):
-        rows = left[start : start + _ROWS].double() - mean
-        total.addmm_(rows.T, right[start : start + _ROWS].double() - other_mean)
-    return total
-
-
 def _biased(left: Tensor, right: Tensor) -> float:
     """``|Xcᵀ Yc|_F²``: HSIC times (n - 1)², a factor that CKA drops."""
-    return float((_cross(left, right) ** 2).sum())
-
-
-def _unbiased(left: Tensor, right: Tensor) -> float:
-    """Unbiased HSIC of the linear kernels of two spaces."""
-    (sizes, row_sums), (sizes_too, row_sums_too) = _row_sums(left), _row_sums(right)
-    trace = (_cross(left, right) ** 2).sum() - sizes @ sizes_too
-    return unbiased_hsic_sums(
-        float(trace),
-        float(row_sums.sum()),
-        float(row_sums_too.sum()),
-        float(row_sums @ row_sums_too),
-        len(left),
-    )
-
-
-def _row_sums(layer: Tensor) -> tuple[Tensor, Tensor]:
-    """``|x_i|²`` and the row sums of K̃, ``x_i · Σ x - |x_i|²``, of centred rows, ``[n]`` each."""
-    mean = layer.mean(dim=0, dtype=torch.float64)
-    total = layer.sum(dim=0, dtype=torch.float64) - len(layer) * mean  # 0 but for rounding
-    sizes, sums = [], []
-    for start in range(0, len(layer), _ROWS):
-        rows = layer[start : start + _ROWS].double() - mean
-        size = (rows * rows).sum(dim=1)
-        sizes.append(size)
-        sums.append(rows @ total - size)
-    return torch.cat(sizes), torch.cat(sums)
+    return float((cross_products(left, right) ** 2).sum())
 
 
 def kernel_at(rows: Tensor, columns: Tensor) -> Tensor:

@@ -1,3 +1,6 @@
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -5,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ilo_fast import cka as module
-from ilo_fast import knn
-from ilo_fast.cka import cka, cknna, unbiased_hsic_sums
+from ilo_fast import hsic, knn
+from ilo_fast.cka import cka, cknna
 from ilo_fast.errors import HiddenStateError
 
 
@@ -43,7 +46,7 @@ def test_by_hand():
     # 1ᵀK̃L̃1 = Σ (-1)(-1) = 4: -4 + 16 / 6 - 4 = -16 / 3, over 4
     # with itself: tr = 12: 12 + 16 / 6 - 4 = 32 / 3, over 4
     np.testing.assert_allclose(cka(x, y, unbiased=True), [[-0.5]])
-    np.testing.assert_allclose(unbiased_hsic_sums(-4, -4, -4, 4, 4), -4 / 3)
+    np.testing.assert_allclose(hsic.unbiased_hsic_sums(-4, -4, -4, 4, 4), -4 / 3)
 
 
 @settings(max_examples=50, deadline=None)
@@ -64,9 +67,8 @@ def test_against_dense_kernels(n, d, e, seed, shift):
     for i in range(2):
         for j in range(3):
             np.testing.assert_allclose(got[i, j], dense(x[i], y[j], biased), rtol=1e-8)
-            if not np.isnan(got_unbiased[i, j]):
-                expected = dense(x[i], y[j], unbiased)
-                np.testing.assert_allclose(got_unbiased[i, j], expected, rtol=1e-6, atol=1e-9)
+            expected = dense(x[i], y[j], unbiased)
+            np.testing.assert_allclose(got_unbiased[i, j], expected, rtol=1e-6, atol=1e-9)
 
 
 def test_invariances():
@@ -99,7 +101,7 @@ def test_rows_are_streamed(monkeypatch):
     generator = np.random.default_rng(0)
     x, y = generator.normal(size=(50, 6)), generator.normal(size=(50, 4))
     whole = cka(x, y), cka(x, y, unbiased=True)
-    monkeypatch.setattr(module, "_ROWS", 7)
+    monkeypatch.setattr(hsic, "_ROWS", 7)
     np.testing.assert_allclose(cka(x, y), whole[0], rtol=1e-12)
     np.testing.assert_allclose(cka(x, y, unbiased=True), whole[1], rtol=1e-12)
 
@@ -109,6 +111,75 @@ def test_unrelated_spaces_fool_the_biased_form_only():
     x, y = generator.normal(size=(2, 60, 200))
     assert cka(x, y)[0, 0] > 0.7
     assert abs(cka(x, y, unbiased=True)[0, 0]) < 0.1
+
+
+def exactly_unbiased(x, y):
+    """The definition in rational numbers, of whole-numbered states."""
+
+    def kernel(z):
+        rows = [[Fraction(int(v)) for v in row] for row in z]
+        return [
+            [
+                sum(a * b for a, b in zip(p, q, strict=True)) if p is not q else Fraction(0)
+                for q in rows
+            ]
+            for p in rows
+        ]
+
+    n = len(x)
+    k, m = kernel(x), kernel(y)
+
+    def term(a, b):
+        trace = sum(a[i][j] * b[j][i] for i in range(n) for j in range(n))
+        row_a, row_b = [sum(row) for row in a], [sum(row) for row in b]
+        chain = sum(p * q for p, q in zip(row_a, row_b, strict=True))
+        return trace + sum(row_a) * sum(row_b) / Fraction((n - 1) * (n - 2)) - 2 * chain / (n - 2)
+
+    return float(term(k, m)) / math.sqrt(float(term(k, k)) * float(term(m, m)))
+
+
+@pytest.mark.parametrize("length", [1, 10**4, 10**8, 10**12])
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_a_row_far_longer_than_the_others(length, dtype, monkeypatch):
+    generator = np.random.default_rng(0)
+    x, y = generator.integers(-9, 10, size=(2, 25, 6)).astype(float)
+    x[3] *= length
+    y[3] *= length
+    y[:, 0] += 50
+    x, y = (torch.tensor(z).to(getattr(torch, dtype)) for z in (x, y))
+    expected = exactly_unbiased(x.double().numpy(), y.double().numpy())
+    np.testing.assert_allclose(cka(x, y, unbiased=True), [[expected]], atol=1e-11, rtol=0)
+    monkeypatch.setattr(hsic, "_BORNE", -1.0)  # pairs whatever the sums say
+    monkeypatch.setattr(hsic, "_PAIRS", 60)
+    monkeypatch.setattr(hsic, "_ROWS", 7)
+    np.testing.assert_allclose(cka(x, y, unbiased=True), [[expected]], atol=1e-11, rtol=0)
+
+
+def test_pairs_are_left_to_where_sums_fail(monkeypatch):
+    def never(one, two):
+        raise AssertionError
+
+    monkeypatch.setattr(hsic, "_by_pairs", never)
+    x = np.random.default_rng(0).normal(size=(300, 40))
+    x[:, 3] += 500  # a massive dimension is no long row
+    x[:, 7] *= 100
+    assert cka(x, x + 1e-3 * x[::-1], unbiased=True)[0, 0] > 0.9
+    x[5] *= 1e7
+    with pytest.raises(AssertionError):
+        cka(x, x, unbiased=True)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_orthogonal_points_have_no_unbiased_cka(turned):
+    x = np.eye(40)
+    y = np.random.default_rng(1).normal(size=(40, 40))
+    if turned:
+        x = np.linalg.qr(y)[0]
+    assert np.isnan(cka(x, y, unbiased=True)).all()
+    assert np.isnan(cka(y, 3 * x, unbiased=True)).all()
+    assert np.isnan(cka(x, x, unbiased=True)).all()
+    x[0, 1] += 1e-9  # a hair from it: all the same one kernel, on both sides
+    np.testing.assert_allclose(cka(x, x.copy(), unbiased=True), [[1]], rtol=1e-6)
 
 
 def test_low_precision_states_are_summed_in_float64():

@@ -47,6 +47,7 @@ RANK = {
     "timeline": 1,
     "profiling": 2,
     "lists": 2,
+    "hsic": 2,
     "ops": 2,
     "neighbors": 3,
     "ilo": 4,
