@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ilo_fast.ops.points import Points, block_rows, fold_sum, power_of_two
+from ilo_fast.ops.points import Points, block_rows, fold_sum, power_of_two, rounded_root
 from ilo_fast.ops.precision import UNIT_ROUNDOFF_64
 from ilo_fast.ops.workers import for_spans
 
@@ -81,7 +81,7 @@ def tie_error(
     depth = _depth(points)
     if points.metric == "cosine":
         rounding = 2.0 * (depth + 5) * u * values
-        rounding += 3.0 * u * torch.sqrt(2.0 * values)
+        rounding += 3.0 * u * rounded_root(2.0 * values)
         return rounding.add_((depth + 5) ** 2 * u * u)
     if points.metric == "euclidean":
         return values * ((depth + 5) * u) + _TINY
@@ -305,7 +305,7 @@ def _distances(
         return values.to(torch.float32)
     doublings = torch.tensor(points.exponent, device=values.device)
     if points.metric == "euclidean":
-        values = 2.0 * values if squared else torch.sqrt(2.0 * values)
+        values = 2.0 * values if squared else rounded_root(2.0 * values)
     if points.metric == "inner_product" or squared:
         doublings = doublings + (doublings if exponents is None else exponents[:, None])
     first = doublings // 2

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from ilo_fast.errors import InputError
-from ilo_fast.ops.points import power_of_two
+from ilo_fast.ops.points import power_of_two, rounded_root
 from ilo_fast.ops.request import EngineResult, NeighborStats, Request
 from ilo_fast.ops.triton_config import (
     EXTRA,
@@ -249,7 +249,7 @@ def _distances(
     """
     doublings = _exponents(row_max.amax(dim=1))
     if metric == "euclidean":
-        values = torch.sqrt(2.0 * values)
+        values = rounded_root(2.0 * values)
     else:
         doublings = doublings * 2
     if not wide:  # within 2**±300

@@ -8,11 +8,12 @@ of threads.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from ilo_fast.ops.workers import for_spans
 
-__all__ = ["Duplicates", "Points", "fold_sum", "power_of_two", "prepare_points"]
+__all__ = ["Duplicates", "Points", "fold_sum", "power_of_two", "prepare_points", "rounded_root"]
 
 _BLOCK_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 25}  # float64 working set: cache, device
 
@@ -81,6 +82,19 @@ def power_of_two(exponent: torch.Tensor) -> torch.Tensor:
     return ((exponent.to(torch.int64) + 1023) << 52).view(torch.float64)
 
 
+def rounded_root(squares: torch.Tensor) -> torch.Tensor:
+    """Square roots of float64 numbers, correctly rounded; on a CPU it overwrites ``squares``.
+
+    torch's own on a CPU can be a unit in the last place off (with AVX-512 one in seventy is);
+    NumPy's and a card's are IEEE 754's, so points have the same bits on every machine.
+    """
+    if squares.device.type != "cpu":
+        return torch.sqrt(squares)
+    numbers = squares.numpy()
+    np.sqrt(numbers, out=numbers)
+    return squares
+
+
 def block_rows(device: torch.device, row_elements: int) -> int:
     """Rows of float64 work that stay in cache (CPU) or fill the device (others)."""
     elements = _BLOCK_ELEMENTS.get(device.type, _BLOCK_ELEMENTS["cuda"])
@@ -114,7 +128,7 @@ def prepare_points(
         rows = x[part].to(torch.float64) * scale_a[part, None]
         rows *= scale_b[part, None]
         rows += 0.0  # -0.0 and 0.0 are the same number: give them the same bits
-        norm = fold_sum(rows * rows).sqrt_()
+        norm = rounded_root(fold_sum(rows * rows))
         if cosine:
             norm = torch.where(zero[part], 1.0, norm)
             rows /= norm[:, None]

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ilo_fast.ops.points import fold_sum, power_of_two, prepare_points
+from ilo_fast.ops.points import fold_sum, power_of_two, prepare_points, rounded_root
 
 
 def prepare(x, metric="cosine"):
@@ -32,6 +32,20 @@ def test_power_of_two_is_exact_over_its_whole_range():
     exponents = torch.arange(-1022, 1024)
     expected = torch.tensor([math.ldexp(1.0, e) for e in range(-1022, 1024)], dtype=torch.float64)
     assert torch.equal(power_of_two(exponents), expected)
+
+
+@pytest.mark.parametrize("n", [1, 3, 1000, 100_000])
+def test_roots_are_correctly_rounded_however_many(n):
+    squares = torch.rand(n, dtype=torch.float64, generator=torch.Generator().manual_seed(n)) * 4
+    roots = rounded_root(squares.clone()).tolist()
+    assert roots == [math.sqrt(square) for square in squares.tolist()]
+
+
+def test_a_row_among_many_has_the_bits_it_has_alone():
+    x = np.random.default_rng(0).normal(size=(5000, 6))
+    many = prepare(x).z
+    for row in range(0, 5000, 50):
+        assert torch.equal(prepare(x[row : row + 1]).z[0], many[row])
 
 
 @pytest.mark.parametrize("scale", [2.0**-1060, 2.0**-500, 1.0, 2.0**500, 2.0**1000])
