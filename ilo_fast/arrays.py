@@ -162,12 +162,14 @@ def _from_numpy(x: np.ndarray[Any, Any], name: str) -> torch.Tensor:
 
 
 def readable(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The array, or a copy where torch cannot read it: a foreign byte order, negative strides.
+    """The array, or a copy where torch cannot read it: a foreign byte order, strides that are
+    negative or no multiple of an entry.
 
     >>> readable(np.arange(3)[::-1]).strides
     (8,)
     """
-    if x.dtype.isnative and all(stride >= 0 for stride in x.strides):
+    whole = all(stride >= 0 and stride % x.itemsize == 0 for stride in x.strides)
+    if x.dtype.isnative and x.flags.aligned and whole:
         return x
     # a copy in any case: an axis of length 1 keeps its negative stride in a contiguous array
     return np.array(x, dtype=x.dtype.newbyteorder("="), order="C")

@@ -87,13 +87,11 @@ class FlatIndex:
             number.
         """
         count = at_least_1(k, "k")
-        found, in_kind = self._search(queries, min(count, self.ntotal), squared=True)
-        indices, distances = found.indices[0], found.distances[0]
-        values, empty = -distances, -torch.finfo(torch.float32).max
-        if self.metric == "cosine":
-            values = 1.0 - distances
-        elif self.metric == "euclidean":
-            values, empty = distances, -empty
+        found, in_kind = self._search(queries, min(count, self.ntotal), scores=True)
+        indices, values = found.indices[0], found.distances[0]
+        empty = torch.finfo(torch.float32).max
+        if self.metric != "euclidean":
+            empty = -empty
         more = (0, count - values.shape[1])
         values = torch.nn.functional.pad(values, more, value=empty)
         return in_kind(values), in_kind(torch.nn.functional.pad(indices, more, value=-1))
@@ -122,7 +120,7 @@ class FlatIndex:
             stats=found.stats,
         )
 
-    def _search(self, queries: Any, k: int, *, squared: bool = False) -> tuple[EngineResult, Any]:
+    def _search(self, queries: Any, k: int, *, scores: bool = False) -> tuple[EngineResult, Any]:
         asked, in_kind = _points(queries, "queries", self.d)
         m = asked.shape[0]
         if self._added and asked.device != self._added[0].device:
@@ -138,7 +136,7 @@ class FlatIndex:
         if self._base is None:
             self._added, self._largest = [_joined(self._added)], [torch.cat(self._largest)]
             self._base = prepare_base(self._added[0], self._largest[0], self.metric)
-        return search_base(self._base, asked, largest, k, squared=squared), in_kind
+        return search_base(self._base, asked, largest, k, scores=scores), in_kind
 
 
 def _points(x: Any, name: str, d: int) -> tuple[torch.Tensor, Any]:

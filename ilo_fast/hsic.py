@@ -36,7 +36,7 @@ class Space:
         """``|x_i|²`` and the row sums of K̃, ``x_i · Σ x - |x_i|²``, float64 ``[n]`` each, of rows
         about their mean."""
         mean = self.points.mean(dim=0, dtype=torch.float64)
-        blocks = self.points.split(_ROWS)
+        blocks = torch.split(self.points, _ROWS)
         total = torch.stack([(block.double() - mean).sum(dim=0) for block in blocks]).sum(dim=0)
         sizes, sums = [], []
         for block in blocks:
@@ -64,7 +64,7 @@ class Space:
             return value
         value = _by_pairs(self, self)
         n, d = self.points.shape
-        blocks = [block.double() - self.centre for block in self.points.split(_ROWS)]
+        blocks = [block.double() - self.centre for block in torch.split(self.points, _ROWS)]
         sizes = torch.cat([(rows * rows).sum(dim=1) for rows in blocks]).sort().values
         products = 2 * float((sizes[1:] * sizes.cumsum(0)[:-1]).sum())  # of two rows, |x_i|² |x_j|²
         noise = 4 * _UNIT * math.sqrt(d * products)  # root of the entries' squared errors
@@ -87,7 +87,7 @@ class Space:
 
     def _kernel(self, start: int, stop: int) -> Tensor:
         rows = self.points[start:stop].double() - self.centre
-        parts = self.points.split(_ROWS)
+        parts = torch.split(self.points, _ROWS)
         kernel = torch.cat([rows @ (part.double() - self.centre).T for part in parts], dim=1)
         kernel.diagonal(start).zero_()
         return kernel

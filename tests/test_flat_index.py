@@ -155,6 +155,21 @@ def test_squared_distances_are_rounded_once():
     np.testing.assert_array_equal(values, truth)
 
 
+def test_cosines_near_zero_keep_their_digits():
+    index = index_of(np.array([[1.0, 0.0], [3e-9, 3.0], [-1e-12, 1.0], [0.0, 5.0]]), "cosine")
+    values, indices = index.search(np.array([[2.0, 0.0]]), 4)
+    assert indices.tolist() == [[0, 1, 3, 2]]
+    np.testing.assert_allclose(values, [[1.0, 1e-9, 0.0, -1e-12]], atol=2e-16, rtol=0)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "inner_product"])
+def test_orthogonal_points_score_plain_zero(metric):
+    values, _ = index_of(np.eye(2), metric).search(np.eye(2), 2)
+    assert not np.signbit(values).any()
+    distances = index_of(np.eye(2), metric).neighbors(np.eye(2), 2).distances
+    assert not np.signbit(distances[:, 1]).any()
+
+
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("far", [[1e30], [1e300], [1e100, 1e200, 1e300], [1e-300]])
 def test_queries_far_out_change_nothing_for_the_others(metric, far):

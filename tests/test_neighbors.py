@@ -121,6 +121,14 @@ def test_any_strides_and_gradients():
         np.testing.assert_array_equal(knn(array).indices, expected)
 
 
+@pytest.mark.parametrize("before", ["i1", "(3,)i1", "(5,)i1"])
+def test_a_field_of_a_record_array(before):
+    table = np.zeros(30, dtype=np.dtype([("tag", before), ("states", "f4", (3,))]))
+    table["states"] = np.random.default_rng(0).normal(size=(30, 3))
+    found = knn(table["states"], k=2)
+    np.testing.assert_array_equal(found.indices, knn(table["states"].copy(), k=2).indices)
+
+
 def test_a_negative_stride_of_an_axis_of_length_1():
     x = np.random.default_rng(0).normal(size=(9, 4))
     found = knn(x[None][::-1], k=2)

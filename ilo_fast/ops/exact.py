@@ -49,7 +49,7 @@ def pair_values(
         terms = left.z.index_select(0, rows[part])
         other = points.z.index_select(0, cols[part])
         if points.metric == "inner_product":
-            values[part] = fold_sum(terms.mul_(other)).neg_()
+            values[part] = 0.0 - fold_sum(terms.mul_(other))
         else:
             terms.sub_(other)
             values[part] = fold_sum(terms.mul_(terms)).mul_(0.5)
@@ -278,12 +278,13 @@ def expand(
     k: int,
     *,
     exponents: torch.Tensor | None = None,
-    squared: bool = False,
+    scores: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Lists of distinct points to lists of originals: indices int64, distances float32 [n, k].
 
     ``exponents [n]`` are those of rows that stand in units of their own, with inner_product;
-    ``squared`` asks for squares of euclidean distances, rounded once; others are as they are.
+    ``scores`` asks for what FAISS's flat indices return in place of distances, rounded once:
+    squared euclidean distances, inner products, and so cosine similarities.
     """
     indices, values = lists.indices, lists.values
     duplicates = points.duplicates
@@ -294,19 +295,21 @@ def expand(
             past_self = torch.cumsum(own, dim=1)[:, :k]
             source = torch.arange(k, device=indices.device) + past_self
             indices, values = indices.gather(1, source), values.gather(1, source)
-    return indices, _distances(points, values, exponents, squared)
+    return indices, _distances(points, values, exponents, scores)
 
 
 def _distances(
-    points: Points, values: torch.Tensor, exponents: torch.Tensor | None, squared: bool
+    points: Points, values: torch.Tensor, exponents: torch.Tensor | None, scores: bool
 ) -> torch.Tensor:
     """float32 distances from float64 values; beyond float32's range they are inf or 0."""
     if points.metric == "cosine":
-        return values.to(torch.float32)
+        return (1.0 - values if scores else values).to(torch.float32)
     doublings = torch.tensor(points.exponent, device=values.device)
     if points.metric == "euclidean":
-        values = 2.0 * values if squared else rounded_root(2.0 * values)
-    if points.metric == "inner_product" or squared:
+        values = 2.0 * values if scores else rounded_root(2.0 * values)
+    elif scores:
+        values = 0.0 - values  # 0.0 and not -0.0 where points are orthogonal
+    if points.metric == "inner_product" or scores:
         doublings = doublings + (doublings if exponents is None else exponents[:, None])
     first = doublings // 2
     second = first // 2, first - first // 2

@@ -51,11 +51,11 @@ def prepare_base(x: torch.Tensor, row_max: torch.Tensor, metric: str) -> Base:
 
 
 def search_base(
-    base: Base, queries: torch.Tensor, row_max: torch.Tensor, k: int, *, squared: bool = False
+    base: Base, queries: torch.Tensor, row_max: torch.Tensor, k: int, *, scores: bool = False
 ) -> EngineResult:
     """The k nearest base points of finite queries ``[m, d]``, m at least 1: one layer's result.
 
-    k is at most the number of base points; ``squared`` is `expand`'s. Every row is what
+    k is at most the number of base points; ``scores`` is `expand`'s. Every row is what
     float64 arithmetic gives, candidates equal to rounding by the lower index, whatever other
     queries there are.
     """
@@ -66,7 +66,7 @@ def search_base(
     with _engine(device, queries.numel() * base.points.u):
         for rows in _alike(base, row_max):
             search = _searched(base, queries[rows], row_max[rows], k)
-            indices[rows], distances[rows] = search.found(squared)
+            indices[rows], distances[rows] = search.found(scores)
             distinct += search.asked.u
             compared += search.compared
             repaired += search.repaired
@@ -168,14 +168,14 @@ class _Search:
             double = base_side(base.points, base.form, torch.float64)
             self._serve(double, rows, base.points.u)
 
-    def found(self, squared: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def found(self, scores: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Indices int64 and distances float32 ``[m, k]`` of all queries, copies among them."""
         lists = self.lists
         if self.asked.duplicates is not None:
             group = self.asked.duplicates.group
             lists = Lists(lists.indices[group], lists.values[group], lists.exclude_self)
         points = replace(self.base.points, duplicates=None)
-        return expand(points, lists, self.k, exponents=self.exponents, squared=squared)
+        return expand(points, lists, self.k, exponents=self.exponents, scores=scores)
 
     def _serve(self, right: Side, rows: torch.Tensor, limit: int) -> torch.Tensor:
         """Rank rows with at most ``limit`` open columns; return the others."""
