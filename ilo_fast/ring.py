@@ -13,6 +13,9 @@ from ilo_fast.ops.request import METRICS
 
 __all__ = ["Ring", "join"]
 
+_COMMON = ("layers", "d", "dtype", "k", "metric", "exclude_self")  # the same in every process
+_SAID = (*_COMMON, "usable", "rows", "flushes", "subnormal")
+
 
 @dataclass(frozen=True)
 class Ring:
@@ -76,35 +79,44 @@ def join(
     Returns the ring, the states ``[layers, n, d]`` and k.
     """
     fault: Exception | None = None
-    said = [0] * 10
-    known = -1
+    said = dict.fromkeys(_SAID, 0)
     device = torch.device("cuda" if dist.get_backend(group) == "nccl" else "cpu")
     try:
         states, k = _usable(x, k)
-        known = METRICS.index(metric) if metric in METRICS else -1
         layers, n, d = states.shape
-        said = [1, layers, d, FLOATS.index(states.dtype), k, known, int(exclude_self), n]
-        said += [int(flushes()), int(has_subnormal(states))]
+        said = {
+            "layers": layers,
+            "d": d,
+            "dtype": FLOATS.index(states.dtype),
+            "k": k,
+            "metric": METRICS.index(metric) if metric in METRICS else -1,
+            "exclude_self": int(exclude_self),
+            "usable": 1,
+            "rows": n,
+            "flushes": int(flushes()),
+            "subnormal": int(has_subnormal(states)),
+        }
     except Exception as error:  # raised below, when the others know
         fault = error
-    mine = torch.tensor(said, dtype=torch.int64, device=device)
+    mine = torch.tensor([said[name] for name in _SAID], dtype=torch.int64, device=device)
     all_said = [torch.empty_like(mine) for _ in range(dist.get_world_size(group))]
     dist.all_gather(all_said, mine, group=group)
-    values = [part.tolist() for part in all_said]
+    columns = torch.stack(all_said, dim=1).tolist()
+    heard = dict(zip(_SAID, columns, strict=True))
     if fault is not None:
         raise fault
-    unusable = [rank for rank, value in enumerate(values) if not value[0]]
-    if unusable:
-        raise InputError(f"x or k cannot be used in process {unusable[0]}, which says why")
-    if known < 0:
+    if 0 in heard["usable"]:
+        raise InputError(
+            f"x or k cannot be used in process {heard['usable'].index(0)}, which says why"
+        )
+    if said["metric"] < 0:
         raise InputError(f"metric must be one of {', '.join(METRICS)}; got {metric!r}")
-    for place, name in enumerate(("layers", "d", "dtype", "k", "metric", "exclude_self"), 1):
-        column = [value[place] for value in values]
-        if len(set(column)) > 1:
-            raise InputError(f"{name} must be the same in every process; got {column}")
-    if any(value[8] for value in values) and any(value[9] for value in values):
+    for name in _COMMON:
+        if len(set(heard[name])) > 1:
+            raise InputError(f"{name} must be the same in every process; got {heard[name]}")
+    if any(heard["flushes"]) and any(heard["subnormal"]):
         raise InputError(FLUSHED)  # one process's points are searched in all
-    counts = tuple(value[7] for value in values)
+    counts = tuple(heard["rows"])
     most = sum(counts) - 1 if exclude_self else sum(counts)
     if min(counts) < 1 or layers < 1 or d < 1:
         raise InputError(

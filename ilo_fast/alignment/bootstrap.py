@@ -4,12 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from ilo_fast.alignment.draws import draw_sentences, drawn_scores
 from ilo_fast.alignment.intervals import check_level, interval
-from ilo_fast.alignment.seen import seen_languages
-from ilo_fast.alignment.translation import first_translation
 from ilo_fast.arrays import at_least_1
 from ilo_fast.errors import InputError
 from ilo_fast.lists import Label, index_lists, label_codes
@@ -99,42 +96,13 @@ def bootstrap_intervals(
     threshold = at_least_1(threshold, "threshold")
     level = check_level(level)
     indices = index_lists(neighbors).cpu()
-    layers, n, _ = indices.shape
+    n = indices.shape[1]
     names, language = label_codes(languages, n)
     if len(names) < 2:
         raise InputError("languages must hold at least two different languages, got one")
     sentence_names, sentence = label_codes(sentences, n, "sentences")
-    # which languages each point sees, bool [n, layers, languages]
-    seen = torch.stack([seen_languages(layer, language, len(names)) for layer in indices], dim=1)
-    per_point = _per_point(indices, seen, language, sentence, threshold)  # [3, layers, n]
-
-    count = len(sentence_names)
-    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), samples)
-    # the last row takes every sentence once: the estimate itself
-    weights = torch.from_numpy(np.concatenate([draws, np.ones((1, count), dtype=draws.dtype)]))
-    scores = {
-        name: np.empty((samples + 1, layers, len(names)))
-        for name in ("bridge", "reach", "ilo", "translation_hit", "same_language")
-    }
-    for code in range(len(names)):
-        points = torch.nonzero(language == code)[:, 0]
-        weight = weights[:, sentence[points]].double()
-        drawn = weight.sum(dim=1)
-        values = per_point[:, :, points].reshape(-1, points.numel())
-        means = (weight @ values.T / drawn[:, None]).view(samples + 1, 3, layers).numpy()
-        scores["bridge"][:, :, code] = means[:, 0]
-        scores["translation_hit"][:, :, code] = means[:, 1]
-        scores["same_language"][:, :, code] = means[:, 2]
-        # whole numbers below 2^24: float32 counts them exactly
-        reached = weight.float() @ seen[points].view(points.numel(), -1).float() > 0
-        others = reached.view(samples + 1, layers, len(names)).sum(dim=2).double()
-        others /= len(names) - 1
-        others[drawn == 0] = torch.nan
-        scores["reach"][:, :, code] = others.numpy()
-    bridge, reach = scores["bridge"], scores["reach"]
-    total = bridge + reach
-    np.divide(2 * bridge * reach, total, out=scores["ilo"], where=total != 0)
-    scores["ilo"][total == 0] = 0
+    draws = draw_sentences(len(sentence_names), samples, seed)
+    scores = drawn_scores(indices, language, sentence, draws, len(names), threshold)
     intervals = {name: _interval(values, name, level) for name, values in scores.items()}
     means_over_languages = {
         name: _interval(np.nanmean(values, axis=2), name, level) for name, values in scores.items()
@@ -149,21 +117,7 @@ def bootstrap_intervals(
     )
 
 
-def _per_point(
-    indices: Tensor, seen: Tensor, language: Tensor, sentence: Tensor, threshold: int
-) -> Tensor:
-    """Bridges, has a translation, same-language share: float64 ``[3, layers, n]``."""
-    k = indices.shape[2]
-    bridges = seen.sum(dim=2) >= threshold
-    rows = []
-    for number, layer in enumerate(indices):
-        hit = first_translation(layer, language, sentence) < k
-        same = (language[layer] == language[:, None]).double().mean(dim=1)
-        rows.append(torch.stack([bridges[:, number].double(), hit.double(), same]))
-    return torch.stack(rows, dim=1)
-
-
 def _interval(values: np.ndarray, score: str, level: float) -> Interval:
-    """Of the draws, all but the last row, around the estimate, the last row."""
-    low, high = interval(values[-1], values[:-1], score, level, (0, 1))
-    return Interval(estimate=values[-1], low=low, high=high)
+    """Of the draws around the estimate, which is the first of them."""
+    low, high = interval(values[0], values[1:], score, level, (0, 1))
+    return Interval(estimate=values[0], low=low, high=high)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
+from torch import Tensor
 
+from ilo_fast.alignment.draws import draw_sentences, drawn_scores
 from ilo_fast.alignment.intervals import check_level, interval
 from ilo_fast.arrays import at_least_1
 from ilo_fast.errors import InputError
@@ -92,9 +93,12 @@ def score_change(
     found, sentence = label_codes(sentences, n, "sentences")
     chosen = _groups(groups, names)
 
-    weights = _draws(len(found), samples, seed)
-    base = _scores(start, language, sentence, weights, len(names), threshold)
-    runs = [_scores(run, language, sentence, weights, len(names), threshold) for run in ends]
+    draws = draw_sentences(len(found), samples, seed)
+
+    def scores(indices: Tensor) -> dict[str, np.ndarray]:
+        return drawn_scores(indices, language, sentence, draws, len(names), threshold)
+
+    base, runs = scores(start), [scores(run) for run in ends]
     result: dict[str, dict[str, Change]] = {}
     for group, members in chosen.items():
         result[group] = {}
@@ -121,55 +125,3 @@ def _groups(
             )
         chosen[group] = [names.index(member) for member in members]
     return chosen
-
-
-def _draws(sentences: int, samples: int, seed: int) -> np.ndarray:
-    """How often each sentence was drawn ``[1 + samples, sentences]``; first, each once."""
-    drawn = np.random.default_rng(seed).multinomial(
-        sentences, np.full(sentences, 1 / sentences), samples
-    )
-    return np.concatenate([np.ones((1, sentences), dtype=drawn.dtype), drawn]).astype(np.float64)
-
-
-def _scores(
-    indices: torch.Tensor,
-    language: torch.Tensor,
-    sentence: torch.Tensor,
-    weights: np.ndarray,
-    count: int,
-    threshold: int,
-) -> dict[str, np.ndarray]:
-    """Each score under each draw, float64 ``[draws, layers, languages]``."""
-    layers, n, _ = indices.shape
-    lang, sent = language.numpy(), sentence.numpy()
-    scores = {name: np.zeros((len(weights), layers, count)) for name in SCORES}
-    for layer, lists in enumerate(indices.numpy()):
-        own = lang[lists] == lang[:, None]
-        seen = np.zeros((n, count), dtype=bool)
-        np.put_along_axis(seen, lang[lists], True, axis=1)
-        seen[np.arange(n), lang] = False
-        values = np.stack(
-            [
-                seen.sum(axis=1) >= threshold,
-                ((sent[lists] == sent[:, None]) & ~own).any(axis=1),
-                own.mean(axis=1),
-            ],
-            axis=1,
-        )
-        for code in range(count):
-            points = np.flatnonzero(lang == code)
-            weight = weights[:, sent[points]]
-            drawn = weight.sum(axis=1)
-            with np.errstate(invalid="ignore"):  # a draw without this language: NaN, left out
-                means = weight @ values[points] / drawn[:, None]
-            reached = (weight @ seen[points] > 0).sum(axis=1) / (count - 1.0)
-            reached[drawn == 0] = np.nan
-            for name, column in zip(
-                ("bridge", "translation_hit", "same_language"), means.T, strict=True
-            ):
-                scores[name][:, layer, code] = column
-            scores["reach"][:, layer, code] = reached
-    total = scores["bridge"] + scores["reach"]
-    product = 2 * scores["bridge"] * scores["reach"]
-    np.divide(product, total, out=scores["ilo"], where=total != 0)
-    return scores
