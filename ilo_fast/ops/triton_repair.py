@@ -212,7 +212,7 @@ def repair(
         scored=partial(torch.int32, 1),
         reach=partial(torch.float64, 1),
     )
-    level = Unproved(rows=torch.empty_like(unproved.rows), count=torch.zeros_like(unproved.count))
+    level = Unproved(rows=torch.empty_like(unproved.rows), count=unproved.count[1:])
     programs = min(config.repair_programs, items)
     joins = min(config.repair_programs, layers * here)
     tile = max(bins.width, config.repair_points)

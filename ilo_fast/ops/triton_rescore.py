@@ -54,8 +54,8 @@ class Lists:
 
 @dataclass(frozen=True)
 class Unproved:
-    """Rows of a strip without a proof, in any order: ``layer * rows + row``, int64; the first
-    ``count`` int64 ``[1]`` of them are there."""
+    """Rows of a strip without a proof, in any order: ``layer * rows + row``, int64. ``count``
+    int64 ``[2]``: how many there are, and how many of them the repair finds level so far."""
 
     rows: torch.Tensor
     count: torch.Tensor
@@ -272,7 +272,7 @@ def rescore(
     grid = (triton.cdiv(visits.shape[0], config.score_rows), layers)
     unproved = Unproved(
         rows=torch.empty(layers * rows, dtype=torch.int64, device=x.device),
-        count=torch.zeros(1, dtype=torch.int64, device=x.device),
+        count=torch.zeros(2, dtype=torch.int64, device=x.device),
     )
     _rescore_kernel[grid](
         x, operands.factor, operands.order, visits, bins.held, operands.shift,
