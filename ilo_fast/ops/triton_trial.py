@@ -78,7 +78,8 @@ def lists(
 
 
 def hard_points(n: int, d: int) -> torch.Tensor:
-    """float32 ``[n, d]``: two massive dimensions, clusters, near copies, equal points, zeros."""
+    """float32 ``[n, d]``: two massive dimensions, clusters, near copies, equal points, zeros, and
+    points whose distances to one are the same sum in other orders."""
     generator = torch.Generator().manual_seed(20250311)
 
     def normal(rows: int, columns: int) -> torch.Tensor:  # whatever torch's defaults are
@@ -91,6 +92,10 @@ def hard_points(n: int, d: int) -> torch.Tensor:
     fifth = n // 5
     x[fifth : 2 * fifth] = x[:fifth] * (1 + 1e-6 * normal(fifth, 1))
     x[2 * fifth : 2 * fifth + 40] = x[7]
+    star = x[3 * fifth : 3 * fifth + 16]
+    star.zero_()
+    star[1:, 1:] = torch.stack([x[0, 1:].roll(step) for step in range(15)])
+    star[:, 0] = 512
     x[-3:] = 0
     return x
 
