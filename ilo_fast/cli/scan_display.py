@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -30,6 +31,8 @@ def show_dry_run(plan_file: Path, out: Path | None, *, skip_failed: bool) -> Non
         raise InputError("results: the plan names no results folder, and no --out was given")
     dataset = Dataset(folder) if folder.exists() and any(folder.iterdir()) else None
     todo = prepare(plan, dataset, retry_failures=not skip_failed)
+    for note in todo.notes:
+        click.echo(note, err=True)
     estimates = [todo.estimate(job) for job in todo.jobs]
     console = _console()
     table = Table(title="Jobs to do", title_justify="left")
