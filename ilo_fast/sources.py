@@ -215,9 +215,7 @@ def from_store(
     metric: str = "cosine",
 ) -> Source:
     """A source whose neighbours are found now, layer by layer."""
-    found = []
-    for _, states in store.groups():
-        found += [knn(layer, k, metric=metric) for layer in states]
+    found = [knn(states, k, metric=metric) for _, states in store.by_layer()]
     lists = np.stack([torch.as_tensor(one.indices).cpu().numpy() for one in found])
     key: dict[str, Any] = {}
     if store.folder is not None and (store.folder / _STORE_FILE).is_file():
@@ -229,7 +227,7 @@ def from_store(
     values["certified"] = proved.view(shape).double().mean(dim=2).numpy()
     return Source(
         name=name,
-        layers=store.layers,
+        layers=tuple(sorted(store.layers)),
         depth=max(store.layers),
         languages=store.languages,
         n_sentences=n_sentences,

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -283,6 +284,19 @@ def test_pictures_of_a_source_are_of_its_lists_and_states():
         drawn(picture(source, "languages", score="reach")), source.values["reach"][:, order].T
     )
     assert isinstance(picture(source, "layers").figure, Figure)
+
+
+def test_layers_stored_in_another_order_are_ascending_in_a_source():
+    store = make_store()
+    turned = replace(store, states=store.states[[2, 0, 1]], layers=(2, 0, 1))
+    straight, source = (from_store(one, "mine", k=4, threshold=1) for one in (store, turned))
+    assert source.layers == (0, 1, 2)
+    np.testing.assert_array_equal(source.lists, straight.lists)
+    np.testing.assert_array_equal(source.values["ilo"], straight.values["ilo"])
+    for layer in source.layers:
+        ours, theirs = (picture(one, "map", layer=layer) for one in (source, straight))
+        for mine, other in zip(ours.collections, theirs.collections, strict=True):
+            np.testing.assert_array_equal(mine.get_offsets(), other.get_offsets())
 
 
 @pytest.mark.parametrize("length", [37, 38, 39, 200])

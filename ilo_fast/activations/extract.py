@@ -60,8 +60,8 @@ def extract(
             default.
         corpus: the parallel text; its points are language-major.
         layers: entries of ``hidden_states`` from 0 (embedding output) to L (last, after the final
-            norm): a number, a slice, a sequence of those or text such as ``"0,5,10:20"``. None
-            takes all.
+            norm): a number, a slice, a sequence of those or text such as ``"0,5,10:20"``, each
+            layer once; ``store.layers`` is in the order given. None takes all.
         pool: ``"mean"`` over tokens, ``"last"`` token, ``"weighted"`` by position, or a function of
             packed states ``[tokens, dim]`` and int64 offsets ``[sentences + 1]`` on the same device
             that returns ``[sentences, dim]``. Sums are float32 whatever the model's dtype.
@@ -89,8 +89,8 @@ def extract(
         ModelError: when the model gives no hidden states, or some that are not one vector a token.
         CorpusError: on a sentence without tokens or over the model's limit, naming it.
         HiddenStateError: on NaN or infinity, naming layer and sentence.
-        InputError: on a layer the model does not have, an unknown pooling or place, or too little
-            room.
+        InputError: on a layer the model does not have or one named twice, an unknown pooling or
+            place, or too little room.
 
     >>> from ilo_fast import extract, load_corpus
     >>> from ilo_fast.models import load_model

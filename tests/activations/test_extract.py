@@ -81,8 +81,10 @@ def test_chosen_layers_stop_the_forward_pass():
     model.model.layers[2].register_forward_hook(count("last block"))
     some = extract(model, tokenizer, CORPUS, layers=[1, 0])
     assert ran["last block"] == 2  # the probe's two passes over a few tokens, nothing else
-    assert some.layers == (0, 1)
-    assert torch.equal(some.states, all_layers.states[:2])
+    assert some.layers == (1, 0)
+    assert torch.equal(some.states, all_layers.states[[1, 0]])
+    assert [layer for layer, _ in some.by_layer()] == [0, 1]
+    assert all(torch.equal(states, all_layers.states[layer]) for layer, states in some.by_layer())
 
 
 def test_the_store_describes_its_points():

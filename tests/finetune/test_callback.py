@@ -142,7 +142,7 @@ def test_the_table_holds_what_score_says_of_the_saved_model(make, corpus, tmp_pa
 
 def test_chosen_steps_and_own_groups(make, corpus):
     groups = {"first": "0:2", "last": -1}
-    callback = ILOCallback(corpus, every=(1, 5), groups=groups, layers="0,1,3", limit=8)
+    callback = ILOCallback(corpus, every=(1, 5), groups=groups, layers="3,0,1", limit=8)
     trainer, seen = make(callback)
     trainer.train()
     assert [step for step, logs in seen.logs if "ilo/first" in logs] == [0, 1, 5, 6]
