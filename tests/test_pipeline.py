@@ -70,6 +70,13 @@ def test_chosen_layers_and_a_loaded_model(result, tiny_model, corpus):
     pd.testing.assert_frame_equal(some.table, expected, check_exact=True)
 
 
+def test_a_model_cast_in_memory_is_recorded_as_it_is(tiny_model, corpus):
+    loaded = load_model(tiny_model)
+    loaded.model.bfloat16()
+    record = score(loaded, corpus, k=K, threshold=THRESHOLD, layers=0).record
+    assert record["model"]["dtype"] == record["extraction"]["dtype"] == "bfloat16"
+
+
 def test_tables_are_ascending_whatever_the_order_of_the_layers(result, tiny_model, corpus):
     loaded = load_model(tiny_model)
     store = extract(loaded.model, loaded.tokenizer, corpus, layers=[3, 0], batch_tokens=40)

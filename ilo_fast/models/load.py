@@ -41,7 +41,8 @@ Source = Literal["hub", "folder", "gguf", "memory"]
 class LoadedModel(Shown):
     """A model without its language-model head, its tokenizer, and what a record says of them.
 
-    ``dtype`` is the dtype of the weights the forward pass runs in; ``n_layers`` counts transformer
+    ``dtype`` is the dtype of the weights the forward pass runs in and ``device`` where they are,
+    both as the model is now, cast and moved in memory or not; ``n_layers`` counts transformer
     layers (there are ``n_layers + 1`` hidden states of width ``dim``); ``max_length`` is the most
     tokens a sentence may have, or None; ``revision`` is the hub's commit, or None where the files
     have no version of their own; ``licence`` is what the files say, or None.
@@ -51,13 +52,20 @@ class LoadedModel(Shown):
     tokenizer: Any
     name: str
     revision: str | None
-    dtype: torch.dtype
-    device: torch.device
     n_layers: int
     dim: int
     max_length: int | None
     source: Source
     licence: str | None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return parameter_dtype(self.model)
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
 
 def _checked_dtype(dtype: str | torch.dtype) -> torch.dtype | Literal["auto"]:
@@ -307,8 +315,6 @@ def _describe(
         tokenizer=tokenizer,
         name=name,
         revision=revision,
-        dtype=parameter_dtype(module),
-        device=next(module.parameters()).device,
         n_layers=backbone.n_layers,
         dim=backbone.dim,
         max_length=token_limit(module, tokenizer),
