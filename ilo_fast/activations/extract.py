@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ilo_fast.activations.capability import probe
+from ilo_fast.activations.captures import no_new_captures
 from ilo_fast.activations.disk import DiskSink
 from ilo_fast.activations.fusing import fusing
 from ilo_fast.activations.job import ExtractProgress, Job
@@ -120,6 +121,7 @@ def extract(
         torch.inference_mode(),
         torch.autocast(device.type, enabled=False),  # the caller's, if any
         _evaluating(backbone.module),
+        no_new_captures(backbone.module),
         fusing(backbone, device, fused) as kernels,
     ):
         limit = token_limit(backbone.module, tokenizer)

@@ -59,6 +59,34 @@ def test_every_part_keeps_its_mode():
     assert [module.training for module in model.modules()] == before
 
 
+def hooks(model):
+    return {
+        (name, number): hook
+        for name, module in model.named_modules()
+        for number, hook in module._forward_hooks.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["llama", "bloom", "gemma3", "mt5", "mamba"])
+def test_the_hooks_of_a_model_are_what_they_were(name):
+    model, mine = make(name), []
+    inner = find_backbone(model).module
+    inner.get_input_embeddings().register_forward_hook(lambda *_: mine.append(1))
+    before, ids = hooks(model), torch.tensor([[5, 6, 7, 8]])
+    fresh = make(name)
+    truth = find_backbone(fresh).module(ids, output_hidden_states=True).hidden_states
+    extract(model, Characters(), CORPUS)
+    assert hooks(model) == before
+    assert mine
+    for _ in range(2):  # once transformers' own hooks have gone they come again, and then stay
+        states = inner(ids, output_hidden_states=True).hidden_states
+        assert len(states) == 4
+        assert all(map(torch.equal, states, truth))
+        captured = hooks(model)
+        extract(model, Characters(), CORPUS)
+        assert hooks(model) == captured
+
+
 def test_padding_may_be_the_last_of_few_tokens():
     model = make("llama", vocab_size=11, pad_token_id=10)
     assert int(capability._probe_ids(find_backbone(model), torch.device("cpu")).max()) < 10
