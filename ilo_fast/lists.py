@@ -118,7 +118,7 @@ def label_codes(
         n: how many points there are.
 
     Returns:
-        The distinct labels, and int64 codes ``[n]``.
+        The distinct labels as plain str and int, and int64 codes ``[n]``.
 
     Raises:
         InputError: when there are not n labels, or one is neither a string nor an integer.
@@ -144,7 +144,8 @@ def label_codes(
     for item in items:
         if isinstance(item, bool) or not isinstance(item, (str, int, np.integer)):
             raise InputError(f"{name} must be strings or integers, got {item!r}")
-        label = int(item) if isinstance(item, np.integer) else item
+        # plain values, not NumPy's or an enumeration's
+        label = str.__str__(item) if isinstance(item, str) else int(item)
         codes.append(table.setdefault(label, len(table)))
     return tuple(table), torch.tensor(codes, dtype=torch.int64, device=device)
 

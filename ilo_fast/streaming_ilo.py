@@ -107,7 +107,10 @@ class ILO:
         return {"hidden": hidden, "languages": list(self._languages)}
 
     def compute(self) -> ILOScores:
-        """Score all points gathered so far; languages come sorted.
+        """Score all points gathered so far.
+
+        Languages come sorted, integers before strings: which appears first would depend on the
+        order of merging.
 
         Raises:
             InputError: no points, fewer than k + 1 of them, or one language only.

@@ -68,7 +68,7 @@ class ILO(Metric):  # type: ignore[misc]
         self.codes.append(torch.tensor(numbers, device=states.device)[codes])
 
     def scores(self) -> ILOScores:
-        """Bridge, reach and ILO of every layer and language, of this process's points."""
+        """Bridge, reach and ILO of every layer and language, sorted, of this process's points."""
         hidden = dim_zero_cat(self.hidden).transpose(0, 1)
         numbers = dim_zero_cat(self.codes).tolist()
         labels = [self.languages[number] if self.languages else number for number in numbers]
