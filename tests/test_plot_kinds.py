@@ -177,6 +177,14 @@ def test_maps_hold_every_point_by_part_and_by_language():
     assert groups == ["Germanic", "others"]
 
 
+def test_languages_without_a_known_family_are_said_to_be():
+    codes = [*LANGUAGES, "xx", "yy"]
+    points = np.random.default_rng(0).normal(size=(10, 2))
+    legend = plots.plane_languages(points, codes * 2).get_legend()
+    groups = [text.get_text() for text in legend.get_texts()]
+    assert groups == ["Germanic", "family unknown", "others"]
+
+
 def test_31_languages_have_31_different_marks():
     labels = list(PAPER_LANGUAGES)
     ax = plots.plane_languages(np.random.default_rng(0).normal(size=(31, 2)), labels)
