@@ -145,8 +145,9 @@ class Result:
         All are written under temporary names first and renamed at the end, so that an interrupt or
         a full disk leaves what ``folder`` held before. Pictures, companion tables and the trace
         that another run left there go away with its scores; other files stay. Returns the paths.
-        Raises InputError when the disk has too little room or the record holds what JSON cannot,
-        OSError when writing fails all the same.
+        Raises InputError when the disk has too little room, the record holds what JSON cannot or
+        the pictures would have several rows a layer and language, OSError when writing fails all
+        the same.
         """
         folder = Path(folder)
         require_space(folder, self.space_needed(plots=plots))

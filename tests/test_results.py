@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables import RECORD, make_result
 
-from ilo_fast import results
+from ilo_fast import plots, results
 from ilo_fast.errors import InputError
 from ilo_fast.results import COLUMNS, Result, read_parquet
 
@@ -209,6 +209,19 @@ def test_bad_tables_and_records():
     both = pd.concat([table, make_result(model="other").table])
     with pytest.raises(InputError, match=r"exactly one model, it holds \['tiny', 'other'\]"):
         _ = Result(both, {}).model
+
+
+def test_rows_that_are_there_twice_are_named(tmp_path):
+    table = make_result().table
+    twice = Result(pd.concat([table, table.iloc[2:4]]), {})
+    second = table.iloc[2]
+    message = rf"it holds 2 of layer {second['layer']} of {second['language']} \(and 1 more"
+    with pytest.raises(ValueError, match=message):
+        twice.save(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+    for draw in (plots.layers, plots.languages):
+        with pytest.raises(InputError, match=message):
+            draw(twice)
 
 
 def test_files_that_are_no_result(tmp_path):

@@ -93,12 +93,19 @@ class Corpus:
     ) -> "Corpus":
         """A corpus from ``{language: sentences}`` or a pandas table of one column per language.
 
-        ``described`` may hold ``source``, ``licence`` and ``notes``.
+        ``described`` may hold ``source``, ``licence`` and ``notes``. Raises TypeError on another
+        kind of table, otherwise as `Corpus` does.
 
         >>> from ilo_fast import Corpus
         >>> Corpus.from_mapping({"eng_Latn": ["Hello. "], "fra_Latn": ["Salut."]}).texts
         ('Hello.', 'Salut.')
         """
+        if not hasattr(sentences, "keys"):
+            raise TypeError(
+                "sentences: expected a mapping of languages to sentences or a pandas table, got "
+                f"{type(sentences).__module__.partition('.')[0]}.{type(sentences).__name__} (of "
+                "polars give table.to_dict(as_series=False), of pyarrow table.to_pydict())"
+            )
         given = [sentences[language] for language in sentences]  # a table has no values()
         columns = tuple(column if isinstance(column, str) else tuple(column) for column in given)
         return cls(name, tuple(sentences), columns, **described)  # type: ignore[arg-type]
