@@ -24,6 +24,18 @@ def test_arrays_torch_does_not_take_are_read_all_the_same():
     assert state_layers(states)[0].tolist() == [[0, 1], [2, 3], [4, 5]]
 
 
+def test_masked_arrays_are_refused():
+    """torch would count what their mask hides."""
+    codes = np.ma.masked_equal([0, 1, 1], 0)
+    for check, name in (
+        (lambda: index_lists(codes[:, None]), "neighbors"),
+        (lambda: state_layers(np.ma.masked_less(np.eye(3), 0.5)), "states"),
+        (lambda: label_codes(codes, 3), "languages"),
+    ):
+        with pytest.raises(TypeError, match=f"{name} must be an array without a mask"):
+            check()
+
+
 def test_labels_keep_their_order_and_kind():
     names, codes = label_codes(["b", "a", "b", 3], 4)
     assert names == ("b", "a", 3)
