@@ -20,6 +20,7 @@ _RECORDED = (
     "transformers",
     "tokenizers",
     "numpy",
+    "scipy",
     "pandas",
     "pyarrow",
     "safetensors",

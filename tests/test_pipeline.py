@@ -107,7 +107,8 @@ def test_the_record_says_how(result, tiny_model, corpus):
     assert record["corpus"]["sha256"] == corpus.sha256
     assert record["corpus"]["languages"] == list(corpus.languages)
     assert record["options"]["layers"] == [0, 1, 2, 3]
-    assert record["versions"]["torch"] == metadata.version("torch")
+    for name in ("torch", "scipy"):
+        assert record["versions"][name] == metadata.version(name)
     assert record["device"]["id"] == "cpu"
     assert record["backend"]["name"] == "torch"
     assert record["backend"]["why"].startswith("torch on cpu")
