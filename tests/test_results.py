@@ -235,6 +235,15 @@ def test_files_that_are_no_result(tmp_path):
         read_parquet(tmp_path / "other.parquet")
 
 
+def test_a_record_of_a_later_version_is_refused(tmp_path):
+    table = make_result().table
+    for version in (1, 2):
+        Result(table, {"record": version}).write_parquet(tmp_path / f"{version}.parquet")
+    assert read_parquet(tmp_path / "1.parquet").record == {"record": 1}
+    with pytest.raises(InputError, match=r"2.parquet' was written by a later .* has version 2, "):
+        read_parquet(tmp_path / "2.parquet")
+
+
 def test_a_record_json_cannot_hold_is_an_error(tmp_path):
     result = Result(make_result().table, {"loss": float("nan")})
     with pytest.raises(ValueError, match="JSON"):
