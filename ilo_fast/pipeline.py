@@ -209,8 +209,7 @@ def _check_options(metric: str, backend: str, reference: bool) -> None:
     """What can be said wrong before a model is loaded."""
     if metric not in METRICS:
         raise InputError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
-    if backend not in dispatch.names():
-        raise InputError(f"backend must be one of {', '.join(dispatch.names())}, got {backend!r}")
+    dispatch.check_name(backend)
     if reference and backend not in ("auto", "reference"):
         raise InputError(f"reference=True brings its own backend, got backend={backend!r} as well")
 

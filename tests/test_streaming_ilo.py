@@ -125,6 +125,7 @@ def test_hostile_input():
         ({"threshold": -1}, ValueError, "threshold must be at least 1; got -1"),
         ({"k": 2.5}, TypeError, "k must be an integer"),
         ({"metric": "cos"}, ValueError, "metric must be one of"),
+        ({"backend": "tritn"}, ValueError, "backend must be one of auto, .* got .tritn."),
     ],
 )
 def test_options_are_checked_before_the_first_batch(options, error, message):
