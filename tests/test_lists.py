@@ -4,6 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ilo_fast.adapters._shared import float_tensor
 from ilo_fast.errors import HiddenStateError
 from ilo_fast.lists import index_lists, label_codes, rounding_tolerance, state_layers, unit_rows
 
@@ -31,6 +32,7 @@ def test_masked_arrays_are_refused():
         (lambda: index_lists(codes[:, None]), "neighbors"),
         (lambda: state_layers(np.ma.masked_less(np.eye(3), 0.5)), "states"),
         (lambda: label_codes(codes, 3), "languages"),
+        (lambda: float_tensor(codes[:, None], "X"), "X"),
     ):
         with pytest.raises(TypeError, match=f"{name} must be an array without a mask"):
             check()
