@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +64,18 @@ class Corpus:
     licence: str | None = field(default=None, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
 
+    if TYPE_CHECKING:  # lists will do: what is kept are tuples
+
+        def __init__(
+            self,
+            name: str,
+            languages: Iterable[str],
+            sentences: Sequence[Iterable[str]],
+            source: str = "",
+            licence: str | None = None,
+            notes: Iterable[str] = (),
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         # Frozen, so the cleaned values go in through object.__setattr__.
         object.__setattr__(self, "languages", _labels(self.languages))
@@ -107,8 +119,8 @@ class Corpus:
                 "polars give table.to_dict(as_series=False), of pyarrow table.to_pydict())"
             )
         given = [sentences[language] for language in sentences]  # a table has no values()
-        columns = tuple(column if isinstance(column, str) else tuple(column) for column in given)
-        return cls(name, tuple(sentences), columns, **described)  # type: ignore[arg-type]
+        columns = [column if isinstance(column, str) else tuple(column) for column in given]
+        return cls(name, list(sentences), columns, **described)
 
     @property
     def n_languages(self) -> int:
