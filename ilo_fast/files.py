@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["staged"]
+__all__ = ["staged", "write_text"]
 
 
 @contextmanager
@@ -48,6 +48,12 @@ def staged(folder: str | Path, *, obsolete: Iterable[str] = ()) -> Iterator[Path
         for path in made:
             with suppress(OSError):  # it holds something: what was written, or another's files
                 path.rmdir()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all, as `staged` does."""
+    with staged(path.parent) as temporary:
+        (temporary / path.name).write_text(text, encoding="utf-8")
 
 
 def _flush(path: Path) -> None:

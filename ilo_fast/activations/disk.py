@@ -34,9 +34,11 @@ from ilo_fast.activations.journal import (
     points_in_order,
     read_journal,
 )
-from ilo_fast.activations.space import free_disk, human
+from ilo_fast.activations.space import human
 from ilo_fast.activations.store import ActivationStore
+from ilo_fast.environment import free_disk
 from ilo_fast.errors import InputError
+from ilo_fast.files import write_text
 
 __all__ = ["DiskSink", "open_store"]
 
@@ -44,15 +46,6 @@ _FORMAT = 3
 _STORE, _RECORD = "store.json", "record.json"
 _PARTIAL, _WHOLE = "states.partial", "states.safetensors"
 _OURS = (_STORE, JOURNAL, _PARTIAL, "lost+found")  # what may lie there before the first batch
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def _safetensors_header(layers: tuple[int, ...], points: int, dim: int) -> bytes:
@@ -190,7 +183,7 @@ class DiskSink:
             partial.unlink(missing_ok=True)  # a disk that filled up meanwhile gets its room back
             raise
         journal.write_text("")
-        _replace(self.folder / _STORE, json.dumps({"key": wanted, "budget": budget}, indent=1))
+        write_text(self.folder / _STORE, json.dumps({"key": wanted, "budget": budget}, indent=1))
 
     def _take_up(self, wanted: dict[str, Any]) -> int:
         stored = _read(self.folder, _STORE, "key", "budget")
@@ -237,7 +230,7 @@ class DiskSink:
         if self._journal is not None:
             self._journal.close()
         if self._journal is not None or not (self.folder / _RECORD).is_file():
-            _replace(self.folder / _RECORD, json.dumps(record, indent=1, default=str))
+            write_text(self.folder / _RECORD, json.dumps(record, indent=1, default=str))
         if not self._complete:
             os.replace(self._path, self.folder / _WHOLE)
         return _read_states(self.folder, self.shape, len(self._header))

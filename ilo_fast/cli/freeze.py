@@ -68,7 +68,7 @@ def freeze(
     Reads the configuration only, no weights. In training code, the same is done by
     ilo_fast.finetune.freeze(model, first=8).
     """
-    from ilo_fast.files import staged
+    from ilo_fast.files import write_text
     from ilo_fast.finetune import freeze as freeze_parts
     from ilo_fast.finetune.skeleton import skeleton
 
@@ -90,7 +90,6 @@ def freeze(
             err=True,
         )
     if path is not None:
-        with staged(path.parent) as temporary:
-            text = json.dumps({"model": model, **report.to_dict()}, indent=2, ensure_ascii=False)
-            (temporary / path.name).write_text(text + "\n", encoding="utf-8")
+        text = json.dumps({"model": model, **report.to_dict()}, indent=2, ensure_ascii=False)
+        write_text(path, text + "\n")
         click.echo(f"Written to {path}")

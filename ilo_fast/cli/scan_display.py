@@ -18,7 +18,8 @@ _WIDTH_OF_PIPES = 120
 
 def show_dry_run(plan_file: Path, out: Path | None, *, skip_failed: bool) -> None:
     """Each job with its estimate, what is skipped, and the sums."""
-    from ilo_fast.activations.space import free_disk, human
+    from ilo_fast.activations.space import human
+    from ilo_fast.environment import free_disk
     from ilo_fast.errors import InputError
     from ilo_fast.scans.dataset import Dataset
     from ilo_fast.scans.plan import read_plan

@@ -17,7 +17,7 @@ from ilo_fast.models.gguf import fast_gguf
 from ilo_fast.models.structure import find_backbone, parameter_dtype, token_limit
 from ilo_fast.shown import Shown
 
-__all__ = ["LoadedModel", "load_model", "wrap_model"]
+__all__ = ["LoadedModel", "load_model", "looks_local", "wrap_model"]
 
 _DTYPES = {
     "float32": torch.float32,
@@ -132,6 +132,11 @@ def _folder_licence(folder: Path) -> str | None:
     return found.group(1) if found else None
 
 
+def looks_local(model: str) -> bool:
+    """Whether a name that is no file here can only have meant one: a hub id has one slash."""
+    return model.endswith(".gguf") or model.startswith((".", "/", "~")) or model.count("/") > 1
+
+
 def _locate(model: str, revision: str | None) -> tuple[Source, Path | None]:
     path = Path(model).expanduser()
     if path.is_file() and path.suffix == ".gguf":
@@ -142,7 +147,7 @@ def _locate(model: str, revision: str | None) -> tuple[Source, Path | None]:
         source = "folder"
     elif path.exists():
         raise ModelError(f"model: {model} is neither a folder nor a .gguf file")
-    elif model.endswith(".gguf") or model.startswith((".", "/", "~")) or model.count("/") > 1:
+    elif looks_local(model):
         raise ModelError(f"model: there is no file or folder {model}")
     else:
         return "hub", None

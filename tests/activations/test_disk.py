@@ -203,7 +203,7 @@ def test_an_end_before_the_first_batch_leaves_a_folder_to_start_in(tmp_path, mon
             keep(tmp_path)
         assert list(tmp_path.iterdir()) == []
     with monkeypatch.context() as patch:
-        patch.setattr(disk, "_replace", stop)
+        patch.setattr(disk, "write_text", stop)
         with pytest.raises(error):
             keep(tmp_path)
     assert keep(tmp_path).record["states"] == "made"
