@@ -26,6 +26,7 @@ __all__ = [
     "row_max",
     "to_torch",
     "whole_number",
+    "without_mask",
 ]
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -150,7 +151,17 @@ def to_torch(x: Any, name: str = "x") -> tuple[torch.Tensor, Callable[[torch.Ten
     return tensor, in_kind
 
 
+def without_mask(x: np.ndarray[Any, Any], name: str) -> None:
+    """Refuse an array whose mask torch would not see."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} must be an array without a mask; got a NumPy masked array, whose hidden "
+            "entries would count (its filled() or compressed() is a plain one)"
+        )
+
+
 def _from_numpy(x: np.ndarray[Any, Any], name: str) -> torch.Tensor:
+    without_mask(x, name)
     if x.dtype.kind != "f" or x.dtype.itemsize > 8:
         raise TypeError(f"{name} must be float16, bfloat16, float32 or float64; got {x.dtype}")
     x = readable(x)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ilo_fast.errors import InputError
 
-__all__ = ["Device", "describe", "devices", "require_space", "versions"]
+__all__ = ["Device", "describe", "devices", "free_disk", "require_space", "versions"]
 
 # Distribution names whose versions can change a score, then those that can change its speed.
 _RECORDED = (
@@ -20,6 +20,7 @@ _RECORDED = (
     "transformers",
     "tokenizers",
     "numpy",
+    "scipy",
     "pandas",
     "pyarrow",
     "safetensors",
@@ -94,15 +95,17 @@ def describe(device: str | None = None) -> dict[str, Any]:
     return record
 
 
-def require_space(folder: str | Path, needed: int) -> None:
-    """Raise InputError unless the file system of ``folder`` has ``needed`` bytes free.
-
-    ``folder`` need not exist yet; its nearest existing parent is asked.
-    """
+def free_disk(folder: str | Path) -> int:
+    """Bytes free where ``folder`` is or will be."""
     existing = Path(folder).absolute()
     while not existing.exists():
         existing = existing.parent
-    free = shutil.disk_usage(existing).free
+    return shutil.disk_usage(existing).free
+
+
+def require_space(folder: str | Path, needed: int) -> None:
+    """Raise InputError unless the file system of ``folder`` has ``needed`` bytes free."""
+    free = free_disk(folder)
     if free < needed:
         raise InputError(
             f"not enough disk space for {str(folder)!r}: about {needed / 2**20:.1f} MiB needed, "

@@ -4,19 +4,20 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["staged"]
+__all__ = ["staged", "write_text"]
 
 
 @contextmanager
 def staged(folder: str | Path, *, obsolete: Iterable[str] = ()) -> Iterator[Path]:
     """A temporary folder inside ``folder``; its files move up when the block ends well.
 
-    ``folder`` is made if it is missing. Each file is flushed to disk and then renamed, so a reader
-    finds the old file or the new one, never a part. When the block raises (an interrupt, a full
-    disk), nothing in ``folder`` changes and the temporary files are removed.
+    ``folder`` is made if it is missing, and goes again where nothing is written to it. Each file is
+    flushed to disk and then renamed, so a reader finds the old file or the new one, never a part.
+    When the block raises (an interrupt, a full disk), nothing in ``folder`` changes and the
+    temporary files are removed.
 
     Files named in ``obsolete`` that the block does not write anew are removed last.
 
@@ -29,6 +30,7 @@ def staged(folder: str | Path, *, obsolete: Iterable[str] = ()) -> Iterator[Path
     ['a.txt']
     """
     folder = Path(folder)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".ilo-fast-", dir=folder))
     try:
@@ -43,6 +45,15 @@ def staged(folder: str | Path, *, obsolete: Iterable[str] = ()) -> Iterator[Path
                 (folder / name).unlink()
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        for path in made:
+            with suppress(OSError):  # it holds something: what was written, or another's files
+                path.rmdir()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all, as `staged` does."""
+    with staged(path.parent) as temporary:
+        (temporary / path.name).write_text(text, encoding="utf-8")
 
 
 def _flush(path: Path) -> None:

@@ -85,6 +85,17 @@ class FlatIndex:
             of the queries. Values are inner products or cosine similarities, largest first, or
             squared L2 distances, smallest first; filled up with float32's smallest or largest
             number.
+
+        Raises:
+            ValueError: another number of dimensions, another device or a k below 1.
+            TypeError: a k that is no integer, or queries that are no array of floats.
+            HiddenStateError: NaN or infinity, naming the row.
+
+        >>> import torch
+        >>> index = FlatIndex(1, "euclidean")
+        >>> index.add(torch.tensor([[0.0], [3.0]]))
+        >>> index.search(torch.tensor([[1.0]]), 2)
+        (tensor([[1., 4.]]), tensor([[0, 1]]))
         """
         count = at_least_1(k, "k")
         found, in_kind = self._search(queries, min(count, self.ntotal), scores=True)
@@ -105,6 +116,17 @@ class FlatIndex:
 
         Returns:
             `ilo_fast.Neighbors` with indices and distances ``[m, k]``, certified ``[m]``.
+
+        Raises:
+            ValueError: another number of dimensions, another device, or a k outside 1 … ntotal.
+            TypeError: a k that is no integer, or queries that are no array of floats.
+            HiddenStateError: NaN or infinity, naming the row.
+
+        >>> import torch
+        >>> index = FlatIndex(1, "euclidean")
+        >>> index.add(torch.tensor([[0.0], [3.0]]))
+        >>> index.neighbors(torch.tensor([[1.0]]), 2).distances
+        tensor([[1., 2.]])
         """
         count = whole_number(k)
         if not 1 <= count <= self.ntotal:

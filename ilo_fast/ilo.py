@@ -22,7 +22,8 @@ class ILOScores(Shown):
     """Scores per layer and language.
 
     Attributes:
-        languages: in order of first appearance.
+        languages: plain str or int, in order of first appearance; sorted from `ilo_fast.ILO`, whose
+            points have no order of their own.
         n_points: int64 ``[languages]``.
         bridge, reach, ilo: float64 ``[layers, languages]``, shares in [0, 1].
         reach_count: int64 ``[layers, languages]``, languages reached.

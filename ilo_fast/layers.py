@@ -1,6 +1,7 @@
 """Which entries of ``hidden_states`` to take: numbers and Python slices, as text or objects."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from operator import index
 
@@ -40,19 +41,19 @@ def parse_layers(layers: LayerSpec) -> tuple[int | slice, ...] | None:
 
 
 def resolve_layers(layers: LayerSpec, entries: int) -> tuple[int, ...]:
-    """The entries of ``hidden_states`` chosen, ascending and each once.
+    """The entries of ``hidden_states`` chosen, in the order given.
 
     ``entries`` is how many the model has: its number of layers + 1. Raises InputError for a number
-    outside -entries … entries - 1, and for a slice that selects nothing.
+    outside -entries … entries - 1, a layer named twice, and a slice that selects nothing.
 
     >>> from ilo_fast.layers import resolve_layers
-    >>> resolve_layers("0,5,10:20:4,-1", 31)
-    (0, 5, 10, 14, 18, 30)
+    >>> resolve_layers("0,-1,10:20:4", 31)
+    (0, 30, 10, 14, 18)
     """
     parts = parse_layers(layers)
     if parts is None:
         return tuple(range(entries))
-    chosen: set[int] = set()
+    chosen: list[int] = []
     for part in parts:
         if isinstance(part, slice):
             selected = range(entries)[part]
@@ -60,12 +61,15 @@ def resolve_layers(layers: LayerSpec, entries: int) -> tuple[int, ...]:
                 raise InputError(
                     f"layers {_show(part)} selects none of the model's layers 0 … {entries - 1}"
                 )
-            chosen.update(selected)
+            chosen += selected
         else:
             if not -entries <= part < entries:
                 raise InputError(f"layer {part} is not one of the model's layers 0 … {entries - 1}")
-            chosen.add(part % entries)
-    return tuple(sorted(chosen))
+            chosen.append(part % entries)
+    twice = [layer for layer, count in Counter(chosen).items() if count > 1]
+    if twice:
+        raise InputError(f"layers must name each layer once, got {twice[0]} more often")
+    return tuple(chosen)
 
 
 def _number(value: object) -> int:

@@ -12,7 +12,7 @@ import torch
 import torch.utils.dlpack
 from torch import Tensor
 
-from ilo_fast.arrays import readable
+from ilo_fast.arrays import readable, without_mask
 from ilo_fast.errors import HiddenStateError, InputError
 
 __all__ = [
@@ -39,6 +39,7 @@ def as_tensor(value: Any, name: str) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach()
     if isinstance(value, np.ndarray):
+        without_mask(value, name)
         value = readable(value)
         if not value.flags.writeable:  # torch warns of read-only memory; the metrics never write
             value = value.copy()
@@ -118,7 +119,7 @@ def label_codes(
         n: how many points there are.
 
     Returns:
-        The distinct labels, and int64 codes ``[n]``.
+        The distinct labels as plain str and int, and int64 codes ``[n]``.
 
     Raises:
         InputError: when there are not n labels, or one is neither a string nor an integer.
@@ -130,8 +131,10 @@ def label_codes(
         raise InputError(f"{name} must be {n} labels, got one {type(labels).__name__}")
     if isinstance(labels, Tensor):
         labels = labels.cpu().numpy()
-    if isinstance(labels, np.ndarray) and labels.ndim != 1:
-        raise InputError(f"{name} must have one axis, got shape {list(labels.shape)}")
+    if isinstance(labels, np.ndarray):
+        without_mask(labels, name)
+        if labels.ndim != 1:
+            raise InputError(f"{name} must have one axis, got shape {list(labels.shape)}")
     if isinstance(labels, np.ndarray) and labels.dtype.kind in "iu" and len(labels) == n:
         return _number_codes(labels, device)
     if not isinstance(labels, Iterable):
@@ -144,7 +147,8 @@ def label_codes(
     for item in items:
         if isinstance(item, bool) or not isinstance(item, (str, int, np.integer)):
             raise InputError(f"{name} must be strings or integers, got {item!r}")
-        label = int(item) if isinstance(item, np.integer) else item
+        # plain values, not NumPy's or an enumeration's
+        label = str.__str__(item) if isinstance(item, str) else int(item)
         codes.append(table.setdefault(label, len(table)))
     return tuple(table), torch.tensor(codes, dtype=torch.int64, device=device)
 

@@ -97,7 +97,8 @@ def _map(source: Source, at: int, title: str, method: str, seed: int) -> "Axes":
 
     assert source.states is not None
     assert source.lists is not None
-    states, metric = source.states.states[at], source.settings["metric"]
+    store, metric = source.states, source.settings["metric"]
+    states = store.states[store.layers.index(source.layers[at])]
     axis_names = ("", "")
     if method == "umap":
         points = umap(states, metric="cosine" if metric == "cosine" else "euclidean", seed=seed)

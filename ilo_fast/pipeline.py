@@ -1,6 +1,6 @@
 """`score`: from a model and a parallel corpus to the table of scores."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,7 +70,7 @@ def score(
         threshold: other languages among the k that make a point a bridge; at most k, and less than
             the number of languages.
         layers: which entries of ``hidden_states``: None for all, numbers, slices, or text such as
-            ``"0,5,10:20"``.
+            ``"0,5,10:20"``, each once, in any order: the table's is ascending.
         metric: ``"cosine"``, ``"euclidean"`` or ``"inner_product"``.
         pool: ``"mean"``, ``"last"`` or ``"weighted"`` (by position) over a sentence's tokens, or a
             function as `ilo_fast.extract` takes it, of which records keep the name.
@@ -128,7 +128,7 @@ def score(
     listener.stage(f"Loading {getattr(model, 'name', model)}")
     with clock.measure("load"):
         loaded = _loaded(model, revision, dtype, device, trust_remote_code, seed)
-    chosen = resolve_layers(layers, loaded.n_layers + 1)
+    chosen = tuple(sorted(resolve_layers(layers, loaded.n_layers + 1)))
     check_search(engine, loaded, text.n_points, k, metric)
     listener.stage(_describe(loaded, text))
     if isinstance(states, ActivationStore):
@@ -154,7 +154,7 @@ def score(
     listener.stage(f"Neighbours in {len(chosen)} layers of {text.n_points:,} points")
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     searches = []
-    for done, (layer, points) in enumerate(_by_layer(store, loaded.device), start=1):
+    for done, (layer, points) in enumerate(store.by_layer(device=loaded.device), start=1):
         with clock.measure("neighbours"):
             found = knn(points, k, metric=metric, backend=engine)
         with clock.measure("scores"):
@@ -209,8 +209,7 @@ def _check_options(metric: str, backend: str, reference: bool) -> None:
     """What can be said wrong before a model is loaded."""
     if metric not in METRICS:
         raise InputError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
-    if backend not in dispatch.names():
-        raise InputError(f"backend must be one of {', '.join(dispatch.names())}, got {backend!r}")
+    dispatch.check_name(backend)
     if reference and backend not in ("auto", "reference"):
         raise InputError(f"reference=True brings its own backend, got backend={backend!r} as well")
 
@@ -237,7 +236,7 @@ def _check_states(
     """
     came: dict[str, Any] = {
         **states.record,
-        "layers": states.layers,
+        "layers": tuple(sorted(states.layers)),
         "languages": states.languages,
         "points": len(states.language_ids),
     }
@@ -291,9 +290,3 @@ def _describe(loaded: LoadedModel, corpus: Corpus) -> str:
         f"{loaded.device}"
         f"{licence}; {corpus.name}: {corpus.n_languages} languages × {corpus.n_sentences} sentences"
     )
-
-
-def _by_layer(store: ActivationStore, device: torch.device) -> Iterator[tuple[int, torch.Tensor]]:
-    """Each layer's number and its points ``[n, d]`` on the device that searches."""
-    for layers, states in store.groups(device=device):
-        yield from zip(layers, states, strict=True)

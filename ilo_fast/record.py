@@ -12,18 +12,15 @@ from ilo_fast.activations.tokens import tokenizer_sha256
 from ilo_fast.models import LoadedModel
 from ilo_fast.neighbors import Neighbors
 from ilo_fast.ops import dispatch
+from ilo_fast.tables import RECORD_VERSION
 
 __all__ = [
-    "RECORD_VERSION",
     "backend_record",
     "dtype_name",
     "model_record",
     "score_record",
     "search_record",
 ]
-
-RECORD_VERSION = 1
-"""Raised when the meaning of a key in the run record changes."""
 
 
 def dtype_name(dtype: str | torch.dtype) -> str:

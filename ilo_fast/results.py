@@ -119,7 +119,11 @@ class Result:
         return means.reset_index()
 
     def write_parquet(self, path: str | Path) -> Path:
-        """Write the table to ``path``, the run record as JSON in the file's metadata."""
+        """Write the table to ``path``, the run record as JSON in the file's metadata.
+
+        The folder is made where it is missing; the file appears whole or not at all. Returns the
+        path. Raises InputError when the record holds what JSON cannot, OSError when writing fails.
+        """
         path = Path(path)
         with staged(path.parent) as temporary:
             write_parquet(self.table, _as_json(self.record), temporary / path.name, _SCHEMA)
@@ -131,7 +135,11 @@ class Result:
         return read_parquet(path)
 
     def write_csv(self, path: str | Path) -> Path:
-        """Write the table to ``path`` as CSV, numbers with all their digits."""
+        """Write the table to ``path`` as CSV, numbers with all their digits, without the record.
+
+        The folder is made where it is missing; the file appears whole or not at all. Returns the
+        path. Raises OSError when writing fails.
+        """
         path = Path(path)
         with staged(path.parent) as temporary:
             self.table.to_csv(temporary / path.name, index=False, lineterminator="\n")
@@ -145,8 +153,9 @@ class Result:
         All are written under temporary names first and renamed at the end, so that an interrupt or
         a full disk leaves what ``folder`` held before. Pictures, companion tables and the trace
         that another run left there go away with its scores; other files stay. Returns the paths.
-        Raises InputError when the disk has too little room or the record holds what JSON cannot,
-        OSError when writing fails all the same.
+        Raises InputError when the disk has too little room, the record holds what JSON cannot or
+        the pictures would have several rows a layer and language, OSError when writing fails all
+        the same.
         """
         folder = Path(folder)
         require_space(folder, self.space_needed(plots=plots))

@@ -98,6 +98,19 @@ def gather_neighbors(found: Neighbors, group: dist.ProcessGroup | None = None) -
     """The lists of all processes together, in every process: what `ilo_scores` takes.
 
     The lists are small beside the points: 40 bytes of indices a point and layer at k = 5.
+
+    Args:
+        found: this process's rows, as `knn_sharded` gave them.
+        group: the processes of that search; all when None. Each of them must call this.
+
+    Returns:
+        `Neighbors` of all points ``[n, k]`` or ``[layers, n, k]``, in the order of the processes.
+
+    Raises:
+        ValueError, RuntimeError: torch's own, where ``torch.distributed`` is not initialised.
+
+    >>> found = knn_sharded(x, 5)  # doctest: +SKIP
+    >>> scores = ilo_scores(gather_neighbors(found), languages)  # doctest: +SKIP
     """
     arrays = [_gather_rows(a, group) for a in (found.indices, found.distances)]
     certified = _gather_rows(found.certified[..., None], group)[..., 0]

@@ -28,6 +28,7 @@ __all__ = [
     "NEIGHBORS_FILE",
     "Source",
     "from_result",
+    "from_states_beside",
     "from_store",
     "read_inputs",
     "read_sources",
@@ -215,9 +216,7 @@ def from_store(
     metric: str = "cosine",
 ) -> Source:
     """A source whose neighbours are found now, layer by layer."""
-    found = []
-    for _, states in store.groups():
-        found += [knn(layer, k, metric=metric) for layer in states]
+    found = [knn(states, k, metric=metric) for _, states in store.by_layer()]
     lists = np.stack([torch.as_tensor(one.indices).cpu().numpy() for one in found])
     key: dict[str, Any] = {}
     if store.folder is not None and (store.folder / _STORE_FILE).is_file():
@@ -229,7 +228,7 @@ def from_store(
     values["certified"] = proved.view(shape).double().mean(dim=2).numpy()
     return Source(
         name=name,
-        layers=store.layers,
+        layers=tuple(sorted(store.layers)),
         depth=max(store.layers),
         languages=store.languages,
         n_sentences=n_sentences,
@@ -247,6 +246,32 @@ def from_store(
         states=store,
         record={"extraction": store.record},
     )
+
+
+def from_states_beside(source: Source, folder: str | Path) -> Source:
+    """A table's source with the hidden states that its results folder holds as well, if any.
+
+    Neighbours are found again, as the table's were.
+
+    Raises:
+        InputError: when the states are of another model or text than the scores, or damaged.
+    """
+    folder = Path(folder)
+    if source.states is not None or not (folder / _STORE_FILE).is_file():
+        return source
+    store = open_store(folder)
+    made = from_store(
+        store, source.name, **{name: source.settings[name] for name in ("k", "threshold", "metric")}
+    )
+    weights = source.record.get("model", {}).get("weights_sha256")
+    scored = (source.layers, source.settings["corpus"], source.settings["pool"], weights)
+    kept = (made.layers, made.settings["corpus"], made.settings["pool"])
+    if scored != (*kept, store.record["weights_sha256"]):
+        raise InputError(
+            f"{str(folder)!r}: the hidden states are of another run than the scores beside them; "
+            "score again with --states, or give them a folder of their own"
+        )
+    return made
 
 
 def short_name(model: str) -> str:

@@ -11,6 +11,7 @@ from ilo_fast.errors import InputError
 from ilo_fast.ilo import ILOScores, ilo_scores
 from ilo_fast.lists import label_codes, state_layers
 from ilo_fast.neighbors import knn
+from ilo_fast.ops import dispatch
 from ilo_fast.ops.request import METRICS
 
 __all__ = ["ILO", "canonical_order"]
@@ -36,7 +37,8 @@ class ILO:
             ranks, and every rank returns the result of all.
 
     Raises:
-        ValueError, TypeError: a k or threshold that is no whole number above 0, another metric.
+        ValueError, TypeError: a k or threshold that is no whole number above 0, another metric or
+            backend.
 
     >>> metric = ILO(k=2, threshold=1)
     >>> metric.update(torch.tensor([[1.0, 0.0], [0.9, 0.1]]), ["en", "de"])
@@ -58,6 +60,7 @@ class ILO:
         self.k, self.threshold = at_least_1(k, "k"), at_least_1(threshold, "threshold")
         if metric not in METRICS:
             raise InputError(f"metric must be one of {', '.join(METRICS)}; got {metric!r}")
+        dispatch.check_name(backend)
         self.metric = metric
         self.backend = backend
         self.sync = sync
@@ -107,7 +110,10 @@ class ILO:
         return {"hidden": hidden, "languages": list(self._languages)}
 
     def compute(self) -> ILOScores:
-        """Score all points gathered so far; languages come sorted.
+        """Score all points gathered so far.
+
+        Languages come sorted, integers before strings: which appears first would depend on the
+        order of merging.
 
         Raises:
             InputError: no points, fewer than k + 1 of them, or one language only.

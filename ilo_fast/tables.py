@@ -11,13 +11,16 @@ import pyarrow.parquet as pq
 
 from ilo_fast.errors import InputError
 
-__all__ = ["RECORD_KEY", "TABLES", "read_table", "write_parquet", "write_table"]
+__all__ = ["RECORD_KEY", "RECORD_VERSION", "TABLES", "read_table", "write_parquet", "write_table"]
 
 TABLES = ("language_metrics", "pair_metrics", "layer_metrics", "neighbors")
 """Names of the tables beside a result, and of their files."""
 
 RECORD_KEY = b"ilo_fast"
 """Where a Parquet file's metadata hold the run record, as JSON."""
+
+RECORD_VERSION = 1
+"""Of the run record, under its key ``record``; raised when the meaning of a key changes."""
 
 
 def write_parquet(
@@ -54,7 +57,10 @@ def write_table(
 
 
 def read_table(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The table and the run record that `write_parquet` wrote; InputError on another file."""
+    """The table and the run record that `write_parquet` wrote.
+
+    Raises InputError on another file, and on a record of a later version than this one's.
+    """
     try:
         table = pq.read_table(path)
     except FileNotFoundError:
@@ -64,4 +70,11 @@ def read_table(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     metadata = table.schema.metadata or {}
     if RECORD_KEY not in metadata:
         raise InputError(f"{str(path)!r} holds no ilo_fast run record in its metadata")
-    return table.to_pandas(), json.loads(metadata[RECORD_KEY])
+    record: dict[str, Any] = json.loads(metadata[RECORD_KEY])
+    version = record.get("record", RECORD_VERSION)
+    if version > RECORD_VERSION:
+        raise InputError(
+            f"{str(path)!r} was written by a later ilo_fast: its run record has version {version}, "
+            f"this one reads up to {RECORD_VERSION}; install a later ilo-fast"
+        )
+    return table.to_pandas(), record

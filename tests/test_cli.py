@@ -112,6 +112,21 @@ def test_a_table_as_corpus(run, tiny_model, parallel_text, tmp_path):
     assert read_parquet(out / "scores.parquet").table["language"].nunique() == 4
 
 
+def test_what_was_read_otherwise_than_it_looks_is_said(run, tiny_model, parallel_text, tmp_path):
+    text = {language: [f'"{line}"' for line in lines] for language, lines in parallel_text.items()}
+    text = {"id": [f"s{number}" for number in range(12)], **text}
+    lines = ["\t".join(text), *("\t".join(row) for row in zip(*text.values(), strict=True))]
+    (tmp_path / "text.tsv").write_text("\n".join(lines))
+    given = ("score", tiny_model, "--corpus", tmp_path / "text.tsv", "--out", tmp_path / "out")
+    code, _, said = run(*given, "-q", "--no-plots")
+    assert code == 0
+    assert said.splitlines() == [
+        "Note: corpus text: 48 cells begin and end with a double quote, which a .tsv file keeps as "
+        "text",
+        "Note: corpus text: columns left out: 'id'",
+    ]
+
+
 def test_a_second_run_replaces_the_files(run, tiny_model, corpus_folder, tmp_path):
     arguments = ("score", tiny_model, "--corpus", corpus_folder, "--out", tmp_path, "-q")
     assert run(*arguments)[0] == 0

@@ -193,6 +193,13 @@ def test_interrupts_leave_nothing_half_written(fails, tiny_model, corpus_folder,
     assert message.startswith("interrupted")
 
 
+def test_a_run_that_fails_leaves_no_folder(run, corpus_folder, tmp_path):
+    out = tmp_path / "new" / "out"
+    for model in (tmp_path / "gone", tmp_path):
+        assert run("score", model, "--corpus", corpus_folder, "--out", out, "-q")[0] == 2
+        assert list(tmp_path.glob("new")) == []
+
+
 def test_an_interrupt_says_where_the_same_command_goes_on(run, monkeypatch):
     def interrupted(**_):
         raise KeyboardInterrupt

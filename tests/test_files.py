@@ -31,6 +31,20 @@ def test_an_error_changes_nothing(tmp_path, error):
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"a": "old"}
 
 
+def test_a_folder_made_for_nothing_goes_again(tmp_path):
+    with staged(tmp_path / "new" / "folder"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(KeyboardInterrupt), staged(tmp_path / "mine" / "folder"):
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    assert list((tmp_path / "mine").iterdir()) == []
+    with pytest.raises(KeyboardInterrupt), staged(tmp_path / "mine"):
+        raise KeyboardInterrupt
+    assert (tmp_path / "mine").is_dir()
+
+
 def test_a_disk_that_fills_at_the_flush(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -1,6 +1,7 @@
 """`score --states`: states kept in a folder, resumed after kill -9, read by later commands."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -133,6 +134,25 @@ def test_compare_and_plot_take_the_folder(tiny_model, corpus_folder, tmp_path, c
     assert (tmp_path / "map.svg").read_text().count("<svg") == 1
     scored = read_parquet(tmp_path / "out" / "scores.parquet")
     assert scored.record["extraction"]["states"] == "made"
+
+
+def test_plot_finds_states_beside_the_scores(tiny_model, corpus_folder, tmp_path, capsys):
+    both = tmp_path / "both"
+    arguments = ("score", tiny_model, "--corpus", corpus_folder, "--quiet", "--no-plots")
+    run_cli(*arguments, "--out", both, "--states", both, "--k", 4, "--metric", "euclidean")
+    run_cli(*arguments, "--out", tmp_path / "apart", "--states", tmp_path / "states", "--k", 4)
+    given = ("--k", 4, "--metric", "euclidean", "--layer", 2)
+    for kind in ("map", "neighbours"):
+        one, other = tmp_path / "one.png", tmp_path / "both.png"
+        run_cli("plot", both, "--kind", kind, "--out", one, "--layer", 2)
+        shutil.copytree(tmp_path / "states", tmp_path / kind / "both")
+        run_cli("plot", tmp_path / kind / "both", "--kind", kind, "--out", other, *given)
+        assert one.read_bytes() == other.read_bytes()
+    run_cli(*arguments, "--out", both, "--pool", "last")
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        cli.main(["plot", str(both), "--kind", "map", "--out", str(tmp_path / "no.png")])
+    assert "states are of another run than the scores beside them" in capsys.readouterr().err
 
 
 def test_states_of_another_text_model_or_dtype_are_refused(tiny_model, corpus, tmp_path):

@@ -15,7 +15,7 @@ def test_slices_are_pythons(entries, start, stop, step):
     text = ":".join("" if end is None else str(end) for end in (start, stop))
     if step is not None:
         text += f":{step}"
-    expected = tuple(sorted(range(entries)[slice(start, stop, step)]))
+    expected = tuple(range(entries)[slice(start, stop, step)])
     if expected:
         assert resolve_layers(text, entries) == expected
         assert resolve_layers(slice(start, stop, step), entries) == expected
@@ -30,11 +30,12 @@ def test_slices_are_pythons(entries, start, stop, step):
         (None, (0, 1, 2, 3)),
         ("0,2", (0, 2)),
         ("-1", (3,)),
-        (" 2 , 0 , 2", (0, 2)),
+        (" 2 , 0 ", (2, 0)),
+        ("::-1", (3, 2, 1, 0)),
         (":", (0, 1, 2, 3)),
         (3, (3,)),
-        ([1, -4], (0, 1)),
-        ([slice(2, None), 0], (0, 2, 3)),
+        ([1, -4], (1, 0)),
+        ([slice(2, None), 0], (2, 3, 0)),
     ],
 )
 def test_forms(given_layers, expected):
@@ -50,6 +51,12 @@ def test_unreadable_text_is_named(text):
 @pytest.mark.parametrize("layers", [4, -5, "0,4", [99]])
 def test_layers_the_model_lacks(layers):
     with pytest.raises(InputError, match=r"not one of the model's layers 0 … 3"):
+        resolve_layers(layers, 4)
+
+
+@pytest.mark.parametrize("layers", ["0,2,0", [2, -2], [slice(None), 2]])
+def test_a_layer_named_twice(layers):
+    with pytest.raises(InputError, match=r"layers must name each layer once, got [02] more often"):
         resolve_layers(layers, 4)
 
 

@@ -4,6 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ilo_fast.adapters._shared import float_tensor
 from ilo_fast.errors import HiddenStateError
 from ilo_fast.lists import index_lists, label_codes, rounding_tolerance, state_layers, unit_rows
 
@@ -22,6 +23,19 @@ def test_arrays_torch_does_not_take_are_read_all_the_same():
     assert state_layers(states[::-1].astype(">f4"))[0].tolist() == [[4, 5], [2, 3], [0, 1]]
     states.flags.writeable = False
     assert state_layers(states)[0].tolist() == [[0, 1], [2, 3], [4, 5]]
+
+
+def test_masked_arrays_are_refused():
+    """torch would count what their mask hides."""
+    codes = np.ma.masked_equal([0, 1, 1], 0)
+    for check, name in (
+        (lambda: index_lists(codes[:, None]), "neighbors"),
+        (lambda: state_layers(np.ma.masked_less(np.eye(3), 0.5)), "states"),
+        (lambda: label_codes(codes, 3), "languages"),
+        (lambda: float_tensor(codes[:, None], "X"), "X"),
+    ):
+        with pytest.raises(TypeError, match=f"{name} must be an array without a mask"):
+            check()
 
 
 def test_labels_keep_their_order_and_kind():

@@ -179,6 +179,7 @@ def test_bad_arguments(arguments, error, message):
         (np.zeros((5, 0)), ValueError, "1 dimension"),
         (np.zeros((0, 5, 3)), ValueError, "1 layer"),
         (np.zeros((5, 3), dtype=np.int64), TypeError, "float64; got int64"),
+        (np.ma.masked_less(np.eye(5), 0.5), TypeError, "x must be an array without a mask"),
         (torch.zeros(5, 3, dtype=torch.int32), TypeError, "float64; got int32"),
         (torch.zeros(5, 3, dtype=torch.complex64), TypeError, "got complex64"),
         (torch.zeros(5, 3).to_sparse(), TypeError, "x must be dense"),

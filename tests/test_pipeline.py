@@ -70,6 +70,26 @@ def test_chosen_layers_and_a_loaded_model(result, tiny_model, corpus):
     pd.testing.assert_frame_equal(some.table, expected, check_exact=True)
 
 
+def test_a_model_cast_in_memory_is_recorded_as_it_is(tiny_model, corpus):
+    loaded = load_model(tiny_model)
+    loaded.model.bfloat16()
+    record = score(loaded, corpus, k=K, threshold=THRESHOLD, layers=0).record
+    assert record["model"]["dtype"] == record["extraction"]["dtype"] == "bfloat16"
+
+
+def test_tables_are_ascending_whatever_the_order_of_the_layers(result, tiny_model, corpus):
+    loaded = load_model(tiny_model)
+    store = extract(loaded.model, loaded.tokenizer, corpus, layers=[3, 0], batch_tokens=40)
+    assert store.layers == (3, 0)
+    expected = result.table[result.table["layer"].isin([0, 3])].reset_index(drop=True)
+    for layers in ("0,3", [3, 0]):
+        given = {"k": K, "threshold": THRESHOLD, "layers": layers}
+        for states in (store, None):
+            some = score(loaded, corpus, states=states, batch_tokens=40, **given)
+            pd.testing.assert_frame_equal(some.table, expected, check_exact=True)
+            assert some.record["options"]["layers"] == [0, 3]
+
+
 def test_languages_and_limit(tiny_model, corpus):
     some = score(tiny_model, corpus, languages=["hin_Deva", "eng_Latn"], limit=7, k=3, threshold=1)
     assert list(dict.fromkeys(some.table["language"])) == ["hin_Deva", "eng_Latn"]
@@ -87,7 +107,8 @@ def test_the_record_says_how(result, tiny_model, corpus):
     assert record["corpus"]["sha256"] == corpus.sha256
     assert record["corpus"]["languages"] == list(corpus.languages)
     assert record["options"]["layers"] == [0, 1, 2, 3]
-    assert record["versions"]["torch"] == metadata.version("torch")
+    for name in ("torch", "scipy"):
+        assert record["versions"][name] == metadata.version(name)
     assert record["device"]["id"] == "cpu"
     assert record["backend"]["name"] == "torch"
     assert record["backend"]["why"].startswith("torch on cpu")

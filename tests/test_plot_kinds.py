@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -176,6 +177,14 @@ def test_maps_hold_every_point_by_part_and_by_language():
     assert groups == ["Germanic", "others"]
 
 
+def test_languages_without_a_known_family_are_said_to_be():
+    codes = [*LANGUAGES, "xx", "yy"]
+    points = np.random.default_rng(0).normal(size=(10, 2))
+    legend = plots.plane_languages(points, codes * 2).get_legend()
+    groups = [text.get_text() for text in legend.get_texts()]
+    assert groups == ["Germanic", "family unknown", "others"]
+
+
 def test_31_languages_have_31_different_marks():
     labels = list(PAPER_LANGUAGES)
     ax = plots.plane_languages(np.random.default_rng(0).normal(size=(31, 2)), labels)
@@ -283,6 +292,19 @@ def test_pictures_of_a_source_are_of_its_lists_and_states():
         drawn(picture(source, "languages", score="reach")), source.values["reach"][:, order].T
     )
     assert isinstance(picture(source, "layers").figure, Figure)
+
+
+def test_layers_stored_in_another_order_are_ascending_in_a_source():
+    store = make_store()
+    turned = replace(store, states=store.states[[2, 0, 1]], layers=(2, 0, 1))
+    straight, source = (from_store(one, "mine", k=4, threshold=1) for one in (store, turned))
+    assert source.layers == (0, 1, 2)
+    np.testing.assert_array_equal(source.lists, straight.lists)
+    np.testing.assert_array_equal(source.values["ilo"], straight.values["ilo"])
+    for layer in source.layers:
+        ours, theirs = (picture(one, "map", layer=layer) for one in (source, straight))
+        for mine, other in zip(ours.collections, theirs.collections, strict=True):
+            np.testing.assert_array_equal(mine.get_offsets(), other.get_offsets())
 
 
 @pytest.mark.parametrize("length", [37, 38, 39, 200])

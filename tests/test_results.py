@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables import RECORD, make_result
 
-from ilo_fast import results
+from ilo_fast import plots, results
 from ilo_fast.errors import InputError
 from ilo_fast.results import COLUMNS, Result, read_parquet
 
@@ -211,6 +211,19 @@ def test_bad_tables_and_records():
         _ = Result(both, {}).model
 
 
+def test_rows_that_are_there_twice_are_named(tmp_path):
+    table = make_result().table
+    twice = Result(pd.concat([table, table.iloc[2:4]]), {})
+    second = table.iloc[2]
+    message = rf"it holds 2 of layer {second['layer']} of {second['language']} \(and 1 more"
+    with pytest.raises(ValueError, match=message):
+        twice.save(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+    for draw in (plots.layers, plots.languages):
+        with pytest.raises(InputError, match=message):
+            draw(twice)
+
+
 def test_files_that_are_no_result(tmp_path):
     with pytest.raises(InputError, match="no result file at"):
         read_parquet(tmp_path / "none.parquet")
@@ -220,6 +233,15 @@ def test_files_that_are_no_result(tmp_path):
     pq.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
     with pytest.raises(InputError, match="holds no ilo_fast run record"):
         read_parquet(tmp_path / "other.parquet")
+
+
+def test_a_record_of_a_later_version_is_refused(tmp_path):
+    table = make_result().table
+    for version in (1, 2):
+        Result(table, {"record": version}).write_parquet(tmp_path / f"{version}.parquet")
+    assert read_parquet(tmp_path / "1.parquet").record == {"record": 1}
+    with pytest.raises(InputError, match=r"2.parquet' was written by a later .* has version 2, "):
+        read_parquet(tmp_path / "2.parquet")
 
 
 def test_a_record_json_cannot_hold_is_an_error(tmp_path):

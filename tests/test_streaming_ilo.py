@@ -68,6 +68,20 @@ def test_any_split_and_merge_order(seed, levels, pieces, workers):
     assert_same(metrics[0].compute(), expected)
 
 
+def test_labels_are_plain_and_sorted_in_any_order_of_merging():
+    hidden, labels = points(n=30)
+    numpys = [np.str_(label) for label in labels[:20]]
+    first, second = ILO(k=3), ILO(k=3)
+    first.update(hidden[:, 20:], labels[20:])
+    second.update(hidden[:, :20], numpys)
+    for metric in (first, second):
+        assert {type(label) for label in metric.state()["languages"]} == {str}
+    first.merge_state(second)
+    found = first.compute()
+    assert found.languages == tuple(sorted(set(labels)))
+    assert {type(label) for label in found.languages} == {str}
+
+
 def test_reset_and_reuse_of_memory():
     hidden, labels = points()
     metric = ILO(k=3)
@@ -111,6 +125,7 @@ def test_hostile_input():
         ({"threshold": -1}, ValueError, "threshold must be at least 1; got -1"),
         ({"k": 2.5}, TypeError, "k must be an integer"),
         ({"metric": "cos"}, ValueError, "metric must be one of"),
+        ({"backend": "tritn"}, ValueError, "backend must be one of auto, .* got .tritn."),
     ],
 )
 def test_options_are_checked_before_the_first_batch(options, error, message):

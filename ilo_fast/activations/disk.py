@@ -6,18 +6,18 @@ The folder holds
   any batch.
 - ``states.partial``: a safetensors file at its full size, filled as batches end. It becomes
   ``states.safetensors`` when the last one is there.
-- ``journal.jsonl``: one line a finished batch, ``{"start", "stop", "crc32"}``: its places in
-  processing order and the checksum of its float32 block. A line is written after the data.
+- ``journal.jsonl``: one line a finished batch, ``{"start", "stop", "points", "crc32"}``: its places
+  in processing order, the points there and the checksum of their float32 block. A line is written
+  after the data.
 - ``record.json``: how the states were made. Written when the last batch is in.
 
 A folder is taken up again only under the same key. Batches without a journal line, or whose data
-does not have the checksum, are done again.
+does not have the checksum, are done again; `open_store`, which cannot make any, names them.
 """
 
 import errno
 import json
 import os
-import zlib
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,25 +26,26 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ilo_fast.activations.space import free_disk, human
+from ilo_fast.activations.journal import (
+    JOURNAL,
+    Batch,
+    finished,
+    gaps,
+    points_in_order,
+    read_journal,
+)
+from ilo_fast.activations.space import human
 from ilo_fast.activations.store import ActivationStore
+from ilo_fast.environment import free_disk
 from ilo_fast.errors import InputError
+from ilo_fast.files import write_text
 
 __all__ = ["DiskSink", "open_store"]
 
-_FORMAT = 2
-_STORE, _RECORD, _JOURNAL = "store.json", "record.json", "journal.jsonl"
+_FORMAT = 3
+_STORE, _RECORD = "store.json", "record.json"
 _PARTIAL, _WHOLE = "states.partial", "states.safetensors"
-_OURS = (_STORE, _JOURNAL, _PARTIAL, "lost+found")  # what may lie there before the first batch
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+_OURS = (_STORE, JOURNAL, _PARTIAL, "lost+found")  # what may lie there before the first batch
 
 
 def _safetensors_header(layers: tuple[int, ...], points: int, dim: int) -> bytes:
@@ -146,7 +147,7 @@ class DiskSink:
         # a finished folder may lie where nothing can be written; batches found damaged need that
         self._writable = not self._complete
         self._states = self._open("r+" if self._writable else "r")
-        self._lines = self._read_journal()
+        self._batches, self._cut_short = read_journal(folder, points)
         self._journal: TextIO | None = None
 
     def _open(self, mode: str) -> Any:
@@ -156,8 +157,8 @@ class DiskSink:
         self.folder.mkdir(parents=True, exist_ok=True)
         others = sorted(path.name for path in self.folder.iterdir())
         # A run that ended before it wrote store.json has recorded no batch: nothing is lost.
-        journal = self.folder / _JOURNAL
-        if _WHOLE in others or (_JOURNAL in others and journal.stat().st_size):
+        journal = self.folder / JOURNAL
+        if _WHOLE in others or (JOURNAL in others and journal.stat().st_size):
             raise InputError(f"folder: {self.folder} holds states without their {_STORE}")
         foreign = [name for name in others if not name.startswith((".", *_OURS))]
         if foreign:
@@ -182,7 +183,7 @@ class DiskSink:
             partial.unlink(missing_ok=True)  # a disk that filled up meanwhile gets its room back
             raise
         journal.write_text("")
-        _replace(self.folder / _STORE, json.dumps({"key": wanted, "budget": budget}, indent=1))
+        write_text(self.folder / _STORE, json.dumps({"key": wanted, "budget": budget}, indent=1))
 
     def _take_up(self, wanted: dict[str, Any]) -> int:
         stored = _read(self.folder, _STORE, "key", "budget")
@@ -198,56 +199,26 @@ class DiskSink:
             )
         return int(stored["budget"])
 
-    def _read_journal(self) -> dict[tuple[int, int], int]:
-        """Finished batches and their checksums; a half-written last line is none."""
-        lines: dict[tuple[int, int], int] = {}
-        text = (self.folder / _JOURNAL).read_text(encoding="utf-8", errors="replace")
-        self._cut_short = bool(text) and not text.endswith("\n")
-        for line in text.split("\n")[:-1]:
-            try:
-                entry = json.loads(line)
-                lines[entry["start"], entry["stop"]] = entry["crc32"]
-            except (ValueError, KeyError, TypeError):
-                continue
-        return lines
-
     def check(self, order: npt.NDArray[np.int64], first: int) -> None:
         """Verify the finished batches among places ``first …`` whose points are ``order``.
 
         `missing` then answers for these places.
         """
-        self._done = []
-        for (start, stop), crc in self._lines.items():
-            if first <= start and stop <= first + len(order):
-                rows = order[start - first : stop - first]
-                block = np.ascontiguousarray(self._states[:, rows])
-                if zlib.crc32(block.data) == crc:
-                    self._done.append((start, stop))
-        self._done.sort()
+        self._done = finished(self._batches, self._states, order, first)
 
     def write(self, start: int, stop: int, rows: npt.NDArray[np.int64], block: Tensor) -> None:
         if not self._writable:
             self._states, self._writable = self._open("r+"), True
         if self._journal is None:
-            self._journal = (self.folder / _JOURNAL).open("a", encoding="utf-8")
+            self._journal = (self.folder / JOURNAL).open("a", encoding="utf-8")
             self._journal.write("\n" * self._cut_short)
         data = np.ascontiguousarray(block.numpy())
         self._states[:, rows] = data
-        line = {"start": start, "stop": stop, "crc32": zlib.crc32(data.data)}
-        self._journal.write(json.dumps(line) + "\n")
+        self._journal.write(Batch.of(start, rows, data).line())
         self._journal.flush()
 
     def missing(self, start: int, stop: int) -> list[tuple[int, int]]:
-        parts, place = [], start
-        for done_start, done_stop in self._done:
-            if done_stop <= place or done_start >= stop:
-                continue
-            if done_start > place:
-                parts.append((place, done_start))
-            place = done_stop
-        if place < stop:
-            parts.append((place, stop))
-        return parts
+        return gaps(self._done, start, stop)
 
     def earlier_record(self) -> dict[str, Any] | None:
         """How the states were made, where an earlier run finished them."""
@@ -259,7 +230,7 @@ class DiskSink:
         if self._journal is not None:
             self._journal.close()
         if self._journal is not None or not (self.folder / _RECORD).is_file():
-            _replace(self.folder / _RECORD, json.dumps(record, indent=1, default=str))
+            write_text(self.folder / _RECORD, json.dumps(record, indent=1, default=str))
         if not self._complete:
             os.replace(self._path, self.folder / _WHOLE)
         return _read_states(self.folder, self.shape, len(self._header))
@@ -271,23 +242,34 @@ def _read_states(folder: Path, shape: tuple[int, int, int], offset: int) -> Tens
 
 
 def open_store(folder: str | Path) -> ActivationStore:
-    """Open a finished folder of states.
+    """Open a finished folder of states, as `extract` or ``ilo-fast score --states`` left it.
+
+    Every state is read once to compare its checksum, so opening costs about as much as reading the
+    file (under a second a gigabyte, and the disk's time where it is not in memory yet).
 
     Raises:
-        InputError: when the folder holds no finished states, or damaged files.
+        InputError: when the folder holds no finished states, damaged ones, or those of another
+            version.
     """
     folder = Path(folder)
     if not (folder / _WHOLE).is_file() or not (folder / _STORE).is_file():
         raise InputError(f"folder: {folder} holds no finished states ({_WHOLE})")
     key = _read(folder, _STORE, "key", "budget")["key"]
+    if key.get("format") != _FORMAT:
+        raise InputError(
+            f"folder: {folder} holds states of format {key.get('format')}, this version reads "
+            f"format {_FORMAT}; make them again in another folder"
+        )
     record = _read(folder, _RECORD)
     layers, points, dim = key["shape"]
     with (folder / _WHOLE).open("rb") as file:
         offset = 8 + int.from_bytes(file.read(8), "little")
     languages = tuple(key["languages"])
     sentences = points // len(languages)
+    states = _read_states(folder, (layers, points, dim), offset)
+    _check_states(folder, states)
     return ActivationStore(
-        states=_read_states(folder, (layers, points, dim), offset),
+        states=states,
         layers=tuple(key["layers"]),
         languages=languages,
         language_ids=np.repeat(np.arange(len(languages), dtype=np.int64), sentences),
@@ -300,3 +282,19 @@ def open_store(folder: str | Path) -> ActivationStore:
         },
         folder=folder,
     )
+
+
+def _check_states(folder: Path, states: Tensor) -> None:
+    """That every state is under the checksum of its batch."""
+    points = states.shape[1]
+    batches, _ = read_journal(folder, points)
+    done = finished(batches, states.numpy(), points_in_order(batches, points))
+    damaged = gaps(done, 0, points)
+    if damaged:
+        places = ", ".join(f"{start} to {stop - 1}" for start, stop in damaged[:3])
+        more = f" and {len(damaged) - 3} more" if damaged[3:] else ""
+        raise InputError(
+            f"folder: {_WHOLE} in {folder} is damaged: the states at places {places}{more} do not "
+            f"have their checksum in {JOURNAL}; the command that made them (`ilo-fast score "
+            "--states`, or `extract`) makes these batches again"
+        )

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ilo_fast.activations.capability import probe
+from ilo_fast.activations.captures import no_new_captures
 from ilo_fast.activations.disk import DiskSink
 from ilo_fast.activations.fusing import fusing
 from ilo_fast.activations.job import ExtractProgress, Job
@@ -60,8 +61,8 @@ def extract(
             default.
         corpus: the parallel text; its points are language-major.
         layers: entries of ``hidden_states`` from 0 (embedding output) to L (last, after the final
-            norm): a number, a slice, a sequence of those or text such as ``"0,5,10:20"``. None
-            takes all.
+            norm): a number, a slice, a sequence of those or text such as ``"0,5,10:20"``, each
+            layer once; ``store.layers`` is in the order given. None takes all.
         pool: ``"mean"`` over tokens, ``"last"`` token, ``"weighted"`` by position, or a function of
             packed states ``[tokens, dim]`` and int64 offsets ``[sentences + 1]`` on the same device
             that returns ``[sentences, dim]``. Sums are float32 whatever the model's dtype.
@@ -89,8 +90,8 @@ def extract(
         ModelError: when the model gives no hidden states, or some that are not one vector a token.
         CorpusError: on a sentence without tokens or over the model's limit, naming it.
         HiddenStateError: on NaN or infinity, naming layer and sentence.
-        InputError: on a layer the model does not have, an unknown pooling or place, or too little
-            room.
+        InputError: on a layer the model does not have or one named twice, an unknown pooling or
+            place, or too little room.
 
     >>> from ilo_fast import extract, load_corpus
     >>> from ilo_fast.models import load_model
@@ -120,6 +121,7 @@ def extract(
         torch.inference_mode(),
         torch.autocast(device.type, enabled=False),  # the caller's, if any
         _evaluating(backbone.module),
+        no_new_captures(backbone.module),
         fusing(backbone, device, fused) as kernels,
     ):
         limit = token_limit(backbone.module, tokenizer)

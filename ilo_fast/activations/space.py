@@ -1,12 +1,11 @@
-"""How much room there is: host memory, device memory, disk."""
+"""How much room there is in host and device memory."""
 
 import os
-import shutil
 from pathlib import Path
 
 import torch
 
-__all__ = ["free_disk", "free_memory", "human"]
+__all__ = ["free_memory", "human"]
 
 
 def human(count: int) -> str:
@@ -47,11 +46,3 @@ def free_memory(device: torch.device) -> int:
         return int(torch.cuda.mem_get_info(device)[0])
     limit = _cgroup_free()
     return _host_free() if limit is None else min(_host_free(), limit)
-
-
-def free_disk(folder: Path) -> int:
-    """Bytes free where ``folder`` is or will be."""
-    existing = folder
-    while not existing.exists():
-        existing = existing.parent
-    return shutil.disk_usage(existing).free

@@ -67,6 +67,11 @@ class ActivationStore(Shown):
             part = self.states[first : first + size]
             yield self.layers[first : first + size], part.to(place)
 
+    def by_layer(self, *, device: torch.device | str | None = None) -> Iterator[tuple[int, Tensor]]:
+        """Each layer and its states ``[points, dim]``, ascending, on ``device`` if one is given."""
+        for row in sorted(range(len(self.layers)), key=self.layers.__getitem__):
+            yield self.layers[row], self.states[row].to(device or self.states.device)
+
 
 class Sink(Protocol):
     """Where batches of pooled states go."""

@@ -92,7 +92,7 @@ def hooked(
 
 
 class Tap:
-    """The states pooled so far; made by `tap`."""
+    """The states pooled so far; made by `tap`. ``layers``: those of the states' rows."""
 
     def __init__(self, layers: tuple[int, ...]) -> None:
         self.layers = layers
@@ -238,8 +238,8 @@ def tap(
     Args:
         model: a transformers model, with or without a head.
         layers: entries of ``hidden_states``, 0 (embedding output) to L (last, after the final
-            norm): a number, a slice, a sequence of those or text such as ``"0,5,10:20"``; None
-            takes all.
+            norm): a number, a slice, a sequence of those or text such as ``"0,5,10:20"``, each
+            layer once; None takes all.
         pool: ``"mean"``, ``"last"``, ``"weighted"`` (by position), or a function of packed states
             ``[tokens, dim]`` and int64 offsets ``[sentences + 1]`` that returns ``[sentences,
             dim]``.
@@ -247,13 +247,14 @@ def tap(
             which your code must catch (``contextlib.suppress(ForwardStopped)``).
 
     Yields:
-        Tap: its ``states`` are float32 ``[layers, points, dim]``.
+        Tap: its ``states`` are float32 ``[layers, points, dim]``, their rows named by its
+            ``layers``, in the order given.
 
     Raises:
         ModelError: when ``model`` gives no hidden states, or some that are not ``[batch, tokens,
             dim]``, or its layers cannot be hooked; from within a forward pass that goes on from
             a cache.
-        InputError: on a layer the model does not have, or an unknown pooling.
+        InputError: on a layer the model does not have or one named twice, or an unknown pooling.
 
     >>> import torch, ilo_fast
     >>> from transformers import LlamaConfig, LlamaModel

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ilo_fast.arrays import without_mask
 from ilo_fast.neighbors import knn
 
 __all__ = ["float_tensor", "neighbor_lists", "replaced", "self_first"]
@@ -16,6 +17,8 @@ def float_tensor(x: Any, name: str) -> torch.Tensor:
     """Dense points as a torch tensor; integers become float64, as most tools take them."""
     if isinstance(x, torch.Tensor):
         return x if x.is_floating_point() else x.double()
+    if isinstance(x, np.ndarray):
+        without_mask(x, name)
     array = np.asarray(x)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must be a dense array of numbers; got {type(x).__name__}")

@@ -22,6 +22,15 @@ def distances(X: Any, maxk: int = 100, metric: str = "euclidean") -> tuple[np.nd
     Returns:
         float64 and int64 ``[n, maxk + 1]``. ``distances(X, k)[1]`` is what its methods call
         ``dist_indices``.
+
+    Raises:
+        ValueError: another metric of `ilo_fast.knn`'s, or a maxk outside 0 … n - 1.
+        TypeError: X is no dense array of numbers.
+        HiddenStateError: NaN or infinity, naming the row.
+
+    >>> near, indices = distances([[0.0], [3.0], [1.0]], maxk=1)
+    >>> near.tolist(), indices.tolist()
+    ([[0.0, 1.0], [0.0, 2.0], [0.0, 1.0]], [[0, 2], [1, 2], [2, 0]])
     """
     indices, near = self_first(X, maxk + 1, metric)
     return near.astype(np.float64), indices
@@ -39,6 +48,15 @@ def information_imbalance(
         X, Y: the same n points in two spaces.
         k: nearest neighbours of the one space whose ranks in the other are averaged.
         metric: of both spaces.
+
+    Raises:
+        ValueError: another metric, another number of points, or a k outside 1 … n - 1.
+        TypeError: X or Y is no dense array of numbers.
+        HiddenStateError: NaN or infinity, naming the row.
+
+    >>> x = [[0.0], [1.0], [3.0], [7.0]]
+    >>> information_imbalance(x, x)
+    (0.5, 0.5)
     """
     x, y = float_tensor(X, "X"), float_tensor(Y, "Y")
     there = imbalance(knn(x, k, metric=metric), y, metric=metric)

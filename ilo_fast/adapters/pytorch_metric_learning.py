@@ -13,6 +13,10 @@ class ExactKNN:
 
     Args:
         metric: ``"euclidean"`` (the default's), ``"cosine"`` or ``"inner_product"``.
+
+    >>> values, indices = ExactKNN()(torch.tensor([[1.0]]), 1, torch.tensor([[0.0], [3.0]]))
+    >>> values.tolist(), indices.tolist()
+    ([[1.0]], [[0]])
     """
 
     def __init__(self, metric: str = "euclidean") -> None:
@@ -37,6 +41,11 @@ class ExactKNN:
         Returns:
             ``(values, indices)`` ``[m, k]``; values as FAISS gives them: squared L2 distances, or
             similarities.
+
+        Raises:
+            ValueError: another metric, other dimensions or devices, or more neighbours than there
+                are references.
+            HiddenStateError: NaN or infinity, naming the row.
         """
         if ref_includes_query and query.shape == reference.shape:
             found = knn(reference, k, metric=self.metric)

@@ -169,6 +169,9 @@ def kneighbors_graph(
     Returns:
         CSR matrix ``[n, n]`` with ``n_neighbors`` entries a row.
 
+    Raises:
+        ValueError: a metric that is not served, or more neighbours than there are points.
+
     >>> import numpy as np
     >>> kneighbors_graph(np.array([[0.0], [3.0], [1.0]]), 1).toarray().tolist()
     [[0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]

@@ -27,6 +27,16 @@ class ILO(Metric):  # type: ignore[misc]
 
     Calling the metric (`forward`) also scores the batch by itself, which needs more than k points;
     in a training loop use `update`.
+
+    Raises:
+        ValueError: from `update`, a label that ``languages`` does not hold; from `compute`, a k,
+            threshold or metric that `ilo_fast.ILO` refuses.
+
+    >>> metric = ILO(["en", "de"], k=2, threshold=1)
+    >>> metric.update(torch.tensor([[1.0, 0.0], [0.9, 0.1]]), ["en", "de"])
+    >>> metric.update(torch.tensor([[0.0, 1.0], [0.1, 0.9]]), ["en", "de"])
+    >>> metric.compute()
+    tensor(1.)
     """
 
     is_differentiable = False
@@ -68,7 +78,7 @@ class ILO(Metric):  # type: ignore[misc]
         self.codes.append(torch.tensor(numbers, device=states.device)[codes])
 
     def scores(self) -> ILOScores:
-        """Bridge, reach and ILO of every layer and language, of this process's points."""
+        """Bridge, reach and ILO of every layer and language, sorted, of this process's points."""
         hidden = dim_zero_cat(self.hidden).transpose(0, 1)
         numbers = dim_zero_cat(self.codes).tolist()
         labels = [self.languages[number] if self.languages else number for number in numbers]

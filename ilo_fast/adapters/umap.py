@@ -55,6 +55,14 @@ def precomputed_knn(
 
     Returns:
         int32 and float32 ``[n, n_neighbors]``, self first, and an `ExactIndex` for `transform`.
+
+    Raises:
+        ValueError: another metric, or n_neighbors outside 1 … n.
+        TypeError: X is no dense array of numbers.
+        HiddenStateError: NaN or infinity, naming the row.
+
+    >>> precomputed_knn([[0.0], [3.0], [1.0]], 2)[0].tolist()
+    [[0, 2], [1, 2], [2, 0]]
     """
     if metric not in ("euclidean", "cosine"):
         raise ValueError(f"metric must be 'euclidean' or 'cosine'; got {metric!r}")

@@ -34,7 +34,9 @@ __all__ = ["freeze"]
     help="One layer more, as the paper's public code freezes (nine for eight).",
 )
 @click.option(
-    "--dry-run", is_flag=True, help="Print the report. Freezing itself is done in training code."
+    "--dry-run",
+    is_flag=True,
+    help="What this command does in any case: freezing itself is done in training code.",
 )
 @click.option(
     "--json",
@@ -66,13 +68,7 @@ def freeze(
     Reads the configuration only, no weights. In training code, the same is done by
     ilo_fast.finetune.freeze(model, first=8).
     """
-    if not dry_run:
-        raise click.UsageError(
-            "freezing lasts as long as a model is in memory: call "
-            "ilo_fast.finetune.freeze(model, ...) in your training code, or give --dry-run here to "
-            "see what it would freeze"
-        )
-    from ilo_fast.files import staged
+    from ilo_fast.files import write_text
     from ilo_fast.finetune import freeze as freeze_parts
     from ilo_fast.finetune.skeleton import skeleton
 
@@ -87,8 +83,13 @@ def freeze(
         reference_count=reference_count,
     )
     click.echo(report)
+    if not dry_run:
+        click.echo(
+            "Nothing was frozen, which lasts as long as a model is in memory: call "
+            "ilo_fast.finetune.freeze(model, ...) in your training code",
+            err=True,
+        )
     if path is not None:
-        with staged(path.parent) as temporary:
-            text = json.dumps({"model": model, **report.to_dict()}, indent=2, ensure_ascii=False)
-            (temporary / path.name).write_text(text + "\n", encoding="utf-8")
+        text = json.dumps({"model": model, **report.to_dict()}, indent=2, ensure_ascii=False)
+        write_text(path, text + "\n")
         click.echo(f"Written to {path}")

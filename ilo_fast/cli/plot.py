@@ -82,7 +82,7 @@ def plot(
     from ilo_fast.files import staged
     from ilo_fast.pictures import picture
     from ilo_fast.plots import check_format, save
-    from ilo_fast.sources import read_inputs
+    from ilo_fast.sources import from_states_beside, read_inputs
 
     check_format(out)
     [sources] = read_inputs([result], k=k, threshold=threshold, metric=metric)
@@ -93,6 +93,8 @@ def plot(
             known = ", ".join(str(one) for one in there if one is not None) or "none"
             raise InputError(f"step: {result!r} holds steps {known}, got {step}")
         chosen = there[step]
+    if kind == "map" or (kind in ("neighbours", "overlap") and chosen.lists is None):
+        chosen = from_states_beside(chosen, result)
     axes = picture(chosen, kind, score=score, layer=layer, method=method, seed=seed)
     with staged(out.parent) as temporary:
         save(axes, temporary / out.name)

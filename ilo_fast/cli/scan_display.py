@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -17,7 +18,8 @@ _WIDTH_OF_PIPES = 120
 
 def show_dry_run(plan_file: Path, out: Path | None, *, skip_failed: bool) -> None:
     """Each job with its estimate, what is skipped, and the sums."""
-    from ilo_fast.activations.space import free_disk, human
+    from ilo_fast.activations.space import human
+    from ilo_fast.environment import free_disk
     from ilo_fast.errors import InputError
     from ilo_fast.scans.dataset import Dataset
     from ilo_fast.scans.plan import read_plan
@@ -30,6 +32,8 @@ def show_dry_run(plan_file: Path, out: Path | None, *, skip_failed: bool) -> Non
         raise InputError("results: the plan names no results folder, and no --out was given")
     dataset = Dataset(folder) if folder.exists() and any(folder.iterdir()) else None
     todo = prepare(plan, dataset, retry_failures=not skip_failed)
+    for note in todo.notes:
+        click.echo(note, err=True)
     estimates = [todo.estimate(job) for job in todo.jobs]
     console = _console()
     table = Table(title="Jobs to do", title_justify="left")

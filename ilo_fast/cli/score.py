@@ -74,6 +74,8 @@ def score(
     text = load_corpus(
         corpus, languages=languages, limit=limit, split=split, revision=corpus_revision
     )
+    for note in text.notes:
+        click.echo(f"Note: corpus {text.name}: {note}", err=True)
     result, paths, removed = score_and_save(
         model,
         text,

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +64,18 @@ class Corpus:
     licence: str | None = field(default=None, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
 
+    if TYPE_CHECKING:  # lists will do: what is kept are tuples
+
+        def __init__(
+            self,
+            name: str,
+            languages: Iterable[str],
+            sentences: Sequence[Iterable[str]],
+            source: str = "",
+            licence: str | None = None,
+            notes: Iterable[str] = (),
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         # Frozen, so the cleaned values go in through object.__setattr__.
         object.__setattr__(self, "languages", _labels(self.languages))
@@ -93,15 +105,22 @@ class Corpus:
     ) -> "Corpus":
         """A corpus from ``{language: sentences}`` or a pandas table of one column per language.
 
-        ``described`` may hold ``source``, ``licence`` and ``notes``.
+        ``described`` may hold ``source``, ``licence`` and ``notes``. Raises TypeError on another
+        kind of table, otherwise as `Corpus` does.
 
         >>> from ilo_fast import Corpus
         >>> Corpus.from_mapping({"eng_Latn": ["Hello. "], "fra_Latn": ["Salut."]}).texts
         ('Hello.', 'Salut.')
         """
+        if not hasattr(sentences, "keys"):
+            raise TypeError(
+                "sentences: expected a mapping of languages to sentences or a pandas table, got "
+                f"{type(sentences).__module__.partition('.')[0]}.{type(sentences).__name__} (of "
+                "polars give table.to_dict(as_series=False), of pyarrow table.to_pydict())"
+            )
         given = [sentences[language] for language in sentences]  # a table has no values()
-        columns = tuple(column if isinstance(column, str) else tuple(column) for column in given)
-        return cls(name, tuple(sentences), columns, **described)  # type: ignore[arg-type]
+        columns = [column if isinstance(column, str) else tuple(column) for column in given]
+        return cls(name, list(sentences), columns, **described)
 
     @property
     def n_languages(self) -> int:

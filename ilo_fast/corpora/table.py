@@ -67,7 +67,21 @@ def _language_columns(table: _Table, path: Path) -> tuple[str, ...]:
         left_out.append(name)
     if left_out:
         table.notes.append(f"columns left out: {', '.join(repr(name) for name in left_out)}")
-    return tuple(sorted(set(table.names) - set(left_out)))
+    chosen = tuple(sorted(set(table.names) - set(left_out)))
+    for name in chosen:
+        _check_holds_words(table, name, path)
+    return chosen
+
+
+def _check_holds_words(table: _Table, name: str, path: Path) -> None:
+    """That a column is not all numbers: in a .csv or .tsv file these are text like any other."""
+    cells = [
+        (number, value)
+        for number, value in enumerate(table.columns[name], start=1)
+        if isinstance(value, str) and not is_blank(value)
+    ]
+    if cells and all(_is_number(value) for _, value in cells):
+        raise _no_text(table, *cells[0], name, "a number, as are all of the column", path)
 
 
 def _check_cells(table: _Table, chosen: tuple[str, ...], path: Path) -> None:
@@ -77,11 +91,7 @@ def _check_cells(table: _Table, chosen: tuple[str, ...], path: Path) -> None:
             if value is None or (isinstance(value, str) and is_blank(value)):
                 missing.append(f"{table.unit} {number}, column {name!r}")
             elif not isinstance(value, str):
-                raise CorpusError(
-                    f"{path}: {table.unit} {number}, column {name!r}: expected text, got "
-                    f"{_short(value)} ({type(value).__name__}); if the column is no language, name "
-                    "the ones that are with languages= (--languages)"
-                )
+                raise _no_text(table, number, value, name, type(value).__name__, path)
             elif not _is_unicode(value):
                 raise CorpusError(
                     f"{path}: {table.unit} {number}, column {name!r}: no valid Unicode, a lone "
@@ -89,6 +99,16 @@ def _check_cells(table: _Table, chosen: tuple[str, ...], path: Path) -> None:
                 )
     if missing:
         raise CorpusError(f"{path}: missing or empty sentences: {some(missing)}")
+
+
+def _no_text(
+    table: _Table, number: int, value: object, name: str, kind: str, path: Path
+) -> CorpusError:
+    return CorpusError(
+        f"{path}: {table.unit} {number}, column {name!r}: expected text, got {_short(value)} "
+        f"({kind}); if the column is no language, name the ones that are with languages= "
+        "(--languages)"
+    )
 
 
 def _check_names(names: Iterable[str], path: Path) -> tuple[str, ...]:
@@ -191,6 +211,14 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(set(keys)) != len(keys):
         raise InputError("a key occurs more than once")
     return dict(pairs)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return any(character.isdigit() for character in text)  # "nan" and "infinity" are words
 
 
 def _is_unicode(text: str) -> bool:

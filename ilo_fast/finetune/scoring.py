@@ -75,8 +75,8 @@ def score_store(
     """Neighbours and scores of states already extracted, layer by layer."""
     columns: dict[str, list[Any]] = {column: [] for column in COLUMNS}
     indices, backends = [], []
-    for layer, states in zip(store.layers, store.states, strict=True):
-        found = knn(states.to(device), options.k, metric=options.metric, backend=options.backend)
+    for layer, states in store.by_layer(device=device):
+        found = knn(states, options.k, metric=options.metric, backend=options.backend)
         rows = layer_rows(found, corpus, model=name, layer=layer, threshold=options.threshold)
         for column, values in rows.items():
             columns[column].extend(values)
@@ -85,7 +85,7 @@ def score_store(
     return Scored(
         columns=columns,
         indices=np.stack(indices),
-        layers=store.layers,
+        layers=tuple(sorted(store.layers)),
         extraction=store.record,
         backend=", ".join(dict.fromkeys(backends)),
     )

@@ -98,7 +98,7 @@ class Watch:
         self.out = self.out or out
         inner = unwrap(model)
         entries = find_backbone(inner).n_entries
-        self._layers = resolve_layers(self.options.layers, entries)
+        self._layers = tuple(sorted(resolve_layers(self.options.layers, entries)))
         self.groups = _resolve_groups(self._groups, self._layers, entries)
         self._name = self.name or getattr(inner.config, "name_or_path", "") or type(inner).__name__
         self.record = {

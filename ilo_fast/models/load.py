@@ -17,7 +17,7 @@ from ilo_fast.models.gguf import fast_gguf
 from ilo_fast.models.structure import find_backbone, parameter_dtype, token_limit
 from ilo_fast.shown import Shown
 
-__all__ = ["LoadedModel", "load_model", "wrap_model"]
+__all__ = ["LoadedModel", "load_model", "looks_local", "wrap_model"]
 
 _DTYPES = {
     "float32": torch.float32,
@@ -41,7 +41,8 @@ Source = Literal["hub", "folder", "gguf", "memory"]
 class LoadedModel(Shown):
     """A model without its language-model head, its tokenizer, and what a record says of them.
 
-    ``dtype`` is the dtype of the weights the forward pass runs in; ``n_layers`` counts transformer
+    ``dtype`` is the dtype of the weights the forward pass runs in and ``device`` where they are,
+    both as the model is now, cast and moved in memory or not; ``n_layers`` counts transformer
     layers (there are ``n_layers + 1`` hidden states of width ``dim``); ``max_length`` is the most
     tokens a sentence may have, or None; ``revision`` is the hub's commit, or None where the files
     have no version of their own; ``licence`` is what the files say, or None.
@@ -51,13 +52,20 @@ class LoadedModel(Shown):
     tokenizer: Any
     name: str
     revision: str | None
-    dtype: torch.dtype
-    device: torch.device
     n_layers: int
     dim: int
     max_length: int | None
     source: Source
     licence: str | None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return parameter_dtype(self.model)
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
 
 def _checked_dtype(dtype: str | torch.dtype) -> torch.dtype | Literal["auto"]:
@@ -124,6 +132,11 @@ def _folder_licence(folder: Path) -> str | None:
     return found.group(1) if found else None
 
 
+def looks_local(model: str) -> bool:
+    """Whether a name that is no file here can only have meant one: a hub id has one slash."""
+    return model.endswith(".gguf") or model.startswith((".", "/", "~")) or model.count("/") > 1
+
+
 def _locate(model: str, revision: str | None) -> tuple[Source, Path | None]:
     path = Path(model).expanduser()
     if path.is_file() and path.suffix == ".gguf":
@@ -134,7 +147,7 @@ def _locate(model: str, revision: str | None) -> tuple[Source, Path | None]:
         source = "folder"
     elif path.exists():
         raise ModelError(f"model: {model} is neither a folder nor a .gguf file")
-    elif model.endswith(".gguf") or model.startswith((".", "/", "~")) or model.count("/") > 1:
+    elif looks_local(model):
         raise ModelError(f"model: there is no file or folder {model}")
     else:
         return "hub", None
@@ -307,8 +320,6 @@ def _describe(
         tokenizer=tokenizer,
         name=name,
         revision=revision,
-        dtype=parameter_dtype(module),
-        device=next(module.parameters()).device,
         n_layers=backbone.n_layers,
         dim=backbone.dim,
         max_length=token_limit(module, tokenizer),

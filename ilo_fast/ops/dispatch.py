@@ -17,7 +17,7 @@ import torch
 from ilo_fast.errors import InputError
 from ilo_fast.ops.request import EngineResult, Request
 
-__all__ = ["BACKENDS", "Backend", "choose", "described", "explain", "names"]
+__all__ = ["BACKENDS", "Backend", "check_name", "choose", "described", "explain", "names"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,12 @@ def names() -> tuple[str, ...]:
     return _KNOWN
 
 
+def check_name(backend: str) -> None:
+    """Raise InputError unless ``backend`` is one of `names`."""
+    if backend not in _KNOWN:
+        raise InputError(f"backend must be one of {', '.join(_KNOWN)}; got {backend!r}")
+
+
 def described() -> tuple[tuple[str, str], ...]:
     """Each of `names` with a line on what it does.
 
@@ -109,8 +115,7 @@ def choose(backend: str, request: Request, device: torch.device | None = None) -
     ``device`` is where the request will be, for one that is asked about before it is there (its
     points on the meta device); the request's own otherwise.
     """
-    if backend not in _KNOWN:
-        raise InputError(f"backend must be one of {', '.join(_KNOWN)}; got {backend!r}")
+    check_name(backend)
     device = request.x.device if device is None else device
     if backend == "auto":
         for candidate in BACKENDS:

@@ -8,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patheffects import withStroke
 
+from ilo_fast.plots.fonts import boxes_unsaid, give_fonts
+
 __all__ = ["name_marks"]
 
 # All lengths are points on paper.
@@ -80,7 +82,7 @@ def name_marks(ax: Axes, marks: np.ndarray, names: Sequence[str], dots: np.ndarr
         if place.distance >= _FAR:  # by itself, to lie below the marks
             edge = tuple(place.edge - where[number])
             ax.annotate("", marks[number], edge, **offset, arrowprops=_LINE, zorder=3)
-        ax.annotate(
+        name = ax.annotate(
             names[number],
             marks[number],
             tuple(place.middle - where[number]),
@@ -91,6 +93,7 @@ def name_marks(ax: Axes, marks: np.ndarray, names: Sequence[str], dots: np.ndarr
             zorder=6,
             path_effects=[withStroke(linewidth=2, foreground="white")],
         )
+        give_fonts([name])
     ax.set_xlim(limits[0])
     ax.set_ylim(limits[1])
 
@@ -102,7 +105,9 @@ def _sizes(ax: Axes, names: Sequence[str]) -> np.ndarray:
     sizes = []
     for name in names:
         text = ax.text(0, 0, name, fontsize=_LETTERS)
-        sizes.append(text.get_window_extent(renderer).size)
+        give_fonts([text])
+        with boxes_unsaid():
+            sizes.append(text.get_window_extent(renderer).size)
         text.remove()
     return np.array(sizes, dtype=np.float64)
 

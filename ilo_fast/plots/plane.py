@@ -20,6 +20,7 @@ __all__ = ["plane", "plane_languages", "plane_parts"]
 # Okabe and Ito's, those first whose lightness differs most; the last is for all small groups.
 _COLOURS = ("#0072B2", "#F0E442", "#000000", "#E69F00", "#D55E00", "#56B4E9")
 _REST = "#FFFFFF"
+_FAMILIES = {"other": "family unknown"}  # beside "others", the small groups
 _SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*", "p", "h", "<", ">", "d")
 _MANY = 2000  # points from which on they get smaller and lighter
 _MOST_NAMES = 45  # beyond, names would hide the points
@@ -167,7 +168,10 @@ def plane_parts(points: Any, bridges: Any, *, ax: Axes | None = None) -> Axes:
 
 def _marks(codes: Sequence[str]) -> dict[str, _Mark]:
     """Colour by group and shape within it; where a group has too many members, by eights."""
-    groups = {code: language(code).branch or language(code).family for code in codes}
+    known = {code: language(code) for code in codes}
+    groups = {
+        code: one.branch or _FAMILIES.get(one.family, one.family) for code, one in known.items()
+    }
     sizes = Counter(groups.values())
     large = [group for group, size in sizes.most_common(len(_COLOURS)) if size > 1]
     colours = dict(zip(large, _COLOURS, strict=False))

@@ -55,9 +55,10 @@ def layers(
         The axes; their figure is ``axes.figure``.
 
     Raises:
-        InputError: when the result holds no model or several.
+        InputError: when the result holds no model, several, or a layer and language twice.
     """
     title = title_of(result)
+    _check_rows(result.table)
     means = result.layers()
     ax = new_axes((7.2, 4.4)) if ax is None else ax
     at = means["layer"].to_numpy()
@@ -134,11 +135,13 @@ def languages(result: "Result", *, score: str = "ilo", ax: Axes | None = None) -
         The axes; their figure is ``axes.figure``.
 
     Raises:
-        InputError: when the result holds no model or several, or ``score`` is not one of those.
+        InputError: when the result holds no model, several, or a layer and language twice, or
+            ``score`` is not one of those.
     """
     if score not in SCORE_NAMES:
         raise InputError(f"score must be one of {', '.join(SCORE_NAMES)}, got {score!r}")
     title = title_of(result)
+    _check_rows(result.table)
     grid = result.table.pivot(index="language", columns="layer", values=score)
     grid = grid.loc[order_languages(grid.index.tolist())]
     count, entries = grid.shape
@@ -163,3 +166,16 @@ def languages(result: "Result", *, score: str = "ilo", ax: Axes | None = None) -
     ax.set_title(title, fontsize=10, loc="left")
     colour_bar(ax, image, SCORE_NAMES[score], np.linspace(0, 1, 6))
     return ax
+
+
+def _check_rows(table: pd.DataFrame) -> None:
+    """One row a layer and language: several steps or settings at once are no picture."""
+    counts = table.groupby(["layer", "language"], sort=False).size()
+    twice = counts[counts > 1]
+    if len(twice):
+        layer, language = twice.index[0]
+        more = f" (and {len(twice) - 1} more layers and languages)" if len(twice) > 1 else ""
+        raise InputError(
+            "the result must hold one row a layer and language to be drawn, it holds "
+            f"{twice.iloc[0]} of layer {layer} of {language}{more}"
+        )

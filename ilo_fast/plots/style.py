@@ -1,5 +1,6 @@
 """What the pictures share: colours, titles, labels, figures without pyplot, and saving."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,11 +10,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
 from ilo_fast.corpora.languages import language
 from ilo_fast.errors import InputError
+from ilo_fast.plots.fonts import boxes_unsaid, give_fonts
 
 if TYPE_CHECKING:
     from ilo_fast.results import Result
@@ -88,12 +91,25 @@ def new_axes(size: tuple[float, float]) -> Axes:
 
 
 def save(ax: Axes, path: str | Path, *, dpi: int = 160) -> Path:
-    """Write the figure of ``ax`` to ``path``; the ending chooses the format. Returns the path."""
+    """Write the figure of ``ax`` to ``path``; the ending chooses the format. Returns the path.
+
+    Names in scripts that Matplotlib's own font lacks are written in an installed font that has
+    them; where none has, a UserWarning says which letters are boxes.
+    """
     path = Path(path)
     figure = ax.get_figure(root=True)
     if figure is None:
         raise InputError("the axes belong to no figure")
-    figure.savefig(path, dpi=dpi, bbox_inches="tight", facecolor="white")
+    boxes = give_fonts(figure.findobj(Text))
+    if boxes:
+        warnings.warn(
+            f"{path.name}: no installed font has {boxes!r}, which are boxes in the picture; "
+            "install one that does (such as Noto Sans of the script), or name these languages by "
+            "their codes",
+            stacklevel=2,
+        )
+    with boxes_unsaid():
+        figure.savefig(path, dpi=dpi, bbox_inches="tight", facecolor="white")
     return path
 
 

@@ -13,6 +13,7 @@ from ilo_fast import __version__
 from ilo_fast.corpora import Corpus, load_corpus
 from ilo_fast.errors import InputError
 from ilo_fast.ilo import check_neighbors, check_threshold
+from ilo_fast.models.load import looks_local
 from ilo_fast.scans import hub
 from ilo_fast.scans.identity import model_digest, tokenizer_digest
 from ilo_fast.scans.plan import CorpusSpec, ModelSpec, Options, Plan, PlanError
@@ -206,7 +207,7 @@ def _targets(plan: Plan, spec: ModelSpec) -> Iterator[_Target]:
             yield _Target(label, revision, str(path), _kind(path))
         return
     path = plan.resolve(spec.model)
-    if path.exists() or _looks_local(spec.model):
+    if path.exists() or looks_local(spec.model):
         label = spec.name or spec.model.rstrip("/")
         if spec.revisions:
             for folder in _subfolders(path, spec.revisions):
@@ -246,10 +247,6 @@ def _subfolders(path: Path, patterns: list[str]) -> list[Path]:
 
 def _loadable(path: Path) -> bool:
     return (path / "config.json").is_file() or (path.suffix == ".gguf" and path.is_file())
-
-
-def _looks_local(model: str) -> bool:
-    return model.endswith(".gguf") or model.startswith((".", "/", "~")) or model.count("/") > 1
 
 
 def _kind(path: Path) -> Literal["folder", "gguf", "missing"]:

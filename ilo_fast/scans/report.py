@@ -4,8 +4,6 @@ import base64
 import hashlib
 import json
 import math
-import os
-import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -18,6 +16,7 @@ import pyarrow.parquet as pq
 
 from ilo_fast import __version__
 from ilo_fast.errors import InputError
+from ilo_fast.files import write_text
 from ilo_fast.overlap import mutual_knn
 from ilo_fast.results import SCORES
 from ilo_fast.scans.dataset import Dataset
@@ -56,13 +55,7 @@ def write_report(results: str | Path, out: str | Path, *, title: str = "ILO scan
         data=_verbatim(jinja2, _embedded({**data, "title": title})),
     )
     path = Path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, page)
     return path
 
 

@@ -58,6 +58,15 @@ class Todo:
     corpora: dict[str, Corpus]
     device: Device = field(repr=False)
 
+    @property
+    def notes(self) -> list[str]:
+        """What the corpora say of how they were read, such as columns left out."""
+        return [
+            f"Note: corpus {name}: {note}"
+            for name, corpus in self.corpora.items()
+            for note in corpus.notes
+        ]
+
     def estimate(self, job: Job) -> Estimate:
         """Of one job."""
         return estimate_job(job, self.corpora[job.corpus], self.device)
@@ -111,6 +120,8 @@ def scan(
     todo = prepare(plan, dataset, retry_failures=retry_failures)
     with ExitStack() as stack:
         shown = stack.enter_context(make_view() if view is None else view)
+        for note in todo.notes:
+            shown.say(note)
         if not todo.jobs:
             shown.say(f"nothing to do: {len(todo.skipped)} jobs are there already")
             stack.enter_context(dataset)  # a folder is one from the first scan on

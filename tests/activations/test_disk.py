@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from ilo_fast import Corpus, extract
 from ilo_fast.activations import disk, open_store
 from ilo_fast.activations.runner import Runner
 from ilo_fast.errors import InputError
+from ilo_fast.sources import read_sources
 
 CORPUS = Corpus("pair", ("one", "two"), SENTENCES)
 BUDGET = 30
@@ -201,7 +203,7 @@ def test_an_end_before_the_first_batch_leaves_a_folder_to_start_in(tmp_path, mon
             keep(tmp_path)
         assert list(tmp_path.iterdir()) == []
     with monkeypatch.context() as patch:
-        patch.setattr(disk, "_replace", stop)
+        patch.setattr(disk, "write_text", stop)
         with pytest.raises(error):
             keep(tmp_path)
     assert keep(tmp_path).record["states"] == "made"
@@ -310,3 +312,76 @@ def test_a_damaged_batch_of_a_finished_folder_is_made_again(tmp_path, ran):
     ran.clear()
     assert torch.equal(keep(tmp_path / "s").states, truth)
     assert ran == []
+
+
+def spoil_one_number(folder):
+    path = folder / "states.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-5000] ^= 1  # a finite state that is not quite the model's
+    path.write_bytes(data)
+
+
+def test_opening_notices_one_wrong_bit(tmp_path):
+    truth = keep(tmp_path / "s").states.clone()
+    assert torch.equal(open_store(tmp_path / "s").states, truth)
+    spoil_one_number(tmp_path / "s")
+    damaged = r"states.safetensors in .*s is damaged: the states at places \d+ to \d+ do not have"
+    with pytest.raises(InputError, match=damaged + r".*`ilo-fast score --states`, or `extract`"):
+        open_store(tmp_path / "s")
+    with pytest.raises(InputError, match=damaged):
+        read_sources(tmp_path / "s")
+    keep(tmp_path / "s")
+    assert torch.equal(open_store(tmp_path / "s").states, truth)
+
+
+def test_batches_made_again_in_other_pieces_open(tmp_path):
+    """The journal's old line of a damaged batch does not count where its parts have theirs."""
+    truth = keep(tmp_path / "s").states.clone()
+    journal = tmp_path / "s" / "journal.jsonl"
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    long = next(line for line in lines if line["stop"] - line["start"] > 1)
+    middle = (long["start"] + long["stop"]) // 2
+    with journal.open("a") as file:
+        for start, stop in ((long["start"], middle), (middle, long["stop"])):
+            points = long["points"][start - long["start"] : stop - long["start"]]
+            block = truth[:, points].numpy().tobytes()
+            line = {"start": start, "stop": stop, "points": points, "crc32": zlib.crc32(block)}
+            file.write(json.dumps(line) + "\n")
+    journal.write_text(journal.read_text().replace(str(long["crc32"]), "0"))
+    assert torch.equal(open_store(tmp_path / "s").states, truth)
+
+
+@pytest.mark.parametrize("line", [None, "mine", "[]", '{"start": 0, "stop": 1, "crc32": 2}'])
+def test_a_journal_that_says_nothing_proves_nothing(tmp_path, line):
+    truth = keep(tmp_path / "s").states.clone()
+    journal = tmp_path / "s" / "journal.jsonl"
+    journal.unlink() if line is None else journal.write_text(line + "\n")
+    with pytest.raises(InputError, match=rf"places 0 to {CORPUS.n_points - 1} do not have"):
+        open_store(tmp_path / "s")
+    again = keep(tmp_path / "s")
+    assert again.record["states"] == "made"
+    assert torch.equal(open_store(tmp_path / "s").states, truth)
+
+
+def test_a_journal_of_points_that_are_not_there_is_damaged(tmp_path):
+    keep(tmp_path / "s")
+    journal = tmp_path / "s" / "journal.jsonl"
+    first, *rest = journal.read_text().splitlines()
+    spoiled = json.loads(first)
+    for point in (-1, CORPUS.n_points, 0.5, "0"):
+        spoiled["points"][0] = point
+        journal.write_text("\n".join([json.dumps(spoiled), *rest]) + "\n")
+        with pytest.raises(InputError, match=rf"places 0 to {spoiled['stop'] - 1} do not have"):
+            open_store(tmp_path / "s")
+
+
+def test_states_of_an_earlier_format_are_named(tmp_path):
+    keep(tmp_path / "s")
+    path = tmp_path / "s" / "store.json"
+    stored = json.loads(path.read_text())
+    stored["key"]["format"] = 2
+    path.write_text(json.dumps(stored))
+    with pytest.raises(InputError, match="states of format 2, this version reads format 3"):
+        open_store(tmp_path / "s")
+    with pytest.raises(InputError, match="they differ in format"):
+        keep(tmp_path / "s")

@@ -59,6 +59,34 @@ def test_every_part_keeps_its_mode():
     assert [module.training for module in model.modules()] == before
 
 
+def hooks(model):
+    return {
+        (name, number): hook
+        for name, module in model.named_modules()
+        for number, hook in module._forward_hooks.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["llama", "bloom", "gemma3", "mt5", "mamba"])
+def test_the_hooks_of_a_model_are_what_they_were(name):
+    model, mine = make(name), []
+    inner = find_backbone(model).module
+    inner.get_input_embeddings().register_forward_hook(lambda *_: mine.append(1))
+    before, ids = hooks(model), torch.tensor([[5, 6, 7, 8]])
+    fresh = make(name)
+    truth = find_backbone(fresh).module(ids, output_hidden_states=True).hidden_states
+    extract(model, Characters(), CORPUS)
+    assert hooks(model) == before
+    assert mine
+    for _ in range(2):  # once transformers' own hooks have gone they come again, and then stay
+        states = inner(ids, output_hidden_states=True).hidden_states
+        assert len(states) == 4
+        assert all(map(torch.equal, states, truth))
+        captured = hooks(model)
+        extract(model, Characters(), CORPUS)
+        assert hooks(model) == captured
+
+
 def test_padding_may_be_the_last_of_few_tokens():
     model = make("llama", vocab_size=11, pad_token_id=10)
     assert int(capability._probe_ids(find_backbone(model), torch.device("cpu")).max()) < 10
@@ -81,8 +109,10 @@ def test_chosen_layers_stop_the_forward_pass():
     model.model.layers[2].register_forward_hook(count("last block"))
     some = extract(model, tokenizer, CORPUS, layers=[1, 0])
     assert ran["last block"] == 2  # the probe's two passes over a few tokens, nothing else
-    assert some.layers == (0, 1)
-    assert torch.equal(some.states, all_layers.states[:2])
+    assert some.layers == (1, 0)
+    assert torch.equal(some.states, all_layers.states[[1, 0]])
+    assert [layer for layer, _ in some.by_layer()] == [0, 1]
+    assert all(torch.equal(states, all_layers.states[layer]) for layer, states in some.by_layer())
 
 
 def test_the_store_describes_its_points():

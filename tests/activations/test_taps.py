@@ -45,6 +45,16 @@ def pooled(states, mask, pool):
     return np.stack(rows)
 
 
+def test_layers_come_in_the_order_asked_for():
+    model = make("llama")
+    with ilo_fast.tap(model, [3, 0]) as tap, ilo_fast.tap(model, [0, 3]) as other:
+        model(torch.tensor(ROWS[:1]))
+    assert tap.layers == (3, 0)
+    assert torch.equal(tap.states, other.states[[1, 0]])
+    with pytest.raises(InputError, match="layers must name each layer once, got 3 more often"):
+        ilo_fast.tap(model, [3, -1]).__enter__()
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("pool", ["mean", "weighted", "last"])
 def test_pools_the_users_own_batches(side, pool):

@@ -6,6 +6,7 @@ import string
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -42,6 +43,14 @@ def test_points_are_language_major():
     assert corpus.language_ids.dtype == corpus.sentence_ids.dtype == np.int64
     assert corpus.language_ids.tolist() == [0, 0, 1, 1, 2, 2]
     assert corpus.sentence_ids.tolist() == [0, 1, 0, 1, 0, 1]
+
+
+def test_other_tables_are_told_how_to_come():
+    with pytest.raises(TypeError, match=r"got pyarrow.Table \(of polars .* table.to_pydict\(\)"):
+        Corpus.from_mapping(pa.table(THREE))
+    assert Corpus.from_mapping(pa.table(THREE).to_pydict()) == Corpus.from_mapping(THREE)
+    with pytest.raises(TypeError, match=r"a mapping of languages to sentences .* builtins.list"):
+        Corpus.from_mapping(["One.", "Two."])
 
 
 @settings(max_examples=40)

@@ -109,6 +109,23 @@ def test_columns_that_number_rows_are_left_out_and_noted(tmp_path, kind, name):
     assert corpus.notes == (f"columns left out: {name!r}",)
 
 
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("numbers", [["0.5", "-3e2"], ["", "7"], ["١", "٢"]])
+def test_a_column_of_numbers_is_no_language(tmp_path, kind, numbers):
+    path = write(tmp_path / f"table.{kind}", {**WORDS, "score": numbers})
+    first = next(number for number, cell in enumerate(numbers, start=1) if cell)
+    got = f"'{numbers[first - 1]}' \\(a number, as are all of the column\\)"
+    refused(rf"(row|line) {first}, column 'score': expected text, got {got}; if the column", path)
+    assert load_corpus(path, languages=list(WORDS)).languages == tuple(WORDS)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_some_sentences_may_be_numbers(tmp_path, kind):
+    columns = {**WORDS, "fra_Latn": ["2024", "nan"], "ita_Latn": ["NaN", "Infinity"]}
+    path = write(tmp_path / f"table.{kind}", columns)
+    assert load_corpus(path).texts[4:] == ("2024", "nan", "NaN", "Infinity")
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 def test_row_numbers_may_be_numbers(tmp_path, kind):
     assert load_corpus(write(tmp_path / f"t.{kind}", {"id": [1, 2], **WORDS})).n_points == 4

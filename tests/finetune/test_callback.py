@@ -140,9 +140,15 @@ def test_the_table_holds_what_score_says_of_the_saved_model(make, corpus, tmp_pa
     assert moved.nunique() > 1 or callback.result.table.groupby("step")["ilo"].mean().nunique() > 1
 
 
+def test_no_hook_stays_on_a_watched_model(make, corpus):
+    trainer, _ = make(ILOCallback(corpus, every=1), steps=1)
+    trainer.train()
+    assert not any(module._forward_hooks for module in trainer.model.modules())
+
+
 def test_chosen_steps_and_own_groups(make, corpus):
     groups = {"first": "0:2", "last": -1}
-    callback = ILOCallback(corpus, every=(1, 5), groups=groups, layers="0,1,3", limit=8)
+    callback = ILOCallback(corpus, every=(1, 5), groups=groups, layers="3,0,1", limit=8)
     trainer, seen = make(callback)
     trainer.train()
     assert [step for step, logs in seen.logs if "ilo/first" in logs] == [0, 1, 5, 6]

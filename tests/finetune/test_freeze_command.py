@@ -23,14 +23,22 @@ def test_dry_run_prints_what_freeze_would_do(capsys, tiny_model, tmp_path):
     from transformers import AutoModelForCausalLM
 
     out = tmp_path / "report.json"
-    status, shown, _ = run(capsys, tiny_model, "--first", 2, "--dry-run", "--json", out)
+    status, shown, said = run(capsys, tiny_model, "--first", 2, "--dry-run", "--json", out)
     report = freeze(AutoModelForCausalLM.from_pretrained(tiny_model), first=2)
-    assert status == 0
+    assert (status, said) == (0, "")
     assert shown.startswith(str(report))
     assert re.search(r"layers 0–1\s+18\s", shown)
     written = json.loads(out.read_text(encoding="utf-8"))
     assert written.pop("model") == str(tiny_model)
     assert written == report.to_dict()
+
+
+def test_without_dry_run_it_says_that_nothing_was_frozen(capsys, tiny_model):
+    dry = run(capsys, tiny_model, "--first", 2, "--dry-run")
+    status, shown, said = run(capsys, tiny_model, "--first", 2)
+    assert (status, shown) == dry[:2]
+    assert said.startswith("Nothing was frozen")
+    assert "ilo_fast.finetune.freeze(model, ...)" in said
 
 
 def test_options_reach_freeze(capsys, tiny_model):
@@ -46,7 +54,6 @@ def test_options_reach_freeze(capsys, tiny_model):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--first", "2"], "give --dry-run"),
         (["--first", "4", "--dry-run"], "the layer stack has 3"),
         (["--first", "1", "--stack", "decoder", "--dry-run"], "one stack"),
     ],

@@ -107,6 +107,8 @@ def test_more_layers_than_bits_of_a_word():
     ("change", "message"),
     [
         ({"metric": "cka"}, "metric must be one of"),
+        ({"metric": "second_order_cosine"}, "metric must be one of"),
+        ({"metric": "information_imbalance"}, "metric must be one of"),
         ({"permutations": -1}, "permutations"),
         ({"permutations": 2, "alpha": 1.5}, "alpha"),
         ({"b": [[1, 2], [0, 2], [0, 1]]}, "same points and k"),

@@ -195,6 +195,17 @@ class Interrupter(View):
         self.said.append(text)
 
 
+def test_a_corpus_notes_are_said(run, parallel_text, tmp_path):
+    text = pd.DataFrame(parallel_text)
+    text.to_csv(tmp_path / "text.csv")  # with pandas' unnamed index
+    corpora = [{"corpus": str(tmp_path / "text.csv"), "limit": 5}]
+    note = "Note: corpus text: columns left out: ''"
+    for computed in (2, 0):
+        view = Interrupter(0)
+        assert run(view=view, corpora=corpora).computed == computed
+        assert view.said[0] == note
+
+
 def clean(folder):
     return not [path for path in folder.rglob("*") if path.name.startswith(".")]
 

@@ -1,0 +1,99 @@
+"""The journal of a folder of states: which points each finished batch holds, and its checksum.
+
+Places are those in processing order, which the tokenizer decides; the journal names the points
+behind them, so that states can be checked without a tokenizer.
+"""
+
+import json
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["JOURNAL", "Batch", "finished", "gaps", "points_in_order", "read_journal"]
+
+JOURNAL = "journal.jsonl"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A line: places ``start … stop`` in processing order, their points, and the CRC-32 of their
+    float32 block ``[layers, points, dim]``."""
+
+    start: int
+    stop: int
+    points: tuple[int, ...]
+    crc32: int
+
+    @classmethod
+    def of(cls, start: int, rows: npt.NDArray[np.int64], block: np.ndarray) -> "Batch":
+        return cls(start, start + len(rows), tuple(rows.tolist()), zlib.crc32(block.data))
+
+    def line(self) -> str:
+        return json.dumps(asdict(self)) + "\n"
+
+
+def read_journal(folder: Path, n_points: int) -> tuple[list[Batch], bool]:
+    """The finished batches of a folder, and whether the last line is half-written.
+
+    A line that cannot be read is none, and so is a journal that is not there.
+    """
+    path = folder / JOURNAL
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    batches: dict[tuple[int, int], Batch] = {}  # the last line of the same places counts
+    for line in text.split("\n")[:-1]:
+        try:
+            batch = Batch(**json.loads(line))
+            numbers = np.array([batch.start, batch.stop - 1, *batch.points], dtype=np.int64)
+            fits = len(batch.points) == batch.stop - batch.start > 0
+        except (ValueError, TypeError, OverflowError):
+            continue
+        if fits and numbers.min() >= 0 and numbers.max() < n_points:
+            batches[batch.start, batch.stop] = batch
+    return list(batches.values()), bool(text) and not text.endswith("\n")
+
+
+def points_in_order(batches: list[Batch], n_points: int) -> npt.NDArray[np.int64]:
+    """int64 ``[points]``: the point at each place, as the journal has it; 0 where it has none."""
+    order = np.zeros(n_points, dtype=np.int64)
+    for batch in batches:
+        order[batch.start : batch.stop] = batch.points
+    return order
+
+
+def finished(
+    batches: list[Batch], states: Any, order: npt.NDArray[np.int64], first: int = 0
+) -> list[tuple[int, int]]:
+    """The batches among places ``first …``, whose points are ``order``, that hold their checksum.
+
+    Reads those of ``states`` ``[layers, points, dim]`` once. Ascending.
+    """
+    done = []
+    for batch in batches:
+        if first <= batch.start and batch.stop <= first + len(order):
+            rows = order[batch.start - first : batch.stop - first]
+            block = np.ascontiguousarray(states[:, rows])
+            if zlib.crc32(block.data) == batch.crc32:
+                done.append((batch.start, batch.stop))
+    return sorted(done)
+
+
+def gaps(done: list[tuple[int, int]], start: int, stop: int) -> list[tuple[int, int]]:
+    """The parts of places ``start … stop`` that no finished batch holds.
+
+    >>> gaps([(0, 2), (5, 6)], 1, 8)
+    [(2, 5), (6, 8)]
+    """
+    parts, place = [], start
+    for done_start, done_stop in done:
+        if done_stop <= place or done_start >= stop:
+            continue
+        if done_start > place:
+            parts.append((place, done_start))
+        place = done_stop
+    if place < stop:
+        parts.append((place, stop))
+    return parts
