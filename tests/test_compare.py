@@ -399,7 +399,7 @@ def test_the_command_writes_tables_and_pictures(run, tmp_path):
     record = json.loads(pq.read_schema(out / "compare.parquet").metadata[b"ilo_fast"])
     assert record["command"] == sys.argv
     assert [given["name"] for given in record["inputs"]] == ["first", "second"]
-    again = pd.read_csv(out / "compare.csv")
+    again = pd.read_csv(out / "compare.csv", float_precision="round_trip")
     np.testing.assert_array_equal(again["difference"], table["difference"])
 
 

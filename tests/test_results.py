@@ -61,7 +61,9 @@ def test_parquet_round_trip(tmp_path):
 def test_csv_round_trip(tmp_path):
     result = make_result()
     path = result.write_csv(tmp_path / "deep" / "r.csv")
-    pd.testing.assert_frame_equal(pd.read_csv(path), result.table, check_exact=True)
+    pd.testing.assert_frame_equal(
+        pd.read_csv(path, float_precision="round_trip"), result.table, check_exact=True
+    )
 
 
 @settings(max_examples=20, deadline=None)
@@ -86,7 +88,10 @@ def test_files_have_fixed_types_and_csv_all_digits(tmp_path):
     found = [str(schema.field(name).type) for name in CONTRACT]
     assert {kind: found.count(kind) for kind in kinds} == kinds
     pd.testing.assert_frame_equal(
-        pd.read_csv(tmp_path / "scores.csv"), result.table, check_exact=True, check_dtype=False
+        pd.read_csv(tmp_path / "scores.csv", float_precision="round_trip"),
+        result.table,
+        check_exact=True,
+        check_dtype=False,
     )
 
 

@@ -3,6 +3,7 @@
 import _thread
 import errno
 import io
+import os
 import sys
 import threading
 import traceback
@@ -79,6 +80,9 @@ def _run(given: list[str]) -> int:
         return _say(f"interrupted; nothing was left half-written{again}", _INTERRUPTED, debug)
     except InputError as error:
         return _say(str(error), _BAD_INPUT, debug)
+    except BrokenPipeError:  # who read our output has gone; what is left of it goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _FAILED
     except OSError as error:
         what = "no space left on the disk" if error.errno == errno.ENOSPC else str(error)
         return _say(what, _BAD_INPUT, debug)

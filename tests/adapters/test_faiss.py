@@ -52,7 +52,8 @@ def test_where_they_differ_float64_agrees_with_us(metric):
     lost = best - np.take_along_axis(value, theirs, axis=1)
     wrong = (lost > 1e-10 * np.abs(best)).any(axis=1)
     assert wrong.mean() > 0.05  # provably worse, not merely tied
-    assert (ours[~wrong] == theirs[~wrong]).mean() > 0.99
+    same = ours[~wrong] == theirs[~wrong]  # of the rows that FAISS has right, if any
+    assert same.sum() >= 0.99 * same.size
 
 
 def test_equal_points_come_by_index():
