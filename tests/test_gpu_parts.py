@@ -34,25 +34,55 @@ def test_a_part_that_fails_stops_no_other(tmp_path):
     assert list(found["parts"].values())[::2] == ["done", "done"]
 
 
+def cut_off():
+    raise KeyboardInterrupt  # as a time-out ends a process
+
+
 def test_going_on_behind_what_was_tried(tmp_path):
     out = tmp_path / "gpu.json"
-    result = {"commit": "c", "device": {"name": "card"}, "settings": {"points": 3}, "kept": []}
+    card = {"name": "card", "capability": "9.0", "driver": "1"}
+    result = {"commit": "c", "device": card, "settings": {"points": 3}, "kept": []}
+    now = {**{key: result[key] for key in ("commit", "device", "settings")}, "when": "then"}
     parts = Parts(out, result, CPU, float("inf"))
     parts.run("one", result["kept"].append, lambda: 1)
-    with pytest.raises(KeyboardInterrupt):  # as a time-out ends a process
-        parts.run("two", result["kept"].append, lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    for name in ("two", "hangs"):
+        with pytest.raises(KeyboardInterrupt):
+            parts.run(name, result["kept"].append, cut_off)
     late = Parts(out, result, CPU, time.time() - 1)
     late.run("three", result["kept"].append, lambda: 3)
-    now = {key: result[key] for key in ("commit", "device", "settings")}
-    again = earlier(out, now)
+    again = earlier(out, {**now, "device": {**card, "driver": "2"}})
     assert again["parts"]["three"] == LATE
+    assert again["continued"][0]["device"]["driver"] == "2"
     parts = Parts(out, again, CPU, float("inf"))
     for name in ("one", "two", "three"):
         parts.run(name, again["kept"].append, lambda name=name: name)
-    assert again["kept"] == [1, "three"]
-    assert again["failures"] == ["two: did not come to its end"]
+    assert again["kept"] == [1, "two", "three"]
+    with pytest.raises(KeyboardInterrupt):
+        parts.run("hangs", again["kept"].append, cut_off)
+    third = earlier(out, now)
+    assert third["part_tries"] == {"one": 1, "two": 2, "hangs": 2, "three": 1}
+    parts = Parts(out, third, CPU, float("inf"))
+    parts.run("hangs", third["kept"].append, lambda: "never")
+    assert third["kept"] == [1, "two", "three"]
+    assert third["failures"] == ["hangs: did not come to its end in 2 tries"]
     with pytest.raises(ValueError, match="is of another commit"):
         earlier(out, {**now, "commit": "d"})
+    with pytest.raises(ValueError, match="is of another device"):
+        earlier(out, {**now, "device": {**card, "name": "other"}})
+
+
+def test_the_file_lies_where_out_says_and_names_the_commit_it_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.report._git", lambda *words: "")
+    given = ["gpu", "--dry-run", "--no-kernels", "--no-extraction"]
+    told = {"OUT": str(tmp_path), "ILO_FAST_COMMIT": "abc"}
+    done = CliRunner().invoke(main, given, env=told, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "gpu-dry-run.json").read_text())
+    assert (found["commit"], found["changed_files"]) == ("abc", None)
+    silent = CliRunner().invoke(main, given, env={"OUT": str(tmp_path)}, catch_exceptions=False)
+    assert "NO COMMIT" in silent.output
+    monkeypatch.delenv("OUT", raising=False)
+    assert gpu._default_out() == gpu.ROOT / "benchmarks" / "results" / "gpu.json"
 
 
 def test_a_lost_context_starts_the_command_anew(tmp_path, monkeypatch):
