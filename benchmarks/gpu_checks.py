@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.processes import run_bounded
 from ilo_fast import knn
 from ilo_fast.ops.triton_config import accumulation
 
@@ -144,9 +145,7 @@ def run_tests(
             status: int | str
             with log.open("w") as file:
                 try:
-                    status = subprocess.run(
-                        arguments, cwd=root, env=own, stdout=file, stderr=file, timeout=seconds
-                    ).returncode
+                    status = run_bounded(arguments, seconds, file, cwd=root, env=own)
                 except (OSError, subprocess.TimeoutExpired) as error:
                     status = f"{type(error).__name__}: {error}"[:300]
             text = log.read_text(errors="replace").strip()

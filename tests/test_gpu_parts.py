@@ -161,6 +161,20 @@ def test_tests_run_side_by_side_and_are_stopped(tmp_path):
     assert [text.partition(":")[0] for text in failures] == ["fails", "hangs", "absent"]
 
 
+def test_a_stopped_command_takes_its_descendants_along(tmp_path):
+    """As compute-sanitizer, which starts the program as a child."""
+    alive = tmp_path / "alive"
+    inner = f"import time; time.sleep(3); open({str(alive)!r}, 'w')"
+    outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"
+    failures = []
+    found = gpu_checks.run_tests(
+        tmp_path, {"x": [sys.executable, "-c", outer]}, failures, seconds=1.0
+    )
+    assert found["x"]["status"].startswith("TimeoutExpired")
+    time.sleep(3.5)
+    assert not alive.exists()
+
+
 def test_every_file_of_kernel_tests_has_a_process():
     runs, _ = gpu_checks.test_runs()
     named = {words[-1] for name, words in runs.items() if name.startswith("triton kernels")}
