@@ -175,6 +175,32 @@ def test_a_stopped_command_takes_its_descendants_along(tmp_path):
     assert not alive.exists()
 
 
+def test_what_only_racecheck_reports_is_kept_apart(tmp_path):
+    summary = "========= RACECHECK SUMMARY: 2 hazards displayed (2 errors, 0 warnings)"
+
+    def says(pytest_line):
+        code = f"print({pytest_line!r}); print({summary!r}); raise SystemExit(9)"
+        return [sys.executable, "-c", code]
+
+    runs = {
+        "compute-sanitizer racecheck": says("12 passed in 3.1s"),
+        "compute-sanitizer racecheck, failing": says("1 failed, 11 passed in 3.1s"),
+        "compute-sanitizer racecheck, broken": says("Segmentation fault"),
+        "compute-sanitizer memcheck": says("12 passed in 3.1s"),
+    }
+    failures = []
+    found = gpu_checks.run_tests(tmp_path, runs, failures)
+    apart = found.pop("compute-sanitizer racecheck")
+    assert apart["hazards"] == [summary.removeprefix("========= ")]
+    assert summary in apart["output"]
+    assert [text.partition(":")[0] for text in failures] == list(found)
+
+
+def test_the_sanitizer_reports_no_questions_to_the_driver():
+    for words in gpu_checks.test_runs()[1].values():
+        assert words[words.index("--report-api-errors") + 1] == "no"
+
+
 def test_every_file_of_kernel_tests_has_a_process():
     runs, _ = gpu_checks.test_runs()
     named = {words[-1] for name, words in runs.items() if name.startswith("triton kernels")}
