@@ -276,7 +276,7 @@ def _add_sweep(parts: Parts, points: int, device: torch.device) -> None:
     for d in WIDTHS:
 
         def swept(d: int = d) -> dict[str, Any]:
-            row = sweep_launches(points, d, device)
+            row = sweep_launches(points, d, device, found.setdefault(str(d), {}), parts.write)
             best = row["launches"][0]
             console.print(f"d = {d}: fastest search {best.get('search_ms')} ms", best["launch"])
             return {str(d): row}
