@@ -63,7 +63,9 @@ def merge_nearest(
     return out_values, out_errors, out_indices
 
 
-@triton.jit(do_not_specialize=["total", "k"])
+@triton.jit(
+    do_not_specialize=["total", "k"], do_not_specialize_on_alignment=["value_out", "index_out"]
+)
 def _sort_kernel(
     value_in, error_in, index_in, value_out, index_out, total, k,
     KP: tl.constexpr, ROWS: tl.constexpr,
