@@ -61,7 +61,9 @@ class Parts:
         began = time.time()
         lost = False
         try:
-            keep(make())
+            made = make()
+            json.dumps(made)  # what the file cannot hold would keep all else out of it
+            keep(made)
         except Exception as error:  # any: what comes after it must run
             print(f"FAILED {name}", traceback.format_exc(), flush=True)
             self._failed(name, f"{type(error).__name__}: {error}"[:2000])

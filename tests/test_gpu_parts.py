@@ -34,6 +34,17 @@ def test_a_part_that_fails_stops_no_other(tmp_path):
     assert list(found["parts"].values())[::2] == ["done", "done"]
 
 
+def test_a_part_that_the_file_cannot_hold_stops_no_other(tmp_path):
+    out = tmp_path / "gpu.json"
+    kept = []
+    parts = Parts(out, {"kept": kept}, CPU, float("inf"))
+    parts.run("one", kept.append, lambda: {"dtype": torch.float32})
+    parts.run("two", kept.append, lambda: 2)
+    found = json.loads(out.read_text())
+    assert found["kept"] == [2]
+    assert "one: TypeError" in found["failures"][0]
+
+
 def cut_off():
     raise KeyboardInterrupt  # as a time-out ends a process
 
