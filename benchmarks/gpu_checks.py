@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.processes import run_bounded
+from benchmarks.processes import end_all, run_bounded
 from ilo_fast import knn
 from ilo_fast.ops.triton_config import accumulation
 
@@ -163,7 +163,11 @@ def run_tests(
                 found["hazards"] = re.findall(r"RACECHECK SUMMARY:.*", text)
             return found if status == 0 else {**found, "output": _ends(text)}
 
-        found = dict(zip(runs, together.map(run, range(len(runs))), strict=True))
+        try:
+            found = dict(zip(runs, together.map(run, range(len(runs))), strict=True))
+        except BaseException:  # Ctrl-C: without them the threads are done
+            end_all()
+            raise
     for name, one in found.items():
         print(name, one["status"], one["summary"], flush=True)
         if one["status"] != 0 and "hazards" not in one:

@@ -1,7 +1,9 @@
 """`python -m benchmarks gpu`: what fails is in the file, and what comes after it still runs."""
 
 import json
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -184,6 +186,17 @@ def test_a_stopped_command_takes_its_descendants_along(tmp_path):
     assert found["x"]["status"].startswith("TimeoutExpired")
     time.sleep(3.5)
     assert not alive.exists()
+
+
+def test_an_interrupt_ends_the_commands(tmp_path):
+    code = "import time; time.sleep(60)"
+    main_thread = threading.main_thread().ident
+    later = threading.Timer(1.0, signal.pthread_kill, [main_thread, signal.SIGINT])
+    began = time.monotonic()
+    later.start()
+    with pytest.raises(KeyboardInterrupt):
+        gpu_checks.run_tests(tmp_path, {"x": [sys.executable, "-c", code]}, [])
+    assert time.monotonic() - began < 30
 
 
 def test_what_only_racecheck_reports_is_kept_apart(tmp_path):
