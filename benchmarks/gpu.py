@@ -43,8 +43,23 @@ WIDTHS = {4096: 0.65, 1024: 0.75, 576: 1.0}  # d: target, as a share of the bare
 console = Console()
 
 
+def _default_out() -> Path:
+    """In the folder that the environment variable OUT names, else among the results."""
+    return Path(os.environ.get("OUT") or ROOT / "benchmarks" / "results") / "gpu.json"
+
+
 @click.command("gpu")
-@click.option("--out", type=Path, default=ROOT / "benchmarks" / "results" / "gpu.json")
+@click.option(
+    "--out",
+    type=Path,
+    default=_default_out,
+    show_default="$OUT/gpu.json; benchmarks/results/gpu.json without OUT",
+)
+@click.option(
+    "--commit",
+    envvar="ILO_FAST_COMMIT",
+    help="What the file records where git cannot say, in a copy without .git.",
+)
 @click.option("--points", default=POINTS, show_default=True)
 @click.option("--rounds", default=20, show_default=True, help="Timed rounds a contender.")
 @click.option("--backend", default="triton", show_default=True, help="Checked, timed, profiled.")
@@ -61,6 +76,7 @@ console = Console()
 @click.option("--dry-run", is_flag=True, help="On the CPU, tiny: proves the command, not the card.")
 def command(
     out: Path,
+    commit: str | None,
     points: int,
     rounds: int,
     backend: str,
@@ -87,6 +103,9 @@ def command(
     if deadline is None:
         deadline = float("inf") if minutes is None else time.time() + 60 * minutes
     result = describe_run(points=points, rounds=rounds, dry_run=dry_run, backend=backend)
+    result["commit"] = result["commit"] or commit
+    if not result["commit"]:
+        console.print("NO COMMIT is recorded: not a checkout, and no --commit was given")
     result["backend"] = dispatch.explain(device)
     result["device"] = _device(device)
     if resume:
@@ -257,7 +276,7 @@ def _add_sweep(parts: Parts, points: int, device: torch.device) -> None:
     for d in WIDTHS:
 
         def swept(d: int = d) -> dict[str, Any]:
-            row = sweep_launches(points, d, device)
+            row = sweep_launches(points, d, device, found.setdefault(str(d), {}), parts.write)
             best = row["launches"][0]
             console.print(f"d = {d}: fastest search {best.get('search_ms')} ms", best["launch"])
             return {str(d): row}

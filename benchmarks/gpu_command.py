@@ -1,7 +1,6 @@
 """The whole command from a fresh process: time to the first batch, and the timeline of a score."""
 
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -9,9 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.processes import run_bounded
+
 __all__ = ["end_to_end", "first_batch"]
 
 FIRST_BATCH_TARGET, AFTER_LOADING_TARGET = 10.0, 12.0  # seconds
+MOST_SECONDS = 240.0  # of one process
 BEFORE = ("corpus", "load")  # steps of the timeline that come before the model is loaded
 
 _FIRST_BATCH = """
@@ -83,6 +85,9 @@ def end_to_end(
 
 
 def _run(arguments: list[str]) -> None:
-    done = subprocess.run(arguments, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"exit status {done.returncode}: {done.stderr.strip()[-500:]}")
+    with tempfile.TemporaryFile("w+") as log:
+        status = run_bounded(arguments, MOST_SECONDS, log)
+        log.seek(0)
+        said = log.read().strip()
+    if status:
+        raise RuntimeError(f"exit status {status}: {said[-500:]}")

@@ -1,12 +1,14 @@
 """Launches of the filter kernel beside each other: ops/triton_config.py is set from their times.
 
 Each launch is compiled and must find the neighbours of the trial's hard points in a process of its
-own, several side by side; the file then has, for every one that may serve, the filter alone and
-the whole search.
+own, several side by side and none for long; then, for every one that may serve, the filter alone
+and the whole search are timed. What is known of a launch is kept as soon as it is known.
 """
 
 import statistics
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from multiprocessing import get_context
 from typing import Any
@@ -31,6 +33,7 @@ _TILES = (
     (64, 256, 4),
 )  # rows, columns, warps
 _AT_ONCE = 8  # processes that compile
+_SECONDS, _MOST_SECONDS = 90.0, 300.0  # of one process; of all that compile
 _ROUNDS = 10
 _IN_A_ROW = 5  # launches a timing of the filter: a host's time to launch one is not the kernel's
 
@@ -62,20 +65,36 @@ def launches(chosen: FilterConfig) -> list[FilterConfig]:
     return list(dict.fromkeys(found))
 
 
-def sweep(points: int, d: int, device: torch.device, rounds: int = _ROUNDS) -> dict[str, Any]:
-    """Every launch for a layer of ``points`` in ``d`` dimensions, fastest search first."""
+def sweep(
+    points: int,
+    d: int,
+    device: torch.device,
+    found: dict[str, Any],
+    save: Callable[[], None],
+    rounds: int = _ROUNDS,
+) -> dict[str, Any]:
+    """Every launch for a layer of ``points`` in ``d`` dimensions, fastest search first.
+
+    ``found`` is what an earlier call came to, at first empty; it is filled, and ``save`` called,
+    launch by launch.
+    """
     asked = launches(filter_config(_major(device), points, d, K))
-    refused = _checked(asked, points, d, device)
+    found["chosen"] = asdict(asked[0])
+    rows = found.setdefault("launches", [])
+    known = [row["launch"] for row in rows]
+    for launch, refused in _checked(
+        [one for one in asked if asdict(one) not in known], points, d, device
+    ):
+        rows.append({"launch": asdict(launch), "refused": refused})
+        save()
     x = synthetic(points, d, device)[None]
     request = _request(x)
-    rows = []
-    for launch in asked:
-        row: dict[str, Any] = {"launch": asdict(launch), "refused": refused[launch]}
-        if not refused[launch]:
-            row.update(_timed(request, launch, rounds))
-        rows.append(row)
+    for row in rows:
+        if not row["refused"] and "search_ms" not in row:
+            row.update(_timed(request, FilterConfig(**row["launch"]), rounds))
+            save()
     rows.sort(key=lambda row: row.get("search_ms", float("inf")))
-    return {"chosen": asdict(asked[0]), "launches": rows}
+    return found
 
 
 def _timed(request: Request, launch: FilterConfig, rounds: int) -> dict[str, Any]:
@@ -125,33 +144,55 @@ def _filter(request: Request, launch: FilterConfig) -> Any:
 
 def _checked(
     asked: list[FilterConfig], points: int, d: int, device: torch.device
-) -> dict[FilterConfig, str]:
-    """Why each launch cannot be timed, "" where it can: compiled, run and right."""
-    found = dict.fromkeys(asked, "its process ended")
-    # One task a process: a launch that breaks the CUDA context takes no other along.
-    with ProcessPoolExecutor(
-        _AT_ONCE, mp_context=get_context("spawn"), max_tasks_per_child=1
-    ) as processes:
-        tasks = {processes.submit(_try, one, points, d, str(device)): one for one in asked}
+) -> Iterator[tuple[FilterConfig, str]]:
+    """Each launch, as soon as it is known, with why it cannot be timed: "" where it can."""
+    end = time.monotonic() + _MOST_SECONDS
+    with ThreadPoolExecutor(_AT_ONCE) as together:
+        tasks = {
+            together.submit(_apart, _try, (one, points, d, str(device)), end): one for one in asked
+        }
         for task in as_completed(tasks):
-            try:
-                found[tasks[task]] = task.result()
-            except Exception as error:  # of the pool: the process died
-                found[tasks[task]] = f"{type(error).__name__}: {error}"[:300]
-    return found
+            yield tasks[task], task.result()
+
+
+def _apart(call: Callable[..., str], arguments: tuple[Any, ...], end: float) -> str:
+    """What ``call`` returns in a process of its own, whose CUDA context it may break."""
+    seconds = min(_SECONDS, end - time.monotonic())
+    if seconds <= 0:
+        return "not tried: no time"
+    context = get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(there, call, arguments), daemon=True)
+    process.start()
+    there.close()
+    try:
+        if here.poll(seconds):
+            said: str = here.recv()
+            return said
+        return f"no answer in {seconds:.0f} s"
+    except EOFError:
+        process.join()
+        return f"its process ended with status {process.exitcode}"
+    finally:
+        here.close()
+        process.kill()
+        process.join()
+
+
+def _send(pipe: Any, call: Callable[..., str], arguments: tuple[Any, ...]) -> None:
+    pipe.send(call(*arguments))
 
 
 def _try(launch: FilterConfig, points: int, d: int, name: str) -> str:
-    """In a process of its own: is the launch right? Its binaries are on disk afterwards."""
-    device = torch.device(name)
-    wrong = lists(device, launch, d, K, "cosine", torch.float32)
-    if wrong:
-        return wrong
+    """Is the launch right? Its binaries are on disk afterwards."""
     try:
-        knn_triton.search(_request(synthetic(points, d, device)[None]), launch)
+        device = torch.device(name)
+        wrong = lists(device, launch, d, K, "cosine", torch.float32)
+        if not wrong:
+            knn_triton.search(_request(synthetic(points, d, device)[None]), launch)
     except Exception as error:  # of a compiler or a launch
         return f"{type(error).__name__}: {error}"[:300]
-    return ""
+    return wrong
 
 
 def _request(x: torch.Tensor) -> Request:

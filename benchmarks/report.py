@@ -37,10 +37,12 @@ def describe_run(**settings: Any) -> dict[str, Any]:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = None
+    commit = _git("rev-parse", "HEAD")
+    changed = _git("status", "--porcelain", "--", "ilo_fast").splitlines()
     return {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "HEAD"),
-        "changed_files": len(_git("status", "--porcelain", "--", "ilo_fast").splitlines()),
+        "commit": commit,  # "" where this is no checkout
+        "changed_files": len(changed) if commit else None,
         "machine": {
             "cpu": _cpu_name(),
             "cores": os.cpu_count(),

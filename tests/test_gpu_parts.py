@@ -1,7 +1,9 @@
 """`python -m benchmarks gpu`: what fails is in the file, and what comes after it still runs."""
 
 import json
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -34,25 +36,66 @@ def test_a_part_that_fails_stops_no_other(tmp_path):
     assert list(found["parts"].values())[::2] == ["done", "done"]
 
 
+def test_a_part_that_the_file_cannot_hold_stops_no_other(tmp_path):
+    out = tmp_path / "gpu.json"
+    kept = []
+    parts = Parts(out, {"kept": kept}, CPU, float("inf"))
+    parts.run("one", kept.append, lambda: {"dtype": torch.float32})
+    parts.run("two", kept.append, lambda: 2)
+    found = json.loads(out.read_text())
+    assert found["kept"] == [2]
+    assert "one: TypeError" in found["failures"][0]
+
+
+def cut_off():
+    raise KeyboardInterrupt  # as a time-out ends a process
+
+
 def test_going_on_behind_what_was_tried(tmp_path):
     out = tmp_path / "gpu.json"
-    result = {"commit": "c", "device": {"name": "card"}, "settings": {"points": 3}, "kept": []}
+    card = {"name": "card", "capability": "9.0", "driver": "1"}
+    result = {"commit": "c", "device": card, "settings": {"points": 3}, "kept": []}
+    now = {**{key: result[key] for key in ("commit", "device", "settings")}, "when": "then"}
     parts = Parts(out, result, CPU, float("inf"))
     parts.run("one", result["kept"].append, lambda: 1)
-    with pytest.raises(KeyboardInterrupt):  # as a time-out ends a process
-        parts.run("two", result["kept"].append, lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    for name in ("two", "hangs"):
+        with pytest.raises(KeyboardInterrupt):
+            parts.run(name, result["kept"].append, cut_off)
     late = Parts(out, result, CPU, time.time() - 1)
     late.run("three", result["kept"].append, lambda: 3)
-    now = {key: result[key] for key in ("commit", "device", "settings")}
-    again = earlier(out, now)
+    again = earlier(out, {**now, "device": {**card, "driver": "2"}})
     assert again["parts"]["three"] == LATE
+    assert again["continued"][0]["device"]["driver"] == "2"
     parts = Parts(out, again, CPU, float("inf"))
     for name in ("one", "two", "three"):
         parts.run(name, again["kept"].append, lambda name=name: name)
-    assert again["kept"] == [1, "three"]
-    assert again["failures"] == ["two: did not come to its end"]
+    assert again["kept"] == [1, "two", "three"]
+    with pytest.raises(KeyboardInterrupt):
+        parts.run("hangs", again["kept"].append, cut_off)
+    third = earlier(out, now)
+    assert third["part_tries"] == {"one": 1, "two": 2, "hangs": 2, "three": 1}
+    parts = Parts(out, third, CPU, float("inf"))
+    parts.run("hangs", third["kept"].append, lambda: "never")
+    assert third["kept"] == [1, "two", "three"]
+    assert third["failures"] == ["hangs: did not come to its end in 2 tries"]
     with pytest.raises(ValueError, match="is of another commit"):
         earlier(out, {**now, "commit": "d"})
+    with pytest.raises(ValueError, match="is of another device"):
+        earlier(out, {**now, "device": {**card, "name": "other"}})
+
+
+def test_the_file_lies_where_out_says_and_names_the_commit_it_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.report._git", lambda *words: "")
+    given = ["gpu", "--dry-run", "--no-kernels", "--no-extraction"]
+    told = {"OUT": str(tmp_path), "ILO_FAST_COMMIT": "abc"}
+    done = CliRunner().invoke(main, given, env=told, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "gpu-dry-run.json").read_text())
+    assert (found["commit"], found["changed_files"]) == ("abc", None)
+    silent = CliRunner().invoke(main, given, env={"OUT": str(tmp_path)}, catch_exceptions=False)
+    assert "NO COMMIT" in silent.output
+    monkeypatch.delenv("OUT", raising=False)
+    assert gpu._default_out() == gpu.ROOT / "benchmarks" / "results" / "gpu.json"
 
 
 def test_a_lost_context_starts_the_command_anew(tmp_path, monkeypatch):
@@ -129,6 +172,57 @@ def test_tests_run_side_by_side_and_are_stopped(tmp_path):
     assert found["hangs"]["output"] == "began"
     assert found["absent"]["status"].startswith("FileNotFoundError")
     assert [text.partition(":")[0] for text in failures] == ["fails", "hangs", "absent"]
+
+
+def test_a_stopped_command_takes_its_descendants_along(tmp_path):
+    """As compute-sanitizer, which starts the program as a child."""
+    alive = tmp_path / "alive"
+    inner = f"import time; time.sleep(3); open({str(alive)!r}, 'w')"
+    outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"
+    failures = []
+    found = gpu_checks.run_tests(
+        tmp_path, {"x": [sys.executable, "-c", outer]}, failures, seconds=1.0
+    )
+    assert found["x"]["status"].startswith("TimeoutExpired")
+    time.sleep(3.5)
+    assert not alive.exists()
+
+
+def test_an_interrupt_ends_the_commands(tmp_path):
+    code = "import time; time.sleep(60)"
+    main_thread = threading.main_thread().ident
+    later = threading.Timer(1.0, signal.pthread_kill, [main_thread, signal.SIGINT])
+    began = time.monotonic()
+    later.start()
+    with pytest.raises(KeyboardInterrupt):
+        gpu_checks.run_tests(tmp_path, {"x": [sys.executable, "-c", code]}, [])
+    assert time.monotonic() - began < 30
+
+
+def test_what_only_racecheck_reports_is_kept_apart(tmp_path):
+    summary = "========= RACECHECK SUMMARY: 2 hazards displayed (2 errors, 0 warnings)"
+
+    def says(pytest_line):
+        code = f"print({pytest_line!r}); print({summary!r}); raise SystemExit(9)"
+        return [sys.executable, "-c", code]
+
+    runs = {
+        "compute-sanitizer racecheck": says("12 passed in 3.1s"),
+        "compute-sanitizer racecheck, failing": says("1 failed, 11 passed in 3.1s"),
+        "compute-sanitizer racecheck, broken": says("Segmentation fault"),
+        "compute-sanitizer memcheck": says("12 passed in 3.1s"),
+    }
+    failures = []
+    found = gpu_checks.run_tests(tmp_path, runs, failures)
+    apart = found.pop("compute-sanitizer racecheck")
+    assert apart["hazards"] == [summary.removeprefix("========= ")]
+    assert summary in apart["output"]
+    assert [text.partition(":")[0] for text in failures] == list(found)
+
+
+def test_the_sanitizer_reports_no_questions_to_the_driver():
+    for words in gpu_checks.test_runs()[1].values():
+        assert words[words.index("--report-api-errors") + 1] == "no"
 
 
 def test_every_file_of_kernel_tests_has_a_process():

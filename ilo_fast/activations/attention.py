@@ -47,6 +47,7 @@ _WITHOUT_EFFECT = frozenset(
         "use_cache",
     }
 )
+_CPU = torch.device("cpu")
 _VARLEN_HEAD_DIM = 256  # the widest head of the CUDA kernel behind varlen_attn
 
 
@@ -64,38 +65,50 @@ class PackedMask:
     _forms: dict[int, str] = field(default_factory=dict)
     _windows: dict[int, tuple[int, int] | None] = field(default_factory=dict)
 
-    def block(self, length: int) -> Tensor:
-        """bool ``[length, length]`` on the CPU: may query q see key k?"""
+    def block(self, length: int, device: torch.device = _CPU) -> Tensor:
+        """bool ``[length, length]`` on the CPU: may query q see key k?
+
+        ``device`` is the model's, for a function that holds tensors there.
+        """
         if length not in self._blocks:
-            zero, index = torch.zeros((), dtype=torch.int64), torch.arange(length)
-            seen = self.function(zero, zero, index[:, None], index[None, :])
+            try:
+                seen = self._seen(length, _CPU)
+            except RuntimeError:  # tensors on two devices: asked there, at the price of waiting
+                if device == _CPU:
+                    raise
+                seen = self._seen(length, device).cpu()
             self._blocks[length] = seen.to(torch.bool).expand(length, length)
         return self._blocks[length]
+
+    def _seen(self, length: int, device: torch.device) -> Tensor:
+        zero = torch.zeros((), dtype=torch.int64, device=device)
+        index = torch.arange(length, device=device)
+        return self.function(zero, zero, index[:, None], index[None, :])
 
     def block_on(self, length: int, device: torch.device) -> Tensor:
         """``block`` on a device, copied there once for all layers of a forward pass."""
         key = (length, device)
         if key not in self._moved:
-            self._moved[key] = sent(self.block(length).contiguous(), device)
+            self._moved[key] = sent(self.block(length, device).contiguous(), device)
         return self._moved[key]
 
-    def form(self, length: int) -> str:
+    def form(self, length: int, device: torch.device = _CPU) -> str:
         """``"full"``, ``"causal"`` or ``"other"``, for sentences of this length."""
         if length not in self._forms:
-            block = self.block(length)
+            block = self.block(length, device)
             causal = torch.ones(length, length, dtype=torch.bool).tril()
             full = bool(block.all())
             named = "full" if full else "causal" if torch.equal(block, causal) else "other"
             self._forms[length] = named
         return self._forms[length]
 
-    def window(self, length: int) -> tuple[int, int] | None:
+    def window(self, length: int, device: torch.device = _CPU) -> tuple[int, int] | None:
         """The mask as ``(left, right)`` of ``varlen_attn``, or None where it is no such band.
 
         A query sees keys from ``left`` places before it to ``right`` after it; -1 is no limit.
         """
         if length not in self._windows:  # asked by every layer of a forward pass
-            self._windows[length] = _window(self.block(length))
+            self._windows[length] = _window(self.block(length, device))
         return self._windows[length]
 
 
@@ -206,7 +219,7 @@ def _attend(
     row: _Row,
 ) -> Tensor:
     if softcap is None and _varlen_serves(query, key, value):
-        window = mask.window(row.segments.longest)
+        window = mask.window(row.segments.longest, query.device)
         if window is not None:
             row.kernels.add("varlen_attn")
             return _varlen(query, key, value, row.segments, window, scaling)
@@ -249,7 +262,7 @@ def _sdpa(
     query: Tensor, key: Tensor, value: Tensor, *, mask: PackedMask, scaling: float | None
 ) -> Tensor:
     length = query.shape[2]
-    form = mask.form(length)
+    form = mask.form(length, query.device)
     return F.scaled_dot_product_attention(
         query,
         key,

@@ -19,6 +19,7 @@ from ilo_fast.activations.store import Sink
 from ilo_fast.activations.tokens import CHUNK, TokenChunk, chunks_ahead
 from ilo_fast.errors import HiddenStateError
 from ilo_fast.models.structure import parameter_dtype, rotary_turn
+from ilo_fast.ops.memory import out_of_memory
 
 if TYPE_CHECKING:
     from ilo_fast.corpora import Corpus
@@ -120,8 +121,8 @@ class Job:
     ) -> None:
         try:
             block = self._runner.run(chunk.row(order[start:stop].tolist()), lengths[start:stop])
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not _out_of_memory(error) or stop - start == 1:
+        except RuntimeError as error:
+            if not out_of_memory(error) or stop - start == 1:
                 raise
             block = None
         if block is None:  # outside the except block, which keeps the failed pass's tensors alive
@@ -191,7 +192,3 @@ class Job:
                 ResourceWarning,
                 stacklevel=2,
             )
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -5,6 +5,7 @@ imported or compiled before the first kernel is asked for.
 """
 
 from functools import lru_cache
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,9 @@ def kernel(file: str, name: str, device: int, defines: tuple[str, ...] = ()) -> 
     import cupy
 
     folder = source_folder()
+    # CuPy's cache on disk knows a binary by its source and options, not by what it includes.
+    included = sha256((folder / "common.cuh").read_bytes()).hexdigest()[:16]
+    defines = (*defines, f"COMMON_{included}")
     options = ("-std=c++17", f"-I{folder}", *(f"-D{define}" for define in defines))
     with cupy.cuda.Device(device):
         module = cupy.RawModule(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from ilo_fast.errors import InputError
+from ilo_fast.ops.memory import out_of_memory
 from ilo_fast.ops.points import power_of_two, rounded_root
 from ilo_fast.ops.request import EngineResult, NeighborStats, Request
 from ilo_fast.ops.triton_config import (
@@ -112,13 +113,18 @@ def search(request: Request, launch: FilterConfig | None = None) -> EngineResult
         last = first + chosen.layers
         try:
             _search_layers(request, chosen, first, last, made)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
             if chosen.layers == 1 and chosen.rows == chosen.filter.row_multiple:
                 raise InputError(_too_large(chosen, n, d)) from error
-            # Everything the failed layers held is free again by now; smaller strips go on.
-            budget = min(budget, _bins_bytes(chosen)) // 2
+        else:
+            first = last
             continue
-        first = last
+        # Everything the failed layers held is free again by now; smaller strips go on.
+        budget = min(budget, _bins_bytes(chosen)) // 2
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # the driver has no use of what torch keeps for itself
     return made.result()
 
 

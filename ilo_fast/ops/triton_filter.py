@@ -22,7 +22,6 @@ from ilo_fast.ops.triton_prepare import FLOOR, Operands, kept_until_read, permut
 __all__ = ["Bins", "allocate", "filter_bins", "held_points", "schedule"]
 
 _FLOOR = tl.constexpr(FLOOR)
-_BOTH, _DIAGONAL = 1, 2
 _SUPER_ROWS, _SUPER_COLS = 16, 8  # tiles; both operands of a super-tile stay in the L2 cache
 
 
@@ -68,36 +67,34 @@ def held_points(n: int, n_pad: int, width: int, pair: int, device: torch.device)
     return halves.reshape(-1, width // 2, 2).transpose(1, 2).reshape(-1).contiguous()
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=16)
 def schedule(
-    n_pad: int, rows: int, first_row: int, block_m: int, block_n: int, device: torch.device
+    n_pad: int, rows: int, block_m: int, block_n: int, device: torch.device
 ) -> torch.Tensor:
-    """Tiles in launch order, int32 ``[tiles, 3]``: row block, column block, flags.
+    """Row and column block of every tile, int32 ``[tiles, 2]``, super-tile by super-tile.
 
     A strip that holds all rows takes the upper triangle: tiles right of the diagonal block, a
-    square of the longer side, serve both directions. Other strips take every tile of their rows,
-    one direction. Row blocks count from the strip's first row.
+    square of the longer side, serve both directions. All other strips of a length share one table,
+    every tile of their rows; row blocks count from the strip's first row.
 
-    >>> schedule(256, 256, 0, 128, 128, torch.device("cpu")).tolist()
-    [[0, 0, 2], [0, 1, 1], [1, 1, 2]]
+    >>> schedule(256, 256, 128, 128, torch.device("cpu")).tolist()
+    [[0, 0], [0, 1], [1, 1]]
     """
-    row = torch.arange(rows // block_m, device="cpu")
-    col = torch.arange(n_pad // block_n, device="cpu")
-    row, col = torch.meshgrid(row, col, indexing="ij")
-    row, col = row.reshape(-1), col.reshape(-1)
-    square = max(block_m, block_n)
-    own, other = (first_row + row * block_m) // square, col * block_n // square
-    diagonal = own == other
+    row_blocks, col_blocks = rows // block_m, n_pad // block_n
+    # Super-tiles at the edges are smaller: a tile's place follows from the sizes of those before.
+    tile = torch.arange(row_blocks * col_blocks, dtype=torch.int32, device="cpu")
+    band = tile // (_SUPER_ROWS * col_blocks)
+    height = (row_blocks - band * _SUPER_ROWS).clamp(max=_SUPER_ROWS)
+    tile -= band * (_SUPER_ROWS * col_blocks)
+    stack = tile // (height * _SUPER_COLS)
+    width = (col_blocks - stack * _SUPER_COLS).clamp(max=_SUPER_COLS)
+    tile -= stack * height * _SUPER_COLS
+    row, col = band * _SUPER_ROWS + tile // width, stack * _SUPER_COLS + tile % width
+    tiles = torch.stack([row, col], dim=1)
     if rows == n_pad:
-        upper = own <= other
-        row, col, diagonal = row[upper], col[upper], diagonal[upper]
-        flags = torch.where(diagonal, _DIAGONAL, _BOTH)
-    else:
-        flags = torch.where(diagonal, _DIAGONAL, 0)
-    key = (row // _SUPER_ROWS) * (col.max() // _SUPER_COLS + 1) + col // _SUPER_COLS
-    key = (key * _SUPER_ROWS + row % _SUPER_ROWS) * _SUPER_COLS + col % _SUPER_COLS
-    tiles = torch.stack([row, col, flags], dim=1)[torch.argsort(key)]
-    return tiles.to(torch.int32).contiguous().to(device)
+        square = max(block_m, block_n)
+        tiles = tiles[row * block_m // square <= col * block_n // square]
+    return tiles.to(device)
 
 
 @triton.jit
@@ -142,12 +139,11 @@ def _filter_kernel(
 ):  # fmt: skip
     program = tl.program_id(0)
     layer = program // n_tiles
-    tile = tiles + (program % n_tiles) * 3
-    row_block = tl.load(tile)
-    col_block = tl.load(tile + 1)
-    flags = tl.load(tile + 2)
-    row = first_row + row_block * BM  # position of the tile's first row
-    col = col_block * BN
+    tile = tiles + (program % n_tiles) * 2
+    row = first_row + tl.load(tile) * BM  # position of the tile's first row
+    col = tl.load(tile + 1) * BN
+    square: tl.constexpr = BM if BM > BN else BN
+    diagonal = row // square == col // square
     row_at = layer * n_pad + row
     col_at = layer * n_pad + col
     row_ids = tl.arange(0, BM)
@@ -172,7 +168,7 @@ def _filter_kernel(
     bins = (n_pad // WIDTH).to(tl.int64)
     scores = acc + tl.load(bias + col_at + col_ids)[None, :]
     if MASK_SELF:  # noqa: SIM102  (one is a compile-time condition)
-        if flags >= 2:
+        if diagonal:
             own = (row + row_ids)[:, None] == (col + col_ids)[None, :]
             scores = tl.where(own, _FLOOR, scores)
     packed = _pack(scores, _place_in_bin(col_ids, WIDTH, PAIR)[None, :], WIDTH)
@@ -185,7 +181,7 @@ def _filter_kernel(
     tl.store(best_out + at, best)
     tl.store(second_out + at, second)
 
-    if flags % 2 == 1:  # the tile's columns see its rows, too
+    if (rows == n_pad) & (diagonal == 0):  # the tile's columns see its rows, too
         scores_c = acc + tl.load(bias + row_at + row_ids)[:, None]
         packed_c = _pack(scores_c, _place_in_bin(row_ids, WIDTH, PAIR)[:, None], WIDTH)
         pairs_c = tl.reshape(packed_c, (BM // (2 * PAIR), 2, PAIR, BN))
@@ -214,9 +210,7 @@ def filter_bins(
     layers, n_pad, stride = operands.rows.shape
     rows = bins.best.shape[2]
     device = operands.rows.device
-    tiles = kept_until_read(
-        schedule(n_pad, rows, first_row, config.block_m, config.block_n, device)
-    )
+    tiles = kept_until_read(schedule(n_pad, rows, config.block_m, config.block_n, device))
     left: Any = operands.rows
     right: Any = operands.rows
     if config.tma:

@@ -69,7 +69,10 @@ def normalised(base, factor, real, d, ROWS: tl.constexpr, DIMS: tl.constexpr):
     return tl.where(norm > 0, factor / tl.where(norm > 0, norm, 1.0), 0.0)
 
 
-@triton.jit(do_not_specialize=["n", "sampled"])
+@triton.jit(
+    do_not_specialize=["n", "sampled", "largest_layer", "largest_row"],
+    do_not_specialize_on_alignment=["largest"],
+)
 def _sample_kernel(
     x, largest, factor_out, n, d, sampled, x_layer, x_row, largest_layer, largest_row,
     METRIC: tl.constexpr, ROWS: tl.constexpr, DIMS: tl.constexpr,
@@ -123,7 +126,7 @@ def _centre_kernel(
     tl.store(variance_out + layer * d + j, tl.where(variance > 0, variance, 0.0), mask=real)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["used"])
 def _split_kernel(
     variance, centre, centre_sq_out, split_out, is_split_out, d, used,
     SLOTS: tl.constexpr, DIMS: tl.constexpr,

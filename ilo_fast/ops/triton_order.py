@@ -98,7 +98,9 @@ def led(values, errors, first_values, first_errors, first_indices, k):
     return lead, lead_error
 
 
-@triton.jit(do_not_specialize=["total", "k"])
+@triton.jit(
+    do_not_specialize=["total", "k"], do_not_specialize_on_alignment=["value_out", "index_out"]
+)
 def _sort_kernel(
     value_in, error_in, index_in, value_out, index_out, total, k,
     KP: tl.constexpr, ROWS: tl.constexpr,

@@ -107,7 +107,10 @@ def _round_up_half(value):
     return (value * (1.0 + 2.0**-9) + 2.0**-24).to(tl.float32).to(tl.float16)
 
 
-@triton.jit(do_not_specialize=["n"])
+@triton.jit(
+    do_not_specialize=["n", "largest_layer", "largest_row"],
+    do_not_specialize_on_alignment=["largest"],
+)
 def _prepare_kernel(
     x, largest, order, centre, centre_sq, split, is_split,
     rows_out, bias_out, shift_out, slack_out, factor_out,

@@ -133,7 +133,10 @@ def _repair_kernel(
         item += programs
 
 
-@triton.jit(do_not_specialize=["n", "k", "programs"])
+@triton.jit(
+    do_not_specialize=["n", "k", "programs"],
+    do_not_specialize_on_alignment=["proved_out", "scored_out", "repaired_out"],
+)
 def _join_kernel(
     order, todo, n_todo, value_in, error_in, index_in, scored_in, reach_in,
     value_out, error_out, index_out, proved_out, scored_out, repaired_out, level, n_level,

@@ -169,7 +169,11 @@ def bar_of(
     return tl.where(filled >= k, similarity * SCALE_SQ - shift, -float("inf"))
 
 
-@triton.jit(do_not_specialize=["n", "n_visits", "k"])
+# What lies behind other layers' results is not aligned as they are: one kernel for both.
+@triton.jit(
+    do_not_specialize=["n", "n_visits", "k"],
+    do_not_specialize_on_alignment=["proved_out", "scored_out"],
+)
 def _rescore_kernel(
     x, factor, order, visits, held, shift, score, place, count, line,
     value_out, error_out, index_out, proved_out, bar_out, scored_out, todo, n_todo,

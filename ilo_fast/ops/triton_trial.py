@@ -9,8 +9,10 @@ from functools import cache
 
 import torch
 
+from ilo_fast.errors import InputError
 from ilo_fast.ops import knn_torch, knn_triton
 from ilo_fast.ops.knn_triton import on_device
+from ilo_fast.ops.memory import out_of_memory
 from ilo_fast.ops.request import Request
 from ilo_fast.ops.triton_config import Accumulation, FilterConfig, accumulation, filter_config
 
@@ -32,8 +34,10 @@ def doubt(device: torch.device, request: Request) -> str:
         return sums(card, accumulation(major), (64, 4160)) or lists(
             card, launch, d, request.k, request.metric, request.x.dtype
         )
-    except torch.OutOfMemoryError:  # may have room another time
-        return "no memory is left for its trial on this card"
+    except (RuntimeError, InputError) as error:
+        if not out_of_memory(error):
+            raise
+        return "no memory is left for its trial on this card"  # may have room another time
 
 
 @cache
@@ -44,10 +48,8 @@ def sums(device: torch.device, model: Accumulation, widths: tuple[int, ...]) -> 
     try:
         with on_device(device):
             share, _ = worst_share(device, model, widths)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # of a compiler or a launch: this card cannot run the kernels
-        return _first_line(error)
+    except Exception as error:
+        return _verdict(error, device)
     return "" if share <= 1 else f"this card's products are off by {share:.2g} times their bound"
 
 
@@ -67,10 +69,8 @@ def lists(
     request = Request(x, x.abs().amax(dim=2).double(), k, metric)
     try:
         found = knn_triton.search(request, launch)
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:
-        return _first_line(error)
+        return _verdict(error, device)
     wrong = int((found.indices != knn_torch.search(request).indices).any(dim=2).sum())
     if not wrong and bool(found.certified.all()):
         return ""
@@ -100,5 +100,14 @@ def hard_points(n: int, d: int) -> torch.Tensor:
     return x
 
 
-def _first_line(error: Exception) -> str:
+def _verdict(error: Exception, device: torch.device) -> str:
+    """What an error of a compiler or a launch says of this card.
+
+    Lack of memory says nothing and is raised; so is what broke the CUDA context, where plain torch
+    could not serve either.
+    """
+    if out_of_memory(error):
+        raise error
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"

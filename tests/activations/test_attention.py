@@ -210,6 +210,29 @@ def test_the_cuda_kernel_equals_float64(mask):
     np.testing.assert_allclose(out[0].cpu().double().numpy(), expected, atol=3e-2)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a CUDA device: python -m benchmarks gpu"
+)
+def test_a_mask_that_holds_tensors_on_the_card():
+    """As Llama 4's chunks, which begin after a sentence's padding."""
+    from transformers.masking_utils import chunked_causal_mask_function
+
+    here = torch.device("cuda", torch.cuda.current_device())
+    none = torch.zeros(1, dtype=torch.int64)
+    there = PackedMask(chunked_causal_mask_function(3, none.to(here)))
+    host = PackedMask(chunked_causal_mask_function(3, none))
+    assert (there.form(8, here), there.window(8, here)) == ("other", None)
+    assert torch.equal(there.block(8), host.block(8))
+    with pytest.raises(RuntimeError):
+        there.block(9)
+    query = torch.randn(1, 2, 12, 8)
+    with attention._enter_row(Segments((8, 4))):
+        moved, _ = packed_attention(Fixed(), *[query.to(here)] * 3, there)
+        plain, _ = packed_attention(Fixed(), *[query] * 3, host)
+    torch.testing.assert_close(moved.cpu(), plain, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("groups", [1, 2, 6])
 def test_repeated_heads_attend_as_grouped_ones(groups):
     """Query head h belongs to group h // (heads / groups), as in torch's grouped attention."""

@@ -4,6 +4,7 @@ import sys
 import types
 import warnings
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,30 @@ class TorchStream:
 
     def __cuda_stream__(self) -> tuple[int, int]:
         return 0, self.cuda_stream
+
+
+def test_another_header_is_another_binary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What CuPy keeps a binary under: the source and the options."""
+    keys: list[tuple[str, tuple[str, ...]]] = []
+
+    class RawModule:
+        def __init__(self, *, code: str, options: tuple[str, ...], backend: str) -> None:
+            keys.append((code, options))
+
+        def get_function(self, name: str) -> str:
+            return name
+
+    space = types.SimpleNamespace(Device=lambda number: nullcontext())
+    monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(cuda=space, RawModule=RawModule))
+    monkeypatch.setattr(cuda, "source_folder", lambda: tmp_path)
+    (tmp_path / "some.cu").write_text('#include "common.cuh"\n')
+    for header in ("typedef long i64;", "typedef long long i64;", "typedef long i64;"):
+        (tmp_path / "common.cuh").write_text(header)
+        cuda.kernel.cache_clear()
+        cuda.kernel("some.cu", "one", 0, ("LIST=5",))
+    cuda.kernel.cache_clear()
+    assert keys[0] != keys[1]
+    assert keys[0] == keys[2]
 
 
 @pytest.mark.parametrize("release", [13, 14])

@@ -17,6 +17,17 @@ MATRIX_UNIT = {80: "mma.sync", 90: "wgmma", 100: "tcgen05.mma", 120: "mma.sync"}
 SPILL_BYTES = 512  # of stack a thread: the filter's epilogue spills a little, nothing else does
 
 
+def compiled(*arguments: str) -> list[str]:
+    pytest.importorskip("triton", reason="Triton has no wheel for this platform")
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments],
+        env=environment, capture_output=True, text=True, timeout=900,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout.splitlines()
+
+
 @pytest.mark.parametrize(
     ("card", "d", "k", "metric", "kernels"),
     [
@@ -29,14 +40,8 @@ SPILL_BYTES = 512  # of stack a thread: the filter's epilogue spills a little, n
     ],
 )
 def test_compiles(card: int, d: int, k: int, metric: str, kernels: list[str]) -> None:
-    pytest.importorskip("triton", reason="Triton has no wheel for this platform")
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(card), str(d), str(k), metric, *kernels],
-        env=environment, capture_output=True, text=True, timeout=900,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
-    found = {facts["kernel"]: facts for facts in map(json.loads, done.stdout.splitlines())}
+    said = compiled(str(card), str(d), str(k), metric, *kernels)
+    found = {facts["kernel"]: facts for facts in map(json.loads, said)}
     assert set(found) >= set(kernels or ["_rescore_kernel", "_repair_kernel_tiers", "_sort_kernel"])
     for name, facts in found.items():
         assert facts["shared_bytes"] <= SHARED[card], facts
@@ -49,3 +54,12 @@ def test_compiles(card: int, d: int, k: int, metric: str, kernels: list[str]) ->
     assert product["matrix_unit"] == MATRIX_UNIT[card]
     assert product["tensor_copies"] == (card in (90, 100))
     assert not product["product_loop_spills"]  # None where the loop is unrolled
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_a_search_runs_the_kernels_that_its_trial_tried(metric: str) -> None:
+    """Where layers begin in memory, and strides that happen to divide, make no other kernels."""
+    [said] = compiled("variants", "90", "64", "5", metric)
+    found = json.loads(said)
+    assert len(found) == 12
+    assert set(found.values()) == {1}, found

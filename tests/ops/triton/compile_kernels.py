@@ -3,6 +3,9 @@
 ``python compile_kernels.py 90 4096 5 cosine [kernel ...]``: compute capability, dimensions, k,
 metric, and which kernels (all when none is named). Every launch of the engine is made as on the
 card, with the same specialisation, and compiled instead of run. One JSON object a kernel.
+
+``python compile_kernels.py variants 90 576 5 cosine [kernel ...]``: the trial's launches, then
+those of seven layers of an odd number of points in three parts; how many kernels each name is.
 """
 
 import json
@@ -10,7 +13,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -43,29 +45,54 @@ class AbsentCard:
         return torch.device("cpu")
 
 
-def compile_engine(
-    capability: int, d: int, k: int, metric: str, wanted: list[str]
-) -> list[dict[str, Any]]:
+def instead_of_a_card(capability: int, wanted: list[str]) -> dict[str, list[Any]]:
+    """From now on launches compile only; the different kernels of each name are added here."""
     driver.set_active(AbsentCard(capability))
-    made: dict[str, Any] = {}
+    made: dict[str, list[Any]] = {}
 
     def compile_only(kernel: Any, grid: Any) -> Any:
         def launch(*arguments: Any, **options: Any) -> None:
             if not wanted or kernel.__name__ in wanted:
                 built = kernel.warmup(*arguments, grid=grid, **options)
+                built = built.result() if hasattr(built, "result") else built
                 name = kernel.__name__ + ("_tiers" if options.get("TIERS") else "")
-                made[name] = built.result() if hasattr(built, "result") else built
+                known = made.setdefault(name, [])
+                if not any(one is built for one in known):
+                    known.append(built)
 
         return launch
 
     JITFunction.__getitem__ = compile_only
-    knn_triton._on = lambda device: nullcontext()
-    n = 9000 if d >= 2048 else 1500
-    x = torch.zeros(1, n, d)
-    request = Request(x=x, row_max=torch.ones(1, n, dtype=torch.float64), k=k, metric=metric)
-    plan = knn_triton.plan(capability // 10, 1, n, d, k)
-    knn_triton._search_layers(request, plan, 0, 1, knn_triton._Results(request))
-    return [_facts(name, built) for name, built in made.items()]
+    return made
+
+
+def launch_engine(
+    capability: int, layers: int, n: int, d: int, k: int, metric: str, parts: list[tuple[int, int]]
+) -> None:
+    x = torch.zeros(layers, n, d)
+    row_max = torch.ones(layers, n, dtype=torch.float64)
+    request = Request(x=x, row_max=row_max, k=k, metric=metric)
+    plan = knn_triton.plan(capability // 10, layers, n, d, k)
+    made = knn_triton._Results(request)
+    for first, last in parts:
+        knn_triton._search_layers(request, plan, first, last, made)
+
+
+def compile_engine(
+    capability: int, d: int, k: int, metric: str, wanted: list[str]
+) -> list[dict[str, Any]]:
+    made = instead_of_a_card(capability, wanted)
+    launch_engine(capability, 1, 9000 if d >= 2048 else 1500, d, k, metric, [(0, 1)])
+    return [_facts(name, built) for name, (built,) in made.items()]
+
+
+def count_variants(
+    capability: int, d: int, k: int, metric: str, wanted: list[str]
+) -> dict[str, int]:
+    made = instead_of_a_card(capability, wanted)
+    launch_engine(capability, 2, 2083, d, k, metric, [(0, 2)])  # triton_trial's
+    launch_engine(capability, 7, 2149, d, k, metric, [(0, 3), (3, 6), (6, 7)])
+    return {name: len(built) for name, built in made.items()}
 
 
 def _dumped(cubin: bytes, option: str) -> str:
@@ -116,6 +143,12 @@ def _facts(name: str, built: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    card, dims, count = map(int, sys.argv[1:4])
-    for facts in compile_engine(card, dims, count, sys.argv[4], sys.argv[5:]):
-        sys.stdout.write(json.dumps(facts) + "\n")
+    counting = sys.argv[1] == "variants"
+    given = sys.argv[2:] if counting else sys.argv[1:]
+    card, dims, count = map(int, given[:3])
+    if counting:
+        found = count_variants(card, dims, count, given[3], given[4:])
+        sys.stdout.write(json.dumps(found) + "\n")
+    else:
+        for facts in compile_engine(card, dims, count, given[3], given[4:]):
+            sys.stdout.write(json.dumps(facts) + "\n")

@@ -7,6 +7,7 @@ import pytest
 import torch
 from clouds import CLOUDS, cloud
 
+from ilo_fast.ops import triton_filter
 from ilo_fast.ops.knn_triton import _scaled
 from ilo_fast.ops.request import Request
 from ilo_fast.ops.triton_config import FilterConfig, accumulation, filter_config, row_config
@@ -165,3 +166,30 @@ def test_same_bits_on_every_run(device: torch.device, major: int) -> None:
     first, second = (_run(tensor, "cosine", _config(major), major)[1][0][1] for _ in range(2))
     assert torch.equal(first.best.view(torch.int32), second.best.view(torch.int32))
     assert torch.equal(first.second.view(torch.int32), second.second.view(torch.int32))
+
+
+@pytest.mark.parametrize(
+    ("n_pad", "rows", "block_m", "block_n"),
+    [(2560, 2560, 128, 128), (5120, 1280, 64, 256), (2304, 768, 256, 128), (1280, 1280, 256, 64)],
+)
+def test_tiles_come_super_tile_by_super_tile(
+    n_pad: int, rows: int, block_m: int, block_n: int
+) -> None:
+    square = max(block_m, block_n)
+    tiles = [
+        (row, col)
+        for row in range(rows // block_m)
+        for col in range(n_pad // block_n)
+        if rows < n_pad or row * block_m // square <= col * block_n // square
+    ]
+    tiles.sort(key=lambda tile: (tile[0] // 16, tile[1] // 8, *tile))
+    found = triton_filter.schedule(n_pad, rows, block_m, block_n, torch.device("cpu"))
+    assert found.tolist() == [list(tile) for tile in tiles]
+
+
+def test_strips_share_a_table(device: torch.device, major: int) -> None:
+    triton_filter.schedule.cache_clear()
+    x = torch.randn(1, 300, 8, dtype=torch.float32).to(device)
+    _run(x, "cosine", _config(major), major, strip=_config(major).row_multiple)
+    table = triton_filter.schedule.cache_info()
+    assert (table.misses, table.hits) == (1, -(-300 // _config(major).row_multiple) - 1)

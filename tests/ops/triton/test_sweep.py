@@ -1,6 +1,9 @@
 """The benchmark's sweep over the filter's launches: what is timed, and what is only recorded."""
 
+import os
+import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -26,9 +29,24 @@ def test_launches_that_may_serve_are_timed_fastest_first(
     other = replace(chosen, bin_width=8 if chosen.bin_width == 16 else 16)
     broken = replace(chosen, stages=7)
     monkeypatch.setattr(gpu_sweep, "launches", lambda _: [chosen, broken, other])
-    refused = {chosen: "", other: "", broken: "out of shared memory"}
-    monkeypatch.setattr(gpu_sweep, "_checked", lambda *_: refused)
-    rows = gpu_sweep.sweep(100, 20, device, rounds=1)["launches"]
+    refused = {chosen: "", broken: "out of shared memory", other: ""}
+    monkeypatch.setattr(
+        gpu_sweep, "_checked", lambda asked, *_: ((one, refused[one]) for one in asked)
+    )
+    found: dict[str, Any] = {}
+    saved = []
+
+    def save() -> None:
+        saved.append(sum("search_ms" in row for row in found["launches"]))
+        if saved[-1] == 1:
+            raise KeyboardInterrupt  # as a time-out ends a process
+
+    with pytest.raises(KeyboardInterrupt):
+        gpu_sweep.sweep(100, 20, device, found, save, rounds=1)
+    assert saved == [0, 0, 0, 1]
+    kept = found["launches"][0]["search_ms"]
+    rows = gpu_sweep.sweep(100, 20, device, found, lambda: None, rounds=1)["launches"]
+    assert kept in [row.get("search_ms") for row in rows]
     assert [row["refused"] for row in rows] == ["", "", "out of shared memory"]
     assert 0 < rows[0]["search_ms"] <= rows[1]["search_ms"]
     assert all(row["filter_ms"] > 0 and row["filter_tflops"] > 0 for row in rows[:2])
@@ -53,3 +71,23 @@ def test_a_launch_is_tried_before_it_is_timed(
 
     monkeypatch.setattr(gpu_sweep.knn_triton, "search", fails)
     assert gpu_sweep._try(chosen, 100, 20, str(device)) == "RuntimeError: out of resources"
+
+
+def _ends_badly(*_: object) -> str:
+    os._exit(7)
+
+
+def _hangs(*_: object) -> str:
+    time.sleep(60)
+    return ""
+
+
+def test_a_launch_that_hangs_or_ends_its_process_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    later = time.monotonic() + 60
+    assert gpu_sweep._apart(" and ".join, (["a", "b"],), later) == "a and b"
+    assert gpu_sweep._apart(_ends_badly, (), later) == "its process ended with status 7"
+    monkeypatch.setattr(gpu_sweep, "_SECONDS", 1.0)
+    assert gpu_sweep._apart(_hangs, (), later) == "no answer in 1 s"
+    assert gpu_sweep._apart(_hangs, (), time.monotonic()) == "not tried: no time"

@@ -1,11 +1,13 @@
 """The trial that lets ``auto`` take the engine: what passes, and that what is wrong is seen."""
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 
 import pytest
 import torch
 
-from ilo_fast.ops import knn_torch, knn_triton, triton_trial
+from ilo_fast.errors import InputError
+from ilo_fast.ops import knn_torch, knn_triton, triton_probe, triton_trial
 from ilo_fast.ops.request import EngineResult, Request
 from ilo_fast.ops.triton_config import Accumulation, accumulation, filter_config
 
@@ -62,6 +64,8 @@ def test_a_wrong_or_unproved_row_is_noticed(
 def test_a_launch_that_fails_is_told_and_no_memory_raised(
     device: torch.device, major: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    search = knn_triton.search
+
     def fails(*args: object) -> None:
         raise RuntimeError("out of resource: shared memory\nmore")
 
@@ -69,12 +73,49 @@ def test_a_launch_that_fails_is_told_and_no_memory_raised(
     assert _lists(device, major) == "RuntimeError: out of resource: shared memory"
 
     def full(*args: object) -> None:
-        raise torch.OutOfMemoryError("full")
+        raise RuntimeError("Triton Error [CUDA]: out of memory")
 
     triton_trial.lists.cache_clear()
-    monkeypatch.setattr(knn_triton, "search", full)
-    with pytest.raises(torch.OutOfMemoryError):
+    monkeypatch.setattr(knn_triton, "_search_layers", full)
+    monkeypatch.setattr(knn_triton, "search", search)
+    with pytest.raises(InputError, match="too large for the device's free memory"):
         _lists(device, major)
+    monkeypatch.undo()
+    assert _lists(device, major) == ""  # that memory was short was no verdict
+
+
+def test_no_verdict_from_a_broken_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(triton_probe, "worst_share", broken)
+    monkeypatch.setattr(triton_trial, "on_device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    card = torch.device("cuda", 0)
+    assert "illegal" in triton_trial.sums(card, accumulation(9), (64,))
+    triton_trial.sums.cache_clear()
+    monkeypatch.setattr(torch.cuda, "synchronize", broken)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        triton_trial.sums(card, accumulation(9), (64,))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("full"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+        InputError("x is too large"),
+    ],
+)
+def test_no_memory_is_a_doubt_for_now(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        raise error from torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda card: (9, 0))
+    monkeypatch.setattr(triton_trial, "sums", full)
+    x = torch.zeros(1, 9, 4, device="meta")
+    request = Request(x, x[..., 0].double(), 2, "cosine")
+    assert "no memory" in triton_trial.doubt(torch.device("cuda", 0), request)
 
 
 @pytest.fixture(params=["bfloat16", "float64"])
