@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONSTRAINTS := constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-models test-adapters lint format bench clean
+.PHONY: help demo test test-models test-adapters test-oldest lint format bench clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -51,6 +51,14 @@ test-adapters: $(VENV)-adapters/stamp $(VENV)-dadapy/stamp  ## the adapters besi
 	$(VENV)-adapters/bin/python -m pytest -m adapters $(FOREIGN) --ignore=tests/adapters/test_dadapy.py --deselect=$(DADAPY_PAGE) $(ARGS)
 	$(VENV)-dadapy/bin/python -m pytest -m adapters tests/adapters/test_dadapy.py tests/adapters/test_examples.py $(DADAPY_PAGE) $(ARGS)
 
+$(VENV)-oldest/stamp: pyproject.toml constraints/oldest.txt
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install --quiet -c constraints/oldest.txt -e '.[test]'
+	@touch $@
+
+test-oldest: $(VENV)-oldest/stamp  ## the tests on the oldest libraries that are allowed
+	$(VENV)-oldest/bin/python -m pytest $(ARGS)
+
 lint: $(VENV)/test.stamp  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -64,4 +72,4 @@ bench: $(VENV)/test.stamp  ## the CPU benchmarks, into benchmarks/results/
 	$(BIN)/python -m benchmarks cpu
 
 clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) $(VENV)-adapters $(VENV)-dadapy .mypy_cache .ruff_cache .pytest_cache build dist
+	rm -rf $(VENV) $(VENV)-adapters $(VENV)-dadapy $(VENV)-oldest .mypy_cache .ruff_cache .pytest_cache build dist
