@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.processes import end_all, run_bounded
+from benchmarks.processes import Commands
 from ilo_fast import knn
 from ilo_fast.ops.triton_config import accumulation
 
@@ -137,6 +137,7 @@ def run_tests(
     failure: it does not know every way of waiting for a copy.
     """
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    commands = Commands()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(len(runs)) as together:
 
         def run(place: int) -> dict[str, Any]:
@@ -150,7 +151,7 @@ def run_tests(
             status: int | str
             with log.open("w") as file:
                 try:
-                    status = run_bounded(arguments, seconds, file, cwd=root, env=own)
+                    status = commands.run(arguments, seconds, file, cwd=root, env=own)
                 except (OSError, subprocess.TimeoutExpired) as error:
                     status = f"{type(error).__name__}: {error}"[:300]
             text = log.read_text(errors="replace").strip()
@@ -166,7 +167,7 @@ def run_tests(
         try:
             found = dict(zip(runs, together.map(run, range(len(runs))), strict=True))
         except BaseException:  # Ctrl-C: without them the threads are done
-            end_all()
+            commands.end()
             raise
     for name, one in found.items():
         print(name, one["status"], one["summary"], flush=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import run_bounded
+from benchmarks.processes import Commands
 
 __all__ = ["end_to_end", "first_batch"]
 
@@ -86,7 +86,7 @@ def end_to_end(
 
 def _run(arguments: list[str]) -> None:
     with tempfile.TemporaryFile("w+") as log:
-        status = run_bounded(arguments, MOST_SECONDS, log)
+        status = Commands().run(arguments, MOST_SECONDS, log)
         log.seek(0)
         said = log.read().strip()
     if status:

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from benchmarks import gpu, gpu_checks, gpu_parts, gpu_peers
 from benchmarks.__main__ import main
 from benchmarks.gpu_parts import LATE, ContextLost, Parts, earlier
+from benchmarks.processes import Commands
 
 CPU = torch.device("cpu")
 
@@ -197,6 +198,14 @@ def test_an_interrupt_ends_the_commands(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         gpu_checks.run_tests(tmp_path, {"x": [sys.executable, "-c", code]}, [])
     assert time.monotonic() - began < 30
+
+
+def test_no_command_starts_after_the_end(tmp_path):
+    commands, mark = Commands(), tmp_path / "started"
+    commands.end()
+    with (tmp_path / "log").open("w") as log, pytest.raises(ChildProcessError, match="not started"):
+        commands.run([sys.executable, "-c", f"open({str(mark)!r}, 'w')"], 20.0, log)
+    assert not mark.exists()
 
 
 def test_what_only_racecheck_reports_is_kept_apart(tmp_path):
