@@ -41,7 +41,12 @@ class Calibration(Shown):
 
 
 def calibrate(
-    observed: Any, null: Any, *, alpha: float = 0.05, ceiling: float = 1.0
+    observed: Any,
+    null: Any,
+    *,
+    alpha: float = 0.05,
+    ceiling: float = 1.0,
+    tolerance: float = 0.0,
 ) -> Calibration:
     """Calibrate scores against null draws (Gröger, Wen, Brbić 2026, arXiv 2602.14486).
 
@@ -54,13 +59,15 @@ def calibrate(
         null: ``[K, *shape]`` draws of the same scores under the null.
         alpha: level in 0 … 1, both excluded.
         ceiling: the largest value the score can take.
+        tolerance: draws this close to the observed score are equal to it: how far apart rounding
+            can set two equal scores whose terms were added in another order.
 
     Returns:
         A `Calibration`.
 
     Raises:
-        InputError: when the shapes do not fit, there is no draw, a value is NaN, or alpha is
-            out of range.
+        InputError: when the shapes do not fit, there is no draw, a value is NaN, or alpha or
+            tolerance is out of range.
 
     >>> result = calibrate(0.5, [0.1, 0.2, 0.3, 0.1], alpha=0.2)
     >>> float(result.p_value), float(result.threshold), round(float(result.score), 3)
@@ -75,8 +82,13 @@ def calibrate(
     alpha, ceiling = real_number(alpha, "alpha"), real_number(ceiling, "ceiling")
     if not 0 < alpha < 1:
         raise InputError(f"alpha must lie between 0 and 1, got {alpha}")
+    tolerance = real_number(tolerance, "tolerance")
+    if tolerance < 0:
+        raise InputError(f"tolerance must be at least 0, got {tolerance}")
     if np.isnan(scores).any() or np.isnan(draws).any():
         raise InputError("observed and null must hold no NaN")
+    if tolerance:
+        draws = np.where(np.abs(draws - scores) <= tolerance, scores, draws)
     count = draws.shape[0]
     # the small step down keeps a product that should be whole, 0.95 * 200, from rounding up
     rank = max(1, math.ceil((1 - alpha) * (count + 1) - 1e-9))

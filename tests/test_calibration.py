@@ -33,6 +33,16 @@ def test_a_level_near_one_takes_the_least_of_the_null():
     assert calibrate(0.5, [0.3, 0.1, 0.2], alpha=1 - 1e-12).threshold == 0.1
 
 
+def test_draws_within_the_tolerance_are_equal_to_the_score():
+    above, below = 0.3 + 1e-15, 0.3 - 1e-15
+    got = calibrate([0.3, 0.3], [[above, below], [0.1, 0.4]], tolerance=1e-14)
+    np.testing.assert_allclose(got.p_value, [2 / 3, 1])
+    np.testing.assert_allclose(got.p_lower, [1, 2 / 3])
+    assert got.threshold[0] == 0.3
+    with pytest.raises(ValueError, match="tolerance must be at least 0"):
+        calibrate(0.5, [0.1], tolerance=-1.0)
+
+
 def test_a_null_at_the_ceiling_leaves_no_score():
     got = calibrate([1.0], np.ones((19, 1)))
     assert (got.score, got.p_value, got.p_lower) == ([0], [1], [1])

@@ -99,12 +99,16 @@ def ilo_null(
     for draw, order in enumerate(draw_permutations(n, count, seed, blocks)):
         null_bridge[draw], null_reach[draw] = score(order)
     ilo, null_ilo = _harmonic(bridge, reach), _harmonic(null_bridge, null_reach)
+    # Equal scores can come from other terms, and their mean from another order of languages.
+    rounding = 2 * (len(names) + 8) * 2.0**-53
     return ILONull(
         languages=names,
         bridge=calibrate(bridge, null_bridge, alpha=alpha),
         reach=calibrate(reach, null_reach, alpha=alpha),
-        ilo=calibrate(ilo, null_ilo, alpha=alpha),
-        mean_ilo=calibrate(ilo.mean(axis=1), null_ilo.mean(axis=2), alpha=alpha),
+        ilo=calibrate(ilo, null_ilo, alpha=alpha, tolerance=rounding),
+        mean_ilo=calibrate(
+            ilo.mean(axis=1), null_ilo.mean(axis=2), alpha=alpha, tolerance=rounding
+        ),
         threshold=threshold,
         k=k,
         seed=seed,

@@ -93,8 +93,13 @@ def pair_value(
     a_row, b_row, a_factor, b_factor, wanted, d,
     METRIC: tl.constexpr, ROWS: tl.constexpr, DIMS: tl.constexpr,
 ):  # fmt: skip
-    """float64 values ``[ROWS]`` of pairs of rows, and the product of their norms (metric 2)."""
+    """float64 values ``[ROWS]`` of pairs of rows, and the product of their norms (metric 2).
+
+    What each tile's sum loses when it is added to those before it is kept and added at the end
+    (Knuth's two-sum): a value errs as a sum over one tile does, which is what ``tie_depth`` allows.
+    """
     total = tl.zeros((ROWS,), tl.float64)
+    lost = tl.zeros((ROWS,), tl.float64)
     a_size = tl.zeros((ROWS,), tl.float64)
     b_size = tl.zeros((ROWS,), tl.float64)
     start = 0
@@ -106,12 +111,17 @@ def pair_value(
         a = a * a_factor[:, None]
         b = b * b_factor[:, None]
         if METRIC == 2:
-            total -= tl.sum(a * b, axis=1)
+            tile = 0.0 - tl.sum(a * b, axis=1)
             a_size += tl.sum(a * a, axis=1)
             b_size += tl.sum(b * b, axis=1)
         else:
-            total += tl.sum((a - b) * (a - b), axis=1)
+            tile = tl.sum((a - b) * (a - b), axis=1)
+        added = total + tile
+        came = added - total
+        lost += (total - (added - came)) + (tile - came)
+        total = added
         start += DIMS
+    total += lost
     if METRIC == 0:  # a zero vector has similarity 0 to everything
         total = tl.where((a_factor == 0) | (b_factor == 0), 1.0, total * 0.5)
     elif METRIC == 1:

@@ -93,8 +93,12 @@ def layer_overlap(
     if permutations:
         null = np.stack([score(order) for order in draw_permutations(n, permutations, seed)])
         ceiling = float(k) if metric == "lcs_knn" else 1.0
-        calibration = calibrate(values, null, alpha=alpha, ceiling=ceiling)
-        best = calibrate(values.max(), null.max(axis=(1, 2)), alpha=alpha, ceiling=ceiling)
+        # The same shares, added in another order: a mean of n of them, each of k² terms at most.
+        rounding = 2 * (n + k * k + 8) * 2.0**-53
+        calibration, best = (
+            calibrate(score, draws, alpha=alpha, ceiling=ceiling, tolerance=rounding)
+            for score, draws in ((values, null), (values.max(), null.max(axis=(1, 2))))
+        )
     return LayerOverlap(values, metric, calibration, best, n, k, seed)
 
 

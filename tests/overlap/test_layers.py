@@ -68,6 +68,21 @@ def test_the_null_is_that_of_permuted_points(metric):
     assert got.calibration.p_value[0, 0] == 0.1  # y's first layer is x's first, hardly moved
 
 
+@pytest.mark.parametrize(("metric", "whole"), [("jaccard", 60), ("edit_distance_knn", 3)])
+def test_draws_equal_to_the_score_count_though_added_in_another_order(metric, whole):
+    """Few points and neighbours: draws often have the very score. `whole` of it are a number."""
+    generator = np.random.default_rng(2)
+    for seed in range(20):
+        a, b = (random_lists(generator, 1, 7, 3) for _ in range(2))
+        got = layer_overlap(a, b, metric=metric, permutations=19, seed=seed)
+        moved = [relabel(b, order) for order in draw_permutations(7, 19, seed)]
+        exact = [round(7 * whole * getattr(overlap, metric)(a, lists)[0]) for lists in (b, *moved)]
+        observed, null = exact[0], np.array(exact[1:])
+        for found in (got.calibration, got.best):
+            assert float(found.p_value.item()) == (1 + (null >= observed).sum()) / 20
+            assert float(found.p_lower.item()) == (1 + (null <= observed).sum()) / 20
+
+
 def test_unrelated_spaces_score_nothing_related_ones_do():
     generator = np.random.default_rng(0)
     x, y = generator.normal(size=(2, 3, 80, 5))

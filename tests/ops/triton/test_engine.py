@@ -215,6 +215,32 @@ def test_chains_of_near_ties(
     assert 0.2 < found.stats.rows_repaired[0] <= 1
 
 
+def test_many_tiles_of_dimensions_round_as_one(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Distances that are equal tie, though one has its large term first and the other last.
+
+    Added tile by tile to the large term, each small one would be lost: 63 half units in all.
+    """
+    plan = knn_triton.plan
+
+    def narrow(*args: Any, **kwargs: Any) -> knn_triton.Plan:
+        made = plan(*args, **kwargs)
+        return replace(made, row=replace(made.row, score_dims=16, repair_dims=16, repair_points=8))
+
+    monkeypatch.setattr(knn_triton, "plan", narrow)
+    d = 1024
+    first = np.full(d, np.sqrt(0.499 * 2.0**-52 / 16), dtype=np.float32)
+    first[:16] = 0
+    first[0] = 1
+    others = [3 * first, -5 * first, 7 * first, -9 * first, 11 * first]
+    x = np.stack([np.zeros_like(first), first.reshape(64, 16)[::-1].ravel(), first, *others])
+    for points in (x, x[[0, 2, 1, *range(3, 8)]]):
+        found = _search(torch.tensor(points)[None], 2, "euclidean", device)
+        assert found.indices[0, 0].tolist() == [1, 2]
+        assert found.distances[0, 0, 0] == found.distances[0, 0, 1]
+
+
 def test_a_proved_row_has_its_whole_tiers(device: torch.device) -> None:
     """Without the repair, a row whose last tier may reach beyond its list is not proved."""
     x = torch.tensor(_chains())[None]
