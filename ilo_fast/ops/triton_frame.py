@@ -14,7 +14,16 @@ import triton.language as tl
 
 from ilo_fast.ops.triton_config import SLOTS
 
-__all__ = ["METRIC_CODES", "Frame", "choose_frame", "fold", "normalised", "row_strides", "unit"]
+__all__ = [
+    "METRIC_CODES",
+    "Frame",
+    "add_tile",
+    "choose_frame",
+    "fold",
+    "normalised",
+    "row_strides",
+    "unit",
+]
 
 METRIC_CODES = {"cosine": 0, "euclidean": 1, "inner_product": 2}
 _SAMPLE = 1024
@@ -49,23 +58,35 @@ def unit(largest):
 @triton.jit
 def fold(terms, ROWS: tl.constexpr, DIMS: tl.constexpr):
     """Sums of four neighbours ``[ROWS, DIMS // 4]``, in a thread's registers: sums over a row's
-    tiles are kept so and brought together once, not once a tile."""
-    return tl.sum(tl.reshape(terms, (ROWS, DIMS // 4, 4)), axis=2)
+    tiles are kept so and brought together once, not once a tile. Pairs first: two roundings."""
+    left, right = tl.split(tl.reshape(terms, (ROWS, DIMS // 2, 2)))
+    left, right = tl.split(tl.reshape(left + right, (ROWS, DIMS // 4, 2)))
+    return left + right
+
+
+@triton.jit
+def add_tile(total, lost, tile):
+    """Sums with a tile's added, and what all additions so far have lost (Knuth's two-sum), so that
+    a sum over many tiles errs as one over a single tile."""
+    added = total + tile
+    came = added - total
+    return added, lost + ((total - (added - came)) + (tile - came))
 
 
 @triton.jit
 def normalised(base, factor, real, d, ROWS: tl.constexpr, DIMS: tl.constexpr):
     """``factor`` over the norm of ``factor`` times a row; 0 for a zero vector."""
     squares = tl.zeros((ROWS, DIMS // 4), tl.float64)
+    lost = tl.zeros((ROWS, DIMS // 4), tl.float64)
     start = 0
     while start < d:
         j = start + tl.arange(0, DIMS)
         inside = real[:, None] & (j < d)[None, :]
         z = tl.load(base[:, None] + j[None, :], mask=inside, other=0.0).to(tl.float64)
         z = z * factor[:, None]
-        squares += fold(z * z, ROWS, DIMS)
+        squares, lost = add_tile(squares, lost, fold(z * z, ROWS, DIMS))
         start += DIMS
-    norm = tl.sqrt(tl.sum(squares, axis=1))
+    norm = tl.sqrt(tl.sum(squares + lost, axis=1))
     return tl.where(norm > 0, factor / tl.where(norm > 0, norm, 1.0), 0.0)
 
 

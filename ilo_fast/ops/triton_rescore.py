@@ -18,6 +18,7 @@ import triton.language as tl
 
 from ilo_fast.ops.triton_config import RowConfig
 from ilo_fast.ops.triton_filter import Bins
+from ilo_fast.ops.triton_frame import add_tile, fold
 from ilo_fast.ops.triton_prepare import Operands, kept_until_read, permutation
 from ilo_fast.ops.triton_select import LAST_KEPT, Candidates, upper_bound
 
@@ -95,13 +96,13 @@ def pair_value(
 ):  # fmt: skip
     """float64 values ``[ROWS]`` of pairs of rows, and the product of their norms (metric 2).
 
-    What each tile's sum loses when it is added to those before it is kept and added at the end
-    (Knuth's two-sum): a value errs as a sum over one tile does, which is what ``tie_depth`` allows.
+    The order of the sums keeps their rounding within ``tie_depth`` (docs/exactness-gpu.md, "Ties"):
+    ``tl.sum`` goes through a thread's own terms one by one, so these are few.
     """
-    total = tl.zeros((ROWS,), tl.float64)
-    lost = tl.zeros((ROWS,), tl.float64)
-    a_size = tl.zeros((ROWS,), tl.float64)
-    b_size = tl.zeros((ROWS,), tl.float64)
+    total = tl.zeros((ROWS, DIMS // 4), tl.float64)
+    lost = tl.zeros((ROWS, DIMS // 4), tl.float64)
+    a_size = tl.zeros((ROWS, DIMS // 4), tl.float64)
+    b_size = tl.zeros((ROWS, DIMS // 4), tl.float64)
     start = 0
     while start < d:
         j = start + tl.arange(0, DIMS)
@@ -111,22 +112,19 @@ def pair_value(
         a = a * a_factor[:, None]
         b = b * b_factor[:, None]
         if METRIC == 2:
-            tile = 0.0 - tl.sum(a * b, axis=1)
-            a_size += tl.sum(a * a, axis=1)
-            b_size += tl.sum(b * b, axis=1)
+            terms = 0.0 - a * b
+            a_size += fold(a * a, ROWS, DIMS)
+            b_size += fold(b * b, ROWS, DIMS)
         else:
-            tile = tl.sum((a - b) * (a - b), axis=1)
-        added = total + tile
-        came = added - total
-        lost += (total - (added - came)) + (tile - came)
-        total = added
+            terms = (a - b) * (a - b)
+        total, lost = add_tile(total, lost, fold(terms, ROWS, DIMS))
         start += DIMS
-    total += lost
+    value = tl.sum(total + lost, axis=1)
     if METRIC == 0:  # a zero vector has similarity 0 to everything
-        total = tl.where((a_factor == 0) | (b_factor == 0), 1.0, total * 0.5)
+        value = tl.where((a_factor == 0) | (b_factor == 0), 1.0, value * 0.5)
     elif METRIC == 1:
-        total = total * 0.5
-    return total, tl.sqrt(a_size * b_size)
+        value = value * 0.5
+    return value, tl.sqrt(tl.sum(a_size, axis=1) * tl.sum(b_size, axis=1))
 
 
 @triton.jit
