@@ -378,6 +378,20 @@ def test_a_line_damaged_into_other_places_hides_none(tmp_path):
     assert torch.equal(open_store(tmp_path / "s").states, truth)
 
 
+def test_a_line_with_a_wrong_point_is_written_again(tmp_path):
+    """The states are right, but only the line can say so to who opens the folder."""
+    truth = keep(tmp_path / "s").states.clone()
+    journal = tmp_path / "s" / "journal.jsonl"
+    first, *rest = journal.read_text().splitlines()
+    spoiled = json.loads(first)
+    spoiled["points"][0] = json.loads(rest[-1])["points"][0]
+    journal.write_text("\n".join([json.dumps(spoiled), *rest]) + "\n")
+    with pytest.raises(InputError, match="do not have their checksum"):
+        open_store(tmp_path / "s")
+    keep(tmp_path / "s")
+    assert torch.equal(open_store(tmp_path / "s").states, truth)
+
+
 def test_points_twice_in_a_journal_are_damage(tmp_path):
     keep(tmp_path / "s")
     journal = tmp_path / "s" / "journal.jsonl"
