@@ -363,6 +363,47 @@ def test_a_journal_that_says_nothing_proves_nothing(tmp_path, line):
     assert torch.equal(open_store(tmp_path / "s").states, truth)
 
 
+def test_a_line_damaged_into_other_places_hides_none(tmp_path):
+    """Made again, the states are right, whatever the damaged line says of other batches' places."""
+    truth = keep(tmp_path / "s").states.clone()
+    journal = tmp_path / "s" / "journal.jsonl"
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    last = lines[-1]
+    moved = last["stop"] - last["start"]
+    last["start"], last["stop"], last["points"][0] = 0, moved, lines[0]["points"][0]
+    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(InputError, match="do not have their checksum"):
+        open_store(tmp_path / "s")
+    assert torch.equal(keep(tmp_path / "s").states, truth)
+    assert torch.equal(open_store(tmp_path / "s").states, truth)
+
+
+def test_a_line_with_a_wrong_point_is_written_again(tmp_path):
+    """The states are right, but only the line can say so to who opens the folder."""
+    truth = keep(tmp_path / "s").states.clone()
+    journal = tmp_path / "s" / "journal.jsonl"
+    first, *rest = journal.read_text().splitlines()
+    spoiled = json.loads(first)
+    spoiled["points"][0] = json.loads(rest[-1])["points"][0]
+    journal.write_text("\n".join([json.dumps(spoiled), *rest]) + "\n")
+    with pytest.raises(InputError, match="do not have their checksum"):
+        open_store(tmp_path / "s")
+    keep(tmp_path / "s")
+    assert torch.equal(open_store(tmp_path / "s").states, truth)
+
+
+def test_points_twice_in_a_journal_are_damage(tmp_path):
+    keep(tmp_path / "s")
+    journal = tmp_path / "s" / "journal.jsonl"
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    sizes = [line["stop"] - line["start"] for line in lines]
+    one, two = next((a, b) for a in range(len(lines)) for b in range(a) if sizes[a] == sizes[b])
+    lines[one] = {**lines[two], "start": lines[one]["start"], "stop": lines[one]["stop"]}
+    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(InputError, match=rf"places 0 to {CORPUS.n_points - 1} do not have"):
+        open_store(tmp_path / "s")
+
+
 def test_a_journal_of_points_that_are_not_there_is_damaged(tmp_path):
     keep(tmp_path / "s")
     journal = tmp_path / "s" / "journal.jsonl"
