@@ -148,6 +148,8 @@ def to_torch(x: Any, name: str = "x") -> tuple[torch.Tensor, Callable[[torch.Ten
         )
     if tensor.layout != torch.strided:
         raise TypeError(f"{name} must be dense; got layout {str(tensor.layout)[6:]}")
+    if tensor.is_meta:
+        raise TypeError(f"{name} must hold numbers; got a tensor on the device meta")
     return tensor, in_kind
 
 

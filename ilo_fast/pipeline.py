@@ -22,7 +22,7 @@ from ilo_fast.models.fused import check_fused
 from ilo_fast.neighbors import Neighbors, knn
 from ilo_fast.ops import dispatch
 from ilo_fast.ops.request import METRICS, Request
-from ilo_fast.progress import Progress
+from ilo_fast.progress import Progress, check_progress
 from ilo_fast.record import dtype_name, model_record, score_record, search_record
 from ilo_fast.results import COLUMNS, Result, from_columns
 from ilo_fast.rows import layer_rows
@@ -115,6 +115,7 @@ def score(
         raise TypeError(
             f"states must be a folder or an ActivationStore, got {type(states).__name__}"
         )
+    check_progress(progress)
     asked = check_metrics(metrics)
     started, clock = datetime.now(UTC), Clock()
     listener = progress if isinstance(progress, Progress) else Progress()

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichBar
     from rich.progress import TaskID
 
-__all__ = ["PlainProgress", "Progress", "RichProgress", "make_progress"]
+__all__ = ["PlainProgress", "Progress", "RichProgress", "check_progress", "make_progress"]
 
 
 class Progress:
@@ -150,6 +150,20 @@ def make_progress(*, quiet: bool = False) -> Progress:
     if quiet:
         return Progress()
     return RichProgress() if sys.stderr.isatty() else PlainProgress()
+
+
+def check_progress(progress: Any) -> None:
+    """Refuse a listener that could not be told of the forward pass.
+
+    >>> check_progress(True)
+    Traceback (most recent call last):
+    TypeError: progress must have the methods start, advance, finish; got bool
+    """
+    calls = ("start", "advance", "finish")
+    if progress is not None and not all(callable(getattr(progress, call, None)) for call in calls):
+        raise TypeError(
+            f"progress must have the methods {', '.join(calls)}; got {type(progress).__name__}"
+        )
 
 
 def _rate_column(unit: str) -> Any:

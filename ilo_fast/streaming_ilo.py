@@ -99,8 +99,21 @@ class ILO:
         self._languages.extend(names[code] for code in codes.tolist())
 
     def merge_state(self, incoming: "ILO | Mapping[str, Any]") -> None:
-        """Add the points of another `ILO`, or of its `state`."""
+        """Add the points of another `ILO`, or of its `state`.
+
+        Raises:
+            TypeError: anything else.
+            InputError: as `update` does, or a mapping that is not such a state.
+        """
+        if not isinstance(incoming, ILO | Mapping):
+            raise TypeError(f"incoming must be an ILO or its state; got {type(incoming).__name__}")
         state = incoming.state() if isinstance(incoming, ILO) else incoming
+        missing = [key for key in ("hidden", "languages") if key not in state]
+        if missing:
+            raise InputError(
+                "incoming must be the state of an ILO, with hidden and languages; got one without "
+                + " and ".join(missing)
+            )
         if state["hidden"] is not None:
             self.update(state["hidden"], state["languages"])
 

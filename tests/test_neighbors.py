@@ -183,6 +183,7 @@ def test_bad_arguments(arguments, error, message):
         (torch.zeros(5, 3, dtype=torch.int32), TypeError, "float64; got int32"),
         (torch.zeros(5, 3, dtype=torch.complex64), TypeError, "got complex64"),
         (torch.zeros(5, 3).to_sparse(), TypeError, "x must be dense"),
+        (torch.zeros(5, 3, device="meta"), TypeError, "x must hold numbers; got .* device meta"),
         ([[1.0, 2.0], [3.0, 4.0]], TypeError, "a torch tensor, a NumPy or CuPy array.*got list"),
     ],
 )

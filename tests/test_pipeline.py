@@ -216,6 +216,7 @@ def test_progress_may_be_any_object_with_the_three_calls(tiny_model, corpus):
         ({"dtype": "int8"}, ModelError, "dtype"),
         ({"device": "abacus"}, ModelError, "device"),
         ({"batch_tokens": 0}, InputError, "batch_tokens"),
+        ({"progress": True}, TypeError, "progress must have the methods start, .*; got bool"),
     ],
 )
 def test_bad_arguments_are_named(tiny_model, corpus, options, error, message):

@@ -119,6 +119,19 @@ def test_hostile_input():
 
 
 @pytest.mark.parametrize(
+    ("incoming", "error", "message"),
+    [
+        (3, TypeError, "incoming must be an ILO or its state; got int"),
+        ([ILO()], TypeError, "incoming must be an ILO or its state; got list"),
+        ({"hidden": None}, ValueError, "incoming must be the state .* without languages"),
+    ],
+)
+def test_what_cannot_be_merged(incoming, error, message):
+    with pytest.raises(error, match=message):
+        ILO().merge_state(incoming)
+
+
+@pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({"k": 0}, ValueError, "k must be at least 1; got 0"),

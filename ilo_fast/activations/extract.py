@@ -27,6 +27,7 @@ from ilo_fast.layers import LayerSpec, resolve_layers
 from ilo_fast.models.fingerprint import weights_sha256
 from ilo_fast.models.fused import check_fused
 from ilo_fast.models.structure import Backbone, find_backbone, parameter_dtype, token_limit
+from ilo_fast.progress import check_progress
 
 if TYPE_CHECKING:
     from ilo_fast.corpora import Corpus
@@ -106,6 +107,7 @@ def extract(
             f"corpus must be an ilo_fast.Corpus, as load_corpus gives; got {type(corpus).__name__}"
         )
     check_fused(fused)
+    check_progress(progress)
     backbone, chosen_pool = find_backbone(model), check_pool(pool)
     entries = resolve_layers(layers, backbone.n_entries)
     device = _input_device(backbone.module)

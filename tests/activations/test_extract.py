@@ -181,6 +181,11 @@ def test_progress_counts_every_token_and_sentence():
     assert sum(call[1] for call in heard.calls[1:-1]) == 12
 
 
+def test_a_listener_without_the_calls_is_named():
+    with pytest.raises(TypeError, match="progress must have the methods start, advance, finish"):
+        extract(make("llama"), Characters(), CORPUS, progress=print)
+
+
 def test_out_of_memory_halves_the_budget_and_goes_on(monkeypatch):
     model, tokenizer = make("llama"), Characters()
     whole = extract(model, tokenizer, CORPUS)
