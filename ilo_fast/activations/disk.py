@@ -31,7 +31,6 @@ from ilo_fast.activations.journal import (
     Batch,
     finished,
     gaps,
-    intact,
     read_journal,
 )
 from ilo_fast.activations.space import human
@@ -244,8 +243,8 @@ def _read_states(folder: Path, shape: tuple[int, int, int], offset: int) -> Tens
 def open_store(folder: str | Path) -> ActivationStore:
     """Open a finished folder of states, as `extract` or ``ilo-fast score --states`` left it.
 
-    Every state is read once to compare its checksum, so opening costs about as much as reading the
-    file (under a second a gigabyte, and the disk's time where it is not in memory yet).
+    Every state is read once to compare its checksum: opening takes about as long as reading the
+    file.
 
     Raises:
         InputError: when the folder holds no finished states, damaged ones, or those of another
@@ -288,7 +287,7 @@ def _check_states(folder: Path, states: Tensor) -> None:
     """That every state is under the checksum of its batch."""
     points = states.shape[1]
     batches, _ = read_journal(folder, points)
-    done = intact(batches, states.numpy())
+    done = [batch for batch in batches if batch.holds(states.numpy())]
     # By points: a line damaged into other places must not hide the lines that hold those.
     if len({int(point) for batch in done for point in batch.points}) < points:
         damaged = gaps(sorted((batch.start, batch.stop) for batch in done), 0, points)

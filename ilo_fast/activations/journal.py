@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["JOURNAL", "Batch", "finished", "gaps", "intact", "read_journal"]
+__all__ = ["JOURNAL", "Batch", "finished", "gaps", "read_journal"]
 
 JOURNAL = "journal.jsonl"
 
@@ -31,6 +31,11 @@ class Batch:
     @classmethod
     def of(cls, start: int, rows: npt.NDArray[np.int64], block: np.ndarray) -> "Batch":
         return cls(start, start + len(rows), tuple(rows.tolist()), zlib.crc32(block.data))
+
+    def holds(self, states: Any) -> bool:
+        """Whether its points' states, of ``[layers, points, dim]``, have its checksum."""
+        block = np.ascontiguousarray(states[:, np.array(self.points, dtype=np.int64)])
+        return zlib.crc32(block.data) == self.crc32
 
     def line(self) -> str:
         return json.dumps(asdict(self)) + "\n"
@@ -57,7 +62,7 @@ def read_journal(folder: Path, n_points: int) -> tuple[list[Batch], bool]:
 
 
 def finished(
-    batches: list[Batch], states: Any, order: npt.NDArray[np.int64], first: int = 0
+    batches: list[Batch], states: Any, order: npt.NDArray[np.int64], first: int
 ) -> list[tuple[int, int]]:
     """The batches among places ``first …``, whose points are ``order``, that hold their checksum.
 
@@ -67,22 +72,10 @@ def finished(
     for batch in batches:
         if first <= batch.start and batch.stop <= first + len(order):
             rows = order[batch.start - first : batch.stop - first]
-            if rows.tolist() != list(batch.points):
-                continue  # a damaged line, of no use to a reader that has nothing else
-            block = np.ascontiguousarray(states[:, rows])
-            if zlib.crc32(block.data) == batch.crc32:
+            # A line of other points is damaged, of no use to a reader that has nothing else.
+            if rows.tolist() == list(batch.points) and batch.holds(states):
                 done.append((batch.start, batch.stop))
     return sorted(done)
-
-
-def intact(batches: list[Batch], states: Any) -> list[Batch]:
-    """The batches whose own points hold their checksum; reads those of ``states`` once."""
-    found = []
-    for batch in batches:
-        block = np.ascontiguousarray(states[:, np.array(batch.points, dtype=np.int64)])
-        if zlib.crc32(block.data) == batch.crc32:
-            found.append(batch)
-    return found
 
 
 def gaps(done: list[tuple[int, int]], start: int, stop: int) -> list[tuple[int, int]]:

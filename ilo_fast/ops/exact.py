@@ -29,7 +29,6 @@ __all__ = [
 
 _TINY = 2.0**-1000  # below every scaled value that is not an underflow itself
 _PADDED_ELEMENTS = 1 << 22
-_NO_COLUMN = torch.iinfo(torch.int64).max
 _ONCE_DIMENSIONS = 32  # with fewer, a value costs less than looking its pair up
 
 
@@ -194,7 +193,7 @@ def _rank_padded(
     values = torch.where(valid, values, torch.inf)
     values, by_value = torch.sort(values, dim=1)
     cols, errors, valid = (t.gather(1, by_value) for t in (cols, errors, valid))
-    tier, leader, tied = _tiers(values, errors, cols, length)
+    tier, leader, tied = _tiers(values, errors, length)
     duplicates = points.duplicates
     if duplicates is None:
         _write(points.n, present, (tier, cols, leader, valid), lists, ordered=not tied)
@@ -216,13 +215,13 @@ def _rank_padded(
 
 
 def _tiers(
-    values: torch.Tensor, errors: torch.Tensor, cols: torch.Tensor, length: int
+    values: torch.Tensor, errors: torch.Tensor, length: int
 ) -> tuple[torch.Tensor, torch.Tensor, bool]:
     """Tier of every sorted candidate, the value of the tier's first member, whether any share one.
 
-    A tier is a candidate (the first not yet in one; of equal values, whose bounds may differ, the
-    lowest column) and all others whose value is its own to within twice the smaller of the two
-    error bounds. Only the first ``length`` tiers matter.
+    A tier is a candidate (the first not yet in one; of equal values the one of the smallest bound,
+    which is not self's alone where a point has copies) and all others whose value is its own to
+    within twice the smaller of the two error bounds. Only the first ``length`` tiers matter.
     """
     rows, width = values.shape
     tier = torch.arange(width, device=values.device).expand(rows, width).clone()
@@ -232,7 +231,7 @@ def _tiers(
     tied = (gap <= 2.0 * errors[:, :heads]).any(dim=1).nonzero().squeeze(1)
     if tied.numel() == 0:
         return tier, leader, False
-    value, error, col = values[tied], errors[tied], cols[tied]
+    value, error = values[tied], errors[tied]
     free = torch.isfinite(value)
     made = torch.full_like(tier[tied], length)
     lead = value.clone()
@@ -240,8 +239,7 @@ def _tiers(
         first = free.to(torch.uint8).argmax(dim=1, keepdim=True)
         at = value.gather(1, first)
         equal = free & (value == at)
-        head = torch.where(equal, col, _NO_COLUMN).argmin(dim=1, keepdim=True)
-        bound = error.gather(1, head)
+        bound = torch.where(equal, error, torch.inf).amin(dim=1, keepdim=True)
         member = free & (value - at <= 2.0 * torch.minimum(bound, error))
         made = torch.where(member, number, made)
         lead = torch.where(member, at, lead)

@@ -85,7 +85,7 @@ def power_of_two(exponent: torch.Tensor) -> torch.Tensor:
 def rounded_root(squares: torch.Tensor) -> torch.Tensor:
     """Square roots of float64 numbers, correctly rounded; on a CPU it overwrites ``squares``.
 
-    torch's own on a CPU can be a unit in the last place off (with AVX-512 one in seventy is);
+    torch's own on a CPU can be a unit in the last place off (those for AVX-512 are, now and then);
     NumPy's and a card's are IEEE 754's, so points have the same bits on every machine.
     """
     if squares.device.type != "cpu":

@@ -1,12 +1,12 @@
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,misc"
 """Order: lists by value, and ops.exact's tiers over them.
 
-A tier is the first value left (of equal ones the lowest index) and all values equal to it within
-their proven rounding; in a tier the lower index comes first, and every member has the tier's first
-value. Which points share a tier is not known before all are seen, so lists are kept in an order
-that does not depend on the visits, (value, index). Its first k hold the first member of every tier
-that can count (fewer than k points lie in the tiers before it), so a second look at the points
-finds each one's tier from them: ``led``.
+A tier is the first value left (of equal ones that of the smallest bound) and all values equal to it
+within their proven rounding; in a tier the lower index comes first, and every member has the tier's
+first value. Which points share a tier is not known before all are seen, so lists are kept in an
+order that does not depend on the visits, (value, bound, index). Its first k hold the first member
+of every tier that can count (fewer than k points lie in the tiers before it), so a second look at
+the points finds each one's tier from them: ``led``.
 """
 
 import torch
@@ -24,7 +24,7 @@ def _lowest_reach(values, errors, kept, kept_errors, KP: tl.constexpr):
     """Lowest value that one of the points left over could share a tier with, where a kept one is
     that near; inf where none is. One equal to the last kept, value and bound, is in its tiers."""
     last = tl.max(tl.where(kept < float("inf"), kept, -float("inf")), axis=0)
-    last_error = tl.min(tl.where(kept == last, kept_errors, float("inf")), axis=0)
+    last_error = tl.max(tl.where(kept == last, kept_errors, 0.0), axis=0)
     is_last = (kept == last) & (kept_errors == last_error)
     before = tl.max(tl.where((kept < float("inf")) & (is_last == 0), kept, -float("inf")), axis=0)
     lowest = tl.where(values < float("inf"), values, 0.0) - 3.0 * errors  # as in keep_nearest
@@ -38,8 +38,8 @@ def _lowest_reach(values, errors, kept, kept_errors, KP: tl.constexpr):
 def merge_nearest(
     values, errors, indices, more_values, more_errors, more_indices, k, KP: tl.constexpr
 ):
-    """The k first by (value, index) of a list and more candidates, and the lowest value that a
-    point left over could share a tier with (``keep_nearest`` has the reasons). 1-d tensors."""
+    """The k first by (value, bound, index) of a list and more candidates, and the lowest value that
+    a point left over could share a tier with (``keep_nearest`` has the reasons). 1-d tensors."""
     slot = tl.arange(0, KP)
     out_values = tl.full((KP,), float("inf"), tl.float64)
     out_errors = tl.zeros((KP,), tl.float64)
@@ -49,16 +49,18 @@ def merge_nearest(
         value = tl.minimum(tl.min(values, axis=0), tl.min(more_values, axis=0))
         nearest = values == value
         more_nearest = more_values == value
+        error = tl.minimum(
+            tl.min(tl.where(nearest, errors, float("inf")), axis=0),
+            tl.min(tl.where(more_nearest, more_errors, float("inf")), axis=0),
+        )
+        nearest = nearest & (errors == error)
+        more_nearest = more_nearest & (more_errors == error)
         index = tl.minimum(
             tl.min(tl.where(nearest, indices, 2147483647), axis=0),
             tl.min(tl.where(more_nearest, more_indices, 2147483647), axis=0),
         )
         taken = nearest & (indices == index)
         more_taken = more_nearest & (more_indices == index)
-        error = tl.maximum(
-            tl.max(tl.where(taken, errors, 0.0), axis=0),
-            tl.max(tl.where(more_taken, more_errors, 0.0), axis=0),
-        )
         out_values = tl.where(slot == step, value, out_values)
         out_errors = tl.where(slot == step, error, out_errors)
         out_indices = tl.where(slot == step, index, out_indices)
@@ -73,18 +75,15 @@ def merge_nearest(
 
 
 @triton.jit
-def led(values, errors, first_values, first_errors, first_indices, k):
-    """Value and bound of each point's tier's first member, from a row's k first by (value, index);
+def led(values, errors, first_values, first_errors, k):
+    """Value and bound of each point's tier's first member, from a row's k first by (value, bound);
     inf for points of no such tier. 1-d tensors."""
     lead = tl.full(values.shape, float("inf"), tl.float64)
     lead_error = tl.zeros(values.shape, tl.float64)
     step = 0
     while step < k:
         head = tl.min(first_values, axis=0)
-        at_head = first_values == head
-        index = tl.min(tl.where(at_head, first_indices, 2147483647), axis=0)
-        at_head = at_head & (first_indices == index)
-        head_error = tl.max(tl.where(at_head, first_errors, 0.0), axis=0)
+        head_error = tl.min(tl.where(first_values == head, first_errors, float("inf")), axis=0)
         if head < float("inf"):
             within = values - head <= 2.0 * tl.minimum(errors, head_error)
             within = within & (lead == float("inf"))
@@ -124,9 +123,7 @@ def _sort_kernel(
         nearest = tl.min(free, axis=1)
         nearest = tl.where(nearest < float("inf"), nearest, -1.0e300)
         at_head = free == nearest[:, None]
-        first = tl.min(tl.where(at_head, indices, 2147483647), axis=1)
-        at_head = at_head & (indices == first[:, None])
-        nearest_error = tl.max(tl.where(at_head, errors, 0.0), axis=1)
+        nearest_error = tl.min(tl.where(at_head, errors, float("inf")), axis=1)
         head = tl.where(fresh, nearest, head)
         head_error = tl.where(fresh, nearest_error, head_error)
         allowed = 2.0 * tl.minimum(errors, head_error[:, None])

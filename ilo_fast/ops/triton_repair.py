@@ -51,7 +51,7 @@ class _Partial:
 @triton.jit(do_not_specialize=["n", "n_bins", "k", "per_part", "programs"])
 def _repair_kernel(
     x, factor, order, held, best, second, bar, todo, n_todo,
-    first_value, first_error, first_index,
+    first_value, first_error,
     value_out, error_out, index_out, scored_out, reach_out,
     n, d, x_layer, x_row, n_bins, rows, first_row, k, per_part, programs,
     DEPTH: tl.constexpr, METRIC: tl.constexpr, BITS: tl.constexpr, WIDTH: tl.constexpr,
@@ -81,7 +81,6 @@ def _repair_kernel(
         if TIERS:
             heads = tl.load(first_value + first, mask=slot < k, other=float("inf"))
             head_errors = tl.load(first_error + first, mask=slot < k, other=0.0)
-            head_indices = tl.load(first_index + first, mask=slot < k, other=2147483647)
 
         first_bin = part * per_part
         end_bin = tl.minimum(first_bin + per_part, n_bins)
@@ -117,7 +116,7 @@ def _repair_kernel(
                     error = value_error(value, size, DEPTH, METRIC)
                     value = tl.where(wanted, value, float("inf"))
                     if TIERS:
-                        value, error = led(value, error, heads, head_errors, head_indices, k)
+                        value, error = led(value, error, heads, head_errors, k)
                     values, errors, indices, dropped = merge_nearest(
                         values, errors, indices, value, error, other, k, KP
                     )
@@ -222,7 +221,7 @@ def repair(
     for todo, tiers in ((unproved, False), (level, True)):
         _repair_kernel[(programs,)](
             x, operands.factor, operands.order, bins.held, bins.best, bins.second, lists.bar,
-            todo.rows, todo.count, lists.value, lists.error, lists.index,
+            todo.rows, todo.count, lists.value, lists.error,
             kept.value, kept.error, kept.index, kept.scored, kept.reach,
             n, d, x.stride(0), x.stride(1), n_bins, rows, first_row, k, per_part, programs,
             DEPTH=tie_depth(d, operands.metric), METRIC=METRICS[operands.metric],

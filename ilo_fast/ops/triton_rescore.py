@@ -131,7 +131,7 @@ def pair_value(
 def keep_nearest(
     values, errors, indices, filled, reach, value, error, index, wanted, k, KP: tl.constexpr
 ):
-    """Put one candidate a row into lists ``[ROWS, KP]`` of the k first by (value, index).
+    """Put one candidate a row into lists ``[ROWS, KP]`` of the k first by (value, bound, index).
 
     That order is the same whatever the order of the visits; the tiers of ops.exact are not known
     before the last one. ``reach [ROWS]``: the lowest value that a point which was dropped could
@@ -143,10 +143,12 @@ def keep_nearest(
     full = filled >= k
     worst = tl.max(tl.where(in_list, values, -float("inf")), axis=1)
     is_worst = in_list & (values == worst[:, None])
-    last = tl.max(tl.where(is_worst, indices, -1), axis=1)
-    is_last = is_worst & (indices == last[:, None])
-    last_error = tl.max(tl.where(is_last, errors, 0.0), axis=1)
-    nearer = (value < worst) | ((value == worst) & (index < last))
+    last_error = tl.max(tl.where(is_worst, errors, 0.0), axis=1)
+    is_last = is_worst & (errors == last_error[:, None])
+    last = tl.max(tl.where(is_last, indices, -1), axis=1)
+    is_last = is_last & (indices == last[:, None])
+    before = (error < last_error) | ((error == last_error) & (index < last))
+    nearer = (value < worst) | ((value == worst) & before)
     put = wanted & (nearer | (filled < k))
     target = tl.where(full[:, None], is_last, slot == filled[:, None]) & put[:, None]
     values = tl.where(target, value[:, None], values)

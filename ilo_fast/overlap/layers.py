@@ -96,8 +96,8 @@ def layer_overlap(
         # The same shares, added in another order: a mean of n of them, each of k² terms at most.
         rounding = 2 * (n + k * k + 8) * 2.0**-53
         calibration, best = (
-            calibrate(score, draws, alpha=alpha, ceiling=ceiling, tolerance=rounding)
-            for score, draws in ((values, null), (values.max(), null.max(axis=(1, 2))))
+            calibrate(measured, draws, alpha=alpha, ceiling=ceiling, tolerance=rounding)
+            for measured, draws in ((values, null), (values.max(), null.max(axis=(1, 2))))
         )
     return LayerOverlap(values, metric, calibration, best, n, k, seed)
 

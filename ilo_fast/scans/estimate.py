@@ -12,8 +12,8 @@ from ilo_fast.scans.shapes import Shape, shape_of_job
 __all__ = ["Device", "Estimate", "estimate_job", "find_device"]
 
 # Sustained multiply-adds × 2 a second of the forward pass, by a word in the card's name, half
-# precision; float32 runs at about a sixth. Assumed, about half of
-# what data sheets give: for estimates of a scan's length, no measurement of this code.
+# precision; float32 runs at about a sixth. Assumed, about half of what data sheets give: for
+# estimates of a scan's length, no measurement of this code.
 _RATES = {"H200": 4.5e14, "H100": 4.5e14, "A100": 1.8e14, "L40": 1.2e14, "L4": 5e13, "4090": 1e14}
 _OTHER_CARD, _CORE = 4e13, 2.5e10
 _READ_BYTES = 1e9  # a second, of weights from disk

@@ -17,6 +17,7 @@ from ilo_fast import Corpus, extract
 from ilo_fast.activations import disk, open_store
 from ilo_fast.activations.runner import Runner
 from ilo_fast.errors import InputError
+from ilo_fast.progress import Progress
 from ilo_fast.sources import read_sources
 
 CORPUS = Corpus("pair", ("one", "two"), SENTENCES)
@@ -66,10 +67,10 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from families import SENTENCES, Characters, make
 from ilo_fast import Corpus, extract
+from ilo_fast.progress import Progress
 
-class Kill:
+class Kill(Progress):
     batches = 0
-    def start(self, total_tokens): pass
     def advance(self, tokens, sentences):
         self.batches += 1
         if self.batches == 4:
@@ -102,11 +103,8 @@ def test_kill_9_resumes_bit_for_bit(tmp_path, ran):
 
 
 def interrupted(folder, after=3):
-    class Stop:
+    class Stop(Progress):
         batches = 0
-
-        def start(self, total_tokens):
-            pass
 
         def advance(self, tokens, sentences):
             self.batches += 1

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -61,15 +62,21 @@ def test_a_tie_does_not_chain():
     assert (distances[0].diff() >= 0).all()
 
 
-def test_of_equal_values_the_lowest_index_leads_its_tier():
-    """Equal inner products, unequal bounds: the tier is as wide as the lower index's bound."""
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [0, 1, 3, 2]])
+def test_of_equal_values_the_smallest_bound_leads_its_tier(order):
+    """Equal inner products, unequal bounds: the tier is as wide as the smaller one."""
     far = 2.0**20
-    x = np.array([[1, 0, 0], [1 - 2**-40, far, 0], [1, 0, 1], [1, far, 0]])
+    x = np.array([[1, 0, 0], [1 - 2**-40, far, 0], [1, 0, 1], [1, far, 0]])[order]
     for shuffle in range(4):
         indices, _ = full_lists(x, 3, "inner_product", shuffle=shuffle)
         assert indices[0].tolist() == [2, 3, 1]
-    swapped, _ = full_lists(x[[0, 1, 3, 2]], 3, "inner_product")
-    assert swapped[0].tolist() == [1, 2, 3]
+
+
+def test_copies_of_a_point_have_the_same_neighbours():
+    """Another point has the copies' very product and a larger bound, a third lies within it."""
+    x = np.array([[1, 0, 0], [1, 2**20, 0], [1, 0, 0], [1 - 2**-40, 0, 2**20], [1 - 2**-50, 0, 0]])
+    indices, _ = full_lists(x, 3, "inner_product")
+    assert indices[[0, 2]].tolist() == [[1, 2, 4], [0, 1, 4]]
 
 
 def test_values_are_symmetric_bit_for_bit():

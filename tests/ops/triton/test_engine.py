@@ -177,7 +177,7 @@ def _by_the_rule(values: np.ndarray, errors: np.ndarray, k: int) -> list[int]:
     """docs/exactness.md's rule for one row, in its own words."""
     left, out = set(np.flatnonzero(np.isfinite(values))), []
     while len(out) < k:
-        head = min(left, key=lambda j: (values[j], j))
+        head = min(left, key=lambda j: (values[j], errors[j]))
         tier = {j for j in left if values[j] - values[head] <= 2 * min(errors[j], errors[head])}
         out += sorted(tier)
         left -= tier
@@ -250,15 +250,23 @@ def test_a_proved_row_has_its_whole_tiers(device: torch.device) -> None:
     assert torch.equal(found.indices[found.certified], truth[found.certified])
 
 
-@pytest.mark.parametrize("lists", [1, 3])
-def test_of_equal_values_the_lowest_index_leads_its_tier(lists: int, device: torch.device) -> None:
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [0, 1, 3, 2]])
+def test_of_equal_values_the_smallest_bound_leads_its_tier(
+    k: int, order: list[int], device: torch.device
+) -> None:
     """tests/ops/test_exact.py's case."""
     far = 2.0**20
-    x = np.array([[1, 0, 0], [1 - 2**-40, far, 0], [1, 0, 1], [1, far, 0]])
-    found = _search(torch.tensor(x)[None], lists, "inner_product", device)
-    assert found.indices[0, 0].tolist() == [2, 3, 1][:lists]
-    swapped = _search(torch.tensor(x[[0, 1, 3, 2]])[None], lists, "inner_product", device)
-    assert swapped.indices[0, 0].tolist() == [1, 2, 3][:lists]
+    x = np.array([[1, 0, 0], [1 - 2**-40, far, 0], [1, 0, 1], [1, far, 0]])[order]
+    found = _search(torch.tensor(x)[None], k, "inner_product", device)
+    assert found.indices[0, 0].tolist() == [2, 3, 1][:k]
+
+
+def test_copies_of_a_point_have_the_same_neighbours(device: torch.device) -> None:
+    """tests/ops/test_exact.py's case."""
+    x = [[1, 0, 0], [1, 2**20, 0], [1, 0, 0], [1 - 2**-40, 0, 2**20], [1 - 2**-50, 0, 0]]
+    found = _search(torch.tensor([x], dtype=torch.float64), 3, "inner_product", device)
+    assert found.indices[0, [0, 2]].tolist() == [[1, 2, 4], [0, 1, 4]]
 
 
 @triton.jit
@@ -327,6 +335,13 @@ def test_a_merge_says_what_was_level(
     out = _merged(np.array(value), np.array(error), np.arange(4), 2, device)
     assert (out[3].item() <= max(value[:2])) == touched
     np.testing.assert_array_equal(out[2], [0, 1])
+
+
+def test_a_merge_takes_equal_values_by_bound_then_index(device: torch.device) -> None:
+    error = np.array([0.2, 0.1, 0.1, 0.3])
+    _, errors, indices, _ = _merged(np.ones(4), error, np.array([0, 3, 2, 1]), 2, device)
+    np.testing.assert_array_equal(indices, [2, 3])
+    np.testing.assert_array_equal(errors, [0.1, 0.1])
 
 
 def test_sorting_the_longest_lists(device: torch.device, major: int) -> None:
