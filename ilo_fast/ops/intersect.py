@@ -4,9 +4,12 @@
 layers over the same points need L·M of them a point.
 """
 
+from functools import cache
+
 import torch
 
 from ilo_fast.ops import cuda
+from ilo_fast.ops.trial import agrees, passed
 
 __all__ = ["intersect_torch", "intersection_sizes"]
 
@@ -67,8 +70,26 @@ def _(a: torch.Tensor, b: torch.Tensor, per_point: bool) -> torch.Tensor:
 
 @_intersection_sizes.register_kernel("cuda")
 def _intersection_sizes_cuda(a: torch.Tensor, b: torch.Tensor, per_point: bool) -> torch.Tensor:
-    if cuda.obstacle(a.device):  # no CuPy: the same numbers from plain torch
+    # No CuPy, or a kernel that fails its trial: the same numbers from plain torch.
+    if cuda.obstacle(a.device) or not passed(_trial, a.device, a.shape[2], per_point):
         return intersect_torch(a, b, per_point)
+    return _launch(a, b, per_point)
+
+
+@cache
+def _trial(device: torch.device, k: int, per_point: bool) -> str:
+    """Why the kernel for lists of k should not serve on a device, "" when it may."""
+    n = 300  # two blocks and a part
+    entries = torch.arange(3 * n * k, device=device).view(3, n, k) % (2 * k + 1)
+    a, b = entries[:2], entries.flip(1)[:, :, : k // 2 + 1] + 1
+
+    def compare() -> bool:
+        return torch.equal(_launch(a, b, per_point), intersect_torch(a, b, per_point))
+
+    return agrees("intersect_points" if per_point else "intersect_sum", device, compare)
+
+
+def _launch(a: torch.Tensor, b: torch.Tensor, per_point: bool) -> torch.Tensor:
     (layers_a, n, k_a), (layers_b, _, k_b) = a.shape, b.shape
     if per_point:
         name, sizes = "intersect_points", a.new_empty(layers_a, layers_b, n)

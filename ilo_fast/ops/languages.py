@@ -5,9 +5,12 @@ For a point i of layer l with neighbours N(i), S_i = {language of j : j in N(i)}
 language have ``|S_i| >= threshold``, and each language's union of S_i.
 """
 
+from functools import cache
+
 import torch
 
 from ilo_fast.ops import cuda
+from ilo_fast.ops.trial import agrees, passed
 
 __all__ = ["count_bits", "languages_torch", "neighbor_languages", "unpack_masks"]
 
@@ -120,8 +123,33 @@ def _(
 def _neighbor_languages_cuda(
     indices: torch.Tensor, language: torch.Tensor, languages: int, threshold: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    if cuda.obstacle(indices.device):  # no CuPy: the same numbers from plain torch
+    words = -(-languages // WORD)
+    # No CuPy, or a kernel that fails its trial: the same numbers from plain torch.
+    if cuda.obstacle(indices.device) or not passed(_trial, indices.device, words):
         return languages_torch(indices, language, languages, threshold)
+    return _launch(indices, language, languages, threshold)
+
+
+@cache
+def _trial(device: torch.device, words: int) -> str:
+    """Why the kernel for so many words should not serve on a device, "" when it may."""
+    languages, n = words * WORD, 300  # the top bit too, and two blocks and a part
+    points = torch.arange(n, device=device)
+    language = points * 7 % languages
+    near = torch.stack([points + 1, points * points, points * 31 + 5, points.flip(0)], dim=1) % n
+    indices = torch.stack([near, near.flip(0)])
+
+    def compare() -> bool:
+        found = _launch(indices, language, languages, 3)
+        truth = languages_torch(indices, language, languages, 3)
+        return all(torch.equal(ours, plain) for ours, plain in zip(found, truth, strict=True))
+
+    return agrees("languages_of_neighbours", device, compare)
+
+
+def _launch(
+    indices: torch.Tensor, language: torch.Tensor, languages: int, threshold: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     layers, n, k = indices.shape
     words = -(-languages // WORD)
     masks = indices.new_empty(layers, n, words)

@@ -14,6 +14,7 @@ from ilo_fast.ops import knn_torch, knn_triton
 from ilo_fast.ops.knn_triton import on_device
 from ilo_fast.ops.memory import out_of_memory
 from ilo_fast.ops.request import Request
+from ilo_fast.ops.trial import verdict
 from ilo_fast.ops.triton_config import Accumulation, FilterConfig, accumulation, filter_config
 
 __all__ = ["doubt"]
@@ -49,7 +50,7 @@ def sums(device: torch.device, model: Accumulation, widths: tuple[int, ...]) -> 
         with on_device(device):
             share, _ = worst_share(device, model, widths)
     except Exception as error:
-        return _verdict(error, device)
+        return verdict(error, device)
     return "" if share <= 1 else f"this card's products are off by {share:.2g} times their bound"
 
 
@@ -70,7 +71,7 @@ def lists(
     try:
         found = knn_triton.search(request, launch)
     except Exception as error:
-        return _verdict(error, device)
+        return verdict(error, device)
     wrong = int((found.indices != knn_torch.search(request).indices).any(dim=2).sum())
     if not wrong and bool(found.certified.all()):
         return ""
@@ -98,16 +99,3 @@ def hard_points(n: int, d: int) -> torch.Tensor:
     star[:, 0] = 512
     x[-3:] = 0
     return x
-
-
-def _verdict(error: Exception, device: torch.device) -> str:
-    """What an error of a compiler or a launch says of this card.
-
-    Lack of memory says nothing and is raised; so is what broke the CUDA context, where plain torch
-    could not serve either.
-    """
-    if out_of_memory(error):
-        raise error
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
