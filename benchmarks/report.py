@@ -1,6 +1,7 @@
 """Where a run's figures go: a JSON file that appears whole, and a table."""
 
 import json
+import math
 import os
 import platform
 import shutil
@@ -57,18 +58,29 @@ def describe_run(**settings: Any) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write under a temporary name, then rename: readers never see half a file."""
+    """Write under a temporary name, then rename: readers never see half a file.
+
+    A figure that is not finite goes as null: JSON has no other word for it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".json")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
+            json.dump(_finite(content), file, indent=1, allow_nan=False)
             file.write("\n")
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {name: _finite(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def print_workload(result: dict[str, Any], console: Console) -> None:

@@ -79,6 +79,11 @@ def test_files_appear_whole(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
+def test_what_is_not_finite_is_null(tmp_path):
+    write_json(tmp_path / "a.json", {"x": [1.5, float("nan")], "y": {"z": (-float("inf"),)}})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": [1.5, None], "y": {"z": [None]}}
+
+
 def test_the_cpu_command_on_a_small_file(tmp_path):
     np.save(tmp_path / "states.npy", synthetic_states(4, 60, 24))
     out = tmp_path / "cpu.json"
