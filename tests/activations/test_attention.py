@@ -1,4 +1,4 @@
-"""Packed attention: mask forms and windows, and what the CUDA kernel would be called with."""
+"""Packed attention against float64, and what the CUDA kernel would be called with."""
 
 import sys
 import types
@@ -9,30 +9,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mask_functions import around, both_ways, causal, chunks, window
 
 from ilo_fast.activations import attention
-from ilo_fast.activations.attention import NotPackable, PackedMask, packed_attention
+from ilo_fast.activations.attention import NotPackable, packed_attention
+from ilo_fast.activations.masks import PackedMask
 from ilo_fast.activations.packing import Segments
-
-
-def causal(batch, head, query, key):
-    return key <= query
-
-
-def both_ways(batch, head, query, key):
-    return query >= 0
-
-
-def window(size):
-    return lambda batch, head, query, key: (key <= query) & (key > query - size)
-
-
-def around(size):
-    return lambda batch, head, query, key: (query - key).abs() <= size
-
-
-def chunks(size):
-    return lambda batch, head, query, key: (key <= query) & (query // size == key // size)
 
 
 def plain_attention(query, key, value, mask, lengths, softcap=None):
@@ -84,42 +66,6 @@ def test_equals_float64(lengths, heads, mask, softcap, seed):
     expected = plain_attention(*arrays, mask, lengths, softcap)
     np.testing.assert_allclose(out[0].numpy(), expected, rtol=1e-5, atol=1e-5)
     assert kernels == {"sdpa by length" if softcap is None else "soft-capped by length"}
-
-
-@pytest.mark.parametrize(
-    ("mask", "length", "form", "sides"),
-    [
-        (causal, 5, "causal", (-1, 0)),
-        (causal, 1, "full", (-1, 0)),
-        (both_ways, 5, "full", (-1, -1)),
-        (window(3), 5, "other", (2, 0)),
-        (window(5), 5, "causal", (-1, 0)),
-        (window(9), 5, "causal", (-1, 0)),
-        (around(2), 5, "other", (2, 2)),
-        (around(2), 3, "full", (-1, -1)),
-        (chunks(2), 5, "other", None),
-    ],
-)
-def test_mask_forms_and_windows(mask, length, form, sides):
-    packed = PackedMask(mask)
-    assert packed.form(length) == form
-    assert packed.window(length) == sides
-    if sides is not None:
-        left, right = (length if side < 0 else side for side in sides)
-        index = torch.arange(length)
-        distance = index[:, None] - index[None, :]
-        assert torch.equal(packed.block(length), (distance <= left) & (-distance <= right))
-
-
-def test_a_mask_is_looked_at_once_whatever_the_layers(monkeypatch):
-    seen = []
-    look = attention._window
-    monkeypatch.setattr(attention, "_window", lambda block: seen.append(len(block)) or look(block))
-    packed = PackedMask(window(3))
-    assert [packed.window(length) for length in (5, 5, 9, 5, 9)] == [(2, 0)] * 5
-    assert seen == [5, 9]
-    here = torch.device("cpu")
-    assert packed.block_on(5, here) is packed.block_on(5, here)
 
 
 @pytest.mark.parametrize("asks", [True, False])

@@ -10,6 +10,7 @@ from families import FAMILIES, SENTENCES, Characters, make
 from ilo_fast import Corpus, extract
 from ilo_fast.activations import attention, packing
 from ilo_fast.activations.capability import Capability, probe
+from ilo_fast.activations.masks import PackedMask
 from ilo_fast.models import find_backbone
 
 CORPUS = Corpus("pair", ("one", "two"), SENTENCES)
@@ -92,7 +93,7 @@ def test_positions_that_do_not_restart_would_be_caught(name, monkeypatch):
 @pytest.mark.parametrize("name", ["gemma3", "mistral", "qwen2 window", "modernbert"])
 def test_a_lost_window_would_be_caught(name, monkeypatch):
     form = "full" if name == "modernbert" else "causal"
-    monkeypatch.setattr(attention.PackedMask, "form", lambda *_: form)
+    monkeypatch.setattr(PackedMask, "form", lambda *_: form)
     assert forced_error(monkeypatch, name) > 1e-3
 
 
