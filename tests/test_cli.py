@@ -160,6 +160,7 @@ def test_env_names_versions_devices_and_backend(run):
     assert "torch" in shown
     assert "cpu" in shown
     assert "auto: torch on cpu" in shown
+    assert "pooling: plain torch on cpu (" in shown
     for name in dispatch.names():  # what --backend takes
         assert re.search(rf"│ {name} +│", shown)
 

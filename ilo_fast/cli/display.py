@@ -84,8 +84,8 @@ def show_environment() -> None:
         table.add_row(name, what)
     console.print(table)
     for device in found_devices:
-        line = f"auto: {dispatch.explain(device.id)}"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        for line in (f"auto: {dispatch.explain(device.id)}", *dispatch.explain_kernels(device.id)):
+            plain(console, line)
 
 
 def make_console() -> Console:

@@ -17,7 +17,16 @@ import torch
 from ilo_fast.errors import InputError
 from ilo_fast.ops.request import EngineResult, Request
 
-__all__ = ["BACKENDS", "Backend", "check_name", "choose", "described", "explain", "names"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "check_name",
+    "choose",
+    "described",
+    "explain",
+    "explain_kernels",
+    "names",
+]
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,11 @@ BACKENDS: tuple[Backend, ...] = (
 _NO_SEARCH = {
     "cuda": "CUDA C++ kernels serve languages and intersections of neighbour lists, no search",
 }
+# What else has a kernel: its work, the kernel, and a function that says why it cannot serve.
+_KERNELS = (
+    ("pooling", "a Triton kernel", "ilo_fast.ops.segment_pool:obstacle"),
+    ("counting over neighbour lists", "CUDA C++ kernels", "ilo_fast.ops.cuda:obstacle"),
+)
 _KNOWN = ("auto", "torch", "triton", "cuda", "reference")
 
 
@@ -161,6 +175,23 @@ def explain(device: torch.device | str, served: Collection[str] = ()) -> str:
             chosen = f"{candidate.name} on {device}: {candidate.describe}"
     chosen = chosen or f"none on {device}"
     return "; not ".join([chosen, *others])
+
+
+def explain_kernels(device: torch.device | str) -> tuple[str, ...]:
+    """Say in a line each what serves the work beside the search on a device, and why.
+
+    >>> explain_kernels("cpu")[0]
+    'pooling: plain torch on cpu (Triton needs a CUDA device, not cpu)'
+    """
+    device = torch.device(device)
+    lines = []
+    for work, kernel, obstacle in _KERNELS:
+        reason = _load(obstacle)(device)
+        served = f"plain torch on {device} ({reason})"
+        lines.append(
+            f"{work}: " + (served if reason else f"{kernel} on {device}, once tried there")
+        )
+    return tuple(lines)
 
 
 def _load(path: str) -> Any:

@@ -22,9 +22,20 @@ from torch import Tensor
 
 from ilo_fast.ops.trial import agrees, passed
 
-__all__ = ["MODES", "segment_pool", "segment_pool_torch"]
+__all__ = ["MODES", "obstacle", "segment_pool", "segment_pool_torch"]
 
 MODES = ("mean", "weighted", "last")
+
+
+def obstacle(device: torch.device) -> str:
+    """Why the kernel cannot serve a device, "" when it can.
+
+    >>> obstacle(torch.device("cpu"))
+    'Triton needs a CUDA device, not cpu'
+    """
+    if device.type != "cuda":
+        return f"Triton needs a CUDA device, not {device.type}"
+    return "" if find_spec("triton") else "the package triton is not installed"
 
 
 def _check(states: Tensor, offsets: Tensor, mode: str) -> None:
@@ -96,9 +107,8 @@ def _segment_pool(states: Tensor, offsets: Tensor, mode: str) -> Tensor:
 
 @_segment_pool.register_kernel("cuda")
 def _segment_pool_cuda(states: Tensor, offsets: Tensor, mode: str) -> Tensor:
-    if mode == "last" or states.dtype == torch.float64 or find_spec("triton") is None:
-        return segment_pool_torch(states, offsets, mode)
-    if not passed(_trial, states.device, states.dtype, mode):
+    plain = mode == "last" or states.dtype == torch.float64  # no sum, or none in float32
+    if plain or obstacle(states.device) or not passed(_trial, states.device, states.dtype, mode):
         return segment_pool_torch(states, offsets, mode)
     return launch(states, offsets, mode)
 

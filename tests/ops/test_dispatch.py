@@ -6,7 +6,7 @@ import torch
 
 from ilo_fast import knn
 from ilo_fast.errors import InputError
-from ilo_fast.ops import dispatch
+from ilo_fast.ops import cuda, dispatch, segment_pool
 from ilo_fast.ops.dispatch import Backend, choose, explain
 from ilo_fast.ops.request import METRICS, Request
 from ilo_fast.record import backend_record
@@ -100,6 +100,28 @@ def test_unknown_and_unregistered_names(table):
 def test_explain_names_the_choice_and_the_obstacles(table):
     table(stub("triton", "no GPU"), stub("torch"), stub("reference", automatic=False))
     assert explain("cpu") == "torch on cpu: stub torch; not triton: no GPU"
+
+
+@pytest.mark.parametrize(
+    ("installed", "lines"),
+    [
+        (
+            {"triton", "cupy"},
+            ["pooling: a Triton kernel on cuda:0, once tried there",
+             "counting over neighbour lists: CUDA C++ kernels on cuda:0, once tried there"],
+        ),
+        (
+            set(),
+            ["pooling: plain torch on cuda:0 (the package triton is not installed)",
+             "counting over neighbour lists: plain torch on cuda:0 (the package cupy is not "
+             "installed (pip install 'ilo-fast[gpu]'))"],
+        ),
+    ],
+)  # fmt: skip
+def test_what_serves_beside_the_search(installed, lines, monkeypatch):
+    for module in (cuda, segment_pool):
+        monkeypatch.setattr(module, "find_spec", lambda name: name in installed or None)
+    assert list(dispatch.explain_kernels("cuda:0")) == lines
 
 
 def test_the_real_table_on_a_cpu():

@@ -50,6 +50,7 @@ def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     if request.param in ("mean", "weighted"):
         pytest.importorskip("triton", reason="Triton has no wheel for this platform")
     monkeypatch.setattr(cuda, "obstacle", lambda device: "")
+    monkeypatch.setattr(segment_pool, "obstacle", lambda device: "")
     for module in PLAIN:
         module._trial.cache_clear()  # type: ignore[attr-defined]
     yield KERNELS[request.param]
