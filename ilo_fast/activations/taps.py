@@ -33,6 +33,10 @@ class ForwardStopped(BaseException):
 
 Receive = Callable[[int, Tensor], None]
 
+# Arguments that bring what earlier passes left: `cache` has had the next two's place since
+# transformers 5.24; RWKV and XLNet have names of their own.
+_CACHES = ("cache", "past_key_values", "cache_params", "state", "mems")
+
 
 def check_states(backbone: Backbone, entry: int, states: Any) -> None:
     """That a hidden state is ``[batch, tokens, dim]``; some models keep several a token.
@@ -208,15 +212,18 @@ class _Padding(threading.local):
 
 def _cached(given: dict[str, Any]) -> str:
     """What a forward pass with these arguments goes on from; empty where it starts afresh."""
-    cache: Any = given.get("past_key_values")
-    state: Any = given.get("cache_params")  # of a state space model, which counts no tokens
-    if hasattr(state, "has_previous_state") and state.has_previous_state():
-        return "a cached state"
+    cache: Any = next((given[name] for name in _CACHES if given.get(name) is not None), ())
     if hasattr(cache, "get_seq_length"):
-        tokens = int(cache.get_seq_length())
-    else:  # a tuple of keys and values a layer
-        tokens = cache[0][0].shape[-2] if cache else 0
-    return f"{tokens} cached tokens" if tokens else ""
+        try:
+            tokens = int(cache.get_seq_length())
+        except ValueError:  # a state space model's, which counts no tokens
+            return "a cached state" if cache.has_previous_state() else ""
+        return f"{tokens} cached tokens" if tokens else ""
+    if hasattr(cache, "has_previous_state"):
+        return "a cached state" if cache.has_previous_state() else ""
+    if len(cache) and isinstance(cache[0], tuple):  # of keys and values, a layer each
+        return f"{cache[0][0].shape[-2]} cached tokens"
+    return "a cached state" if len(cache) else ""
 
 
 @contextmanager

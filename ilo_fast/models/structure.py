@@ -10,6 +10,8 @@ from ilo_fast.errors import ModelError
 
 __all__ = ["Backbone", "find_backbone", "token_limit"]
 
+# Within XLNet states are [tokens, batch, dim]; only those it gives out are turned.
+_TURNED_WITHIN = ("xlnet",)
 _NO_LIMIT = 10**9  # tokenizers without a limit of their own report about 1e30
 
 
@@ -18,7 +20,8 @@ class Backbone:
     """The part of a model that makes hidden states: no language-model head, no decoder, no vision.
 
     ``blocks`` are its transformer layers in order, or None when they cannot be told apart (layers
-    that share one module, say); hidden states then come from ``output_hidden_states``.
+    that share one module, say) or hold states of another shape; hidden states then come from
+    ``output_hidden_states``.
     """
 
     module: nn.Module
@@ -88,7 +91,8 @@ def find_backbone(model: nn.Module) -> Backbone:
             f"model: {type(model).__name__} gives no hidden states "
             "(its configuration names no num_hidden_layers and hidden_size)"
         )
-    return Backbone(module, _find_blocks(module, n_layers), n_layers, dim)
+    turned = getattr(config, "model_type", None) in _TURNED_WITHIN
+    return Backbone(module, None if turned else _find_blocks(module, n_layers), n_layers, dim)
 
 
 def position_offset(module: nn.Module) -> int:

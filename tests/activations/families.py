@@ -106,6 +106,11 @@ FAMILIES = {
     ),
     "t5 encoder": ("T5EncoderModel", "T5Config", _T5, "equal lengths"),
     "mt5": ("MT5ForConditionalGeneration", "MT5Config", _T5, "equal lengths"),
+    "xlnet": (  # states of [tokens, batch, dim] within
+        "XLNetModel", "XLNetConfig",
+        {"vocab_size": 99, "d_model": 32, "n_layer": 3, "n_head": 4, "d_inner": 48},
+        "equal lengths",
+    ),
     "m2m100": ("M2M100ForConditionalGeneration", "M2M100Config", _M2M, "equal lengths"),
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ import transformers
 from families import Characters, make
 
 import ilo_fast
-from ilo_fast.activations import ForwardStopped, capability, runner
+from ilo_fast.activations import ForwardStopped, capability, runner, taps
 from ilo_fast.errors import InputError, ModelError
 
 ROWS = ([5, 6, 7, 8, 9], [11, 12], [13, 14, 15])
@@ -88,8 +88,9 @@ def test_decoding_from_a_cache_is_refused():
         model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=3)
     assert tap.n_points == 2  # the prompts
     prompt = model(ids, use_cache=True)
+    name = "cache" if "cache" in prompt else "past_key_values"  # before transformers 5.24
     with ilo_fast.tap(model), pytest.raises(ModelError, match="use_cache=False"):
-        model(ids[:, :1], past_key_values=prompt.past_key_values)
+        model(ids[:, :1], **{name: prompt[name]})
 
 
 def test_a_state_space_model_that_decodes_is_refused():
@@ -100,6 +101,28 @@ def test_a_state_space_model_that_decodes_is_refused():
     with ilo_fast.tap(model) as tap, pytest.raises(ModelError, match="from a cached state"):
         model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=3)
     assert tap.n_points == 2  # the prompts
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, ""),
+        ({"cache": None, "state": None, "mems": None, "past_key_values": ()}, ""),
+        ({"past_key_values": ((torch.zeros(2, 4, 7, 8),) * 2,)}, "7 cached tokens"),
+        ({"cache_params": transformers.DynamicCache()}, ""),
+        ({"state": [torch.zeros(2, 8, 3)] * 5}, "a cached state"),  # RWKV
+        ({"mems": (torch.zeros(9, 2, 8),)}, "a cached state"),  # XLNet
+    ],
+)
+def test_what_a_pass_goes_on_from(given, said):
+    assert taps._cached(given) == said
+
+
+def test_states_of_another_shape_within_are_refused():
+    """XLNet's would be taken for other sentences: its batch is the second dimension within."""
+    model = make("xlnet")
+    with pytest.raises(ModelError, match="XLNetModel cannot be hooked"), ilo_fast.tap(model):
+        pass
 
 
 @pytest.mark.parametrize("layers", [None, [0, 1]])
