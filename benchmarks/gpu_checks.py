@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +165,11 @@ def run_tests(
             return found if status == 0 else {**found, "output": _ends(text)}
 
         try:
-            found = dict(zip(runs, together.map(run, range(len(runs))), strict=True))
+            futures = [together.submit(run, place) for place in range(len(runs))]
+            # Awake now and then: a signal just before an endless wait is heard only at its end.
+            while wait(futures, timeout=1.0).not_done:
+                pass
+            found = {name: future.result() for name, future in zip(runs, futures, strict=True)}
         except BaseException:  # Ctrl-C: without them the threads are done
             commands.end()
             raise

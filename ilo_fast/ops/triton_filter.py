@@ -226,4 +226,5 @@ def filter_bins(
         BM=config.block_m, BN=config.block_n, BK=config.block_k,
         PAIR=config.pair, TMA=config.tma, ONE_PASS=config.one_pass, MASK_SELF=exclude_self,
         num_warps=config.warps, num_stages=config.stages,
+        enable_fp_fusion=True,  # said, as defaults differ: the bound holds for either
     )  # fmt: skip

@@ -149,5 +149,5 @@ def sort_lists(
     rows = config.sort_rows
     _sort_kernel[(triton.cdiv(layers * n, rows),)](
         lists.value, lists.error, lists.index, values, indices, layers * n, k,
-        KP=list_slots(k), ROWS=rows, num_warps=1,
+        KP=list_slots(k), ROWS=rows, num_warps=1, enable_fp_fusion=False,
     )  # fmt: skip

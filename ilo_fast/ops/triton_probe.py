@@ -37,7 +37,14 @@ def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """float32 ``a @ b.T`` of float16 ``[128, dims]``; dims a multiple of 64."""
     out = torch.empty(128, 128, dtype=torch.float32, device=a.device)
     _product_kernel[(1,)](
-        a.contiguous(), b.contiguous(), out, a.shape[1], SIZE=128, STEP=64, num_warps=4
+        a.contiguous(),
+        b.contiguous(),
+        out,
+        a.shape[1],
+        SIZE=128,
+        STEP=64,
+        num_warps=4,
+        enable_fp_fusion=True,
     )
     return out
 

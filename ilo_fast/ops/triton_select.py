@@ -127,5 +127,6 @@ def select(
         n_bins, rows, first_row, n_pad, k,
         WIDTH=bins.width, BITS=bins.width.bit_length() - 1, GROUPS=config.select_groups,
         ROWS=config.select_rows, CAPACITY=config.capacity, num_warps=config.select_warps,
+        enable_fp_fusion=True,  # as in the filter
     )  # fmt: skip
     return made

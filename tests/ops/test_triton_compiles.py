@@ -14,7 +14,9 @@ import pytest
 SCRIPT = Path(__file__).parent / "triton" / "compile_kernels.py"
 SHARED = {80: 163 << 10, 90: 227 << 10, 100: 227 << 10, 120: 99 << 10}
 MATRIX_UNIT = {80: "mma.sync", 90: "wgmma", 100: "tcgen05.mma", 120: "mma.sync"}
-SPILL_BYTES = 512  # of stack a thread: the filter's epilogue spills a little, nothing else does
+# Of stack a thread: the filter's epilogue spills a little, nothing else does. The most is 600
+# bytes, with bins of 8 under Triton 3.8 (3.9: 376).
+SPILL_BYTES = 640
 
 
 def compiled(*arguments: str) -> list[str]:
@@ -25,6 +27,7 @@ def compiled(*arguments: str) -> list[str]:
         env=environment, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
+    assert "Warning" not in done.stderr  # such as that a launch leaves a default that will change
     return done.stdout.splitlines()
 
 
