@@ -160,6 +160,7 @@ class _Padding(threading.local):
 
     def __init__(self, module: nn.Module) -> None:
         self.mask: Tensor | None = None
+        self.batch: int | None = None  # where the arguments tell
         self._made: tuple[Segments, Tensor | None] | None = None
         self._signature = inspect.signature(module.forward)
 
@@ -181,11 +182,18 @@ class _Padding(threading.local):
                 f"tap: the forward pass goes on from {cached}, and a cached prefix "
                 "cannot be pooled (use_cache=False runs whole sentences)"
             )
+        inputs = given.get("input_ids", given.get("inputs_embeds"))
+        self.batch = len(inputs) if isinstance(inputs, Tensor) else None
         self.mask, self._made = mask, None
 
     def packed(self, states: Tensor) -> tuple[Tensor, Segments]:
         """``[batch, tokens, dim]`` to ``[real tokens, dim]`` and where its sentences are."""
         batch, length, dim = states.shape
+        if self.batch not in (None, batch):
+            raise ModelError(
+                f"tap: expected states of {self.batch} sequences within the model, got "
+                f"{list(states.shape)}"
+            )
         if self._made is None:
             if self.mask is None:
                 self._made = Segments((length,) * batch), None

@@ -10,7 +10,7 @@ from ilo_fast.errors import ModelError
 
 __all__ = ["Backbone", "find_backbone", "token_limit"]
 
-# Within XLNet states are [tokens, batch, dim]; only those it gives out are turned.
+# Within XLNet states are [tokens, batch, dim]; those that it gives out are turned back.
 _TURNED_WITHIN = ("xlnet",)
 _NO_LIMIT = 10**9  # tokenizers without a limit of their own report about 1e30
 
@@ -84,7 +84,9 @@ def find_backbone(model: nn.Module) -> Backbone:
             f"model: expected a transformers PreTrainedModel, got {type(model).__name__}"
         )
     module = _encoder_or_text(model)
-    config = _text_config(getattr(module, "config", model.config))
+    if not hasattr(module, "config"):
+        raise ModelError(f"model: {type(module).__name__} has no configuration of its own")
+    config = _text_config(module.config)
     n_layers, dim = _number(config, "num_hidden_layers"), _number(config, "hidden_size")
     if n_layers is None or dim is None:
         raise ModelError(

@@ -13,6 +13,7 @@ from families import Characters, make
 import ilo_fast
 from ilo_fast.activations import ForwardStopped, capability, runner, taps
 from ilo_fast.errors import InputError, ModelError
+from ilo_fast.models import find_backbone
 
 ROWS = ([5, 6, 7, 8, 9], [11, 12], [13, 14, 15])
 
@@ -118,11 +119,28 @@ def test_what_a_pass_goes_on_from(given, said):
     assert taps._cached(given) == said
 
 
-def test_states_of_another_shape_within_are_refused():
+def test_states_turned_within_are_refused():
     """XLNet's would be taken for other sentences: its batch is the second dimension within."""
     model = make("xlnet")
     with pytest.raises(ModelError, match="XLNetModel cannot be hooked"), ilo_fast.tap(model):
         pass
+    fsmt = transformers.FSMTConfig(
+        langs=["en", "de"], src_vocab_size=9, tgt_vocab_size=9, d_model=8, encoder_layers=1,
+        decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+    )  # fmt: skip
+    with pytest.raises(ModelError, match="FSMTEncoder has no configuration of its own"):
+        find_backbone(transformers.FSMTModel(fsmt))
+
+
+def test_states_of_another_batch_are_refused():
+    """As of a model that turns them and is not known to."""
+    model = make("llama")
+    turn = model.model.layers[1].register_forward_pre_hook(
+        lambda _, args: (args[0].transpose(0, 1),)
+    )
+    with ilo_fast.tap(model), pytest.raises(ModelError, match=r"2 sequences .* got \[5, 2, 32\]"):
+        model(torch.tensor(ROWS[:1] * 2))
+    turn.remove()
 
 
 @pytest.mark.parametrize("layers", [None, [0, 1]])
