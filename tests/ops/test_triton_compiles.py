@@ -59,6 +59,19 @@ def test_compiles(card: int, d: int, k: int, metric: str, kernels: list[str]) ->
     assert not product["product_loop_spills"]  # None where the loop is unrolled
 
 
+@pytest.mark.parametrize("card", [80, 90, 100, 120])
+def test_kernels_beside_the_engine_compile(card: int) -> None:
+    found = [json.loads(line) for line in compiled("beside", str(card))]
+    pools = [facts for facts in found if facts["kernel"] == "segment_pool_kernel"]
+    assert len(pools) == 6  # three dtypes, two modes
+    assert len(found) == 7
+    for facts in found:
+        assert facts["stack_bytes"] == 0, facts
+        assert not facts["flushes_subnormals"], facts
+    assert found[-1]["kernel"] == "_product_kernel"
+    assert found[-1]["matrix_unit"] == MATRIX_UNIT[card]
+
+
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_a_search_runs_the_kernels_that_its_trial_tried(metric: str) -> None:
     """Where layers begin in memory, and strides that happen to divide, make no other kernels."""

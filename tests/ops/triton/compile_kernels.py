@@ -6,6 +6,9 @@ card, with the same specialisation, and compiled instead of run. One JSON object
 
 ``python compile_kernels.py variants 90 576 5 cosine [kernel ...]``: the trial's launches, then
 those of seven layers of an odd number of points in three parts; how many kernels each name is.
+
+``python compile_kernels.py beside 90``: the kernels beside the engine's, as first. Pooling has one
+for each dtype and mode.
 """
 
 import json
@@ -22,7 +25,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from ilo_fast.ops import knn_triton
+from ilo_fast.ops import knn_triton, segment_pool, triton_probe
 from ilo_fast.ops.request import Request
 
 
@@ -95,6 +98,16 @@ def count_variants(
     return {name: len(built) for name, built in made.items()}
 
 
+def compile_beside(capability: int) -> list[dict[str, Any]]:
+    made = instead_of_a_card(capability, [])
+    offsets = torch.tensor([0, 7, 20])
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        for mode in ("mean", "weighted"):
+            segment_pool.launch(torch.zeros(20, 576, dtype=dtype), offsets, mode)
+    triton_probe.product(*[torch.zeros(128, 64, dtype=torch.float16)] * 2)
+    return [_facts(name, one) for name, built in made.items() for one in built]
+
+
 def _dumped(cubin: bytes, option: str) -> str:
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
@@ -143,12 +156,12 @@ def _facts(name: str, built: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    counting = sys.argv[1] == "variants"
-    given = sys.argv[2:] if counting else sys.argv[1:]
-    card, dims, count = map(int, given[:3])
-    if counting:
-        found = count_variants(card, dims, count, given[3], given[4:])
-        sys.stdout.write(json.dumps(found) + "\n")
+    mode, *given = sys.argv[1:] if sys.argv[1].isalpha() else ["engine", *sys.argv[1:]]
+    if mode == "beside":
+        lines: list[Any] = compile_beside(int(given[0]))
     else:
-        for facts in compile_engine(card, dims, count, given[3], given[4:]):
-            sys.stdout.write(json.dumps(facts) + "\n")
+        card, dims, count = map(int, given[:3])
+        wanted = (card, dims, count, given[3], given[4:])
+        lines = [count_variants(*wanted)] if mode == "variants" else compile_engine(*wanted)
+    for line in lines:
+        sys.stdout.write(json.dumps(line) + "\n")
