@@ -22,7 +22,7 @@ from ilo_fast.models.fused import check_fused
 from ilo_fast.neighbors import Neighbors, knn
 from ilo_fast.ops import dispatch
 from ilo_fast.ops.request import METRICS, Request
-from ilo_fast.progress import Progress, check_progress
+from ilo_fast.progress import Progress, with_progress
 from ilo_fast.record import dtype_name, model_record, score_record, search_record
 from ilo_fast.results import COLUMNS, Result, from_columns
 from ilo_fast.rows import layer_rows
@@ -31,6 +31,7 @@ from ilo_fast.timeline import Clock, TimedProgress
 __all__ = ["check_search", "score"]
 
 
+@with_progress
 def score(
     model: str | Path | LoadedModel,
     corpus: str | Path | Corpus,
@@ -91,8 +92,9 @@ def score(
         trust_remote_code: run Python code that the model's repository brings.
         metrics: further metrics, for tables beside the scores (`Result.companions`): names of
             `ilo_fast.companions.METRICS`, or ``"all"``; docs/metrics.md says what each costs.
-        progress: hears ``start(total_tokens)``, ``advance(tokens, sentences)`` and ``finish()``;
-            an `ilo_fast.progress.Progress` hears of the other stages too.
+        progress: True shows the stages, a rate and the time left on standard error. A listener
+            hears ``start(total_tokens)``, ``advance(tokens, sentences)`` and ``finish()``; an
+            `ilo_fast.progress.Progress` hears of the other stages too.
         states: a folder to keep the hidden states in: a run stopped half-way goes on there, and
             a later one with another k, threshold or metric reads them (``record["extraction"]``
             says which). Or what `extract` made of this corpus with this model, which its record is
@@ -115,7 +117,6 @@ def score(
         raise TypeError(
             f"states must be a folder or an ActivationStore, got {type(states).__name__}"
         )
-    check_progress(progress)
     asked = check_metrics(metrics)
     started, clock = datetime.now(UTC), Clock()
     listener = progress if isinstance(progress, Progress) else Progress()

@@ -2,14 +2,20 @@
 
 import sys
 import time
+from collections.abc import Callable
+from functools import wraps
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichBar
     from rich.progress import TaskID
 
-__all__ = ["PlainProgress", "Progress", "RichProgress", "check_progress", "make_progress"]
+__all__ = ["PlainProgress", "Progress", "RichProgress", "make_progress", "with_progress"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_CALLS = ("start", "advance", "finish")
 
 
 class Progress:
@@ -152,18 +158,34 @@ def make_progress(*, quiet: bool = False) -> Progress:
     return RichProgress() if sys.stderr.isatty() else PlainProgress()
 
 
-def check_progress(progress: Any) -> None:
-    """Refuse a listener that could not be told of the forward pass.
+def with_progress(run: Callable[P, R]) -> Callable[P, R]:
+    """A function whose keyword ``progress`` is a listener, None, or True for `make_progress`'s.
 
-    >>> check_progress(True)
+    A listener is checked before anything else is; one made here leaves the terminal as it was.
+
+    >>> @with_progress
+    ... def work(*, progress=None):
+    ...     progress.start(10)
+    >>> work(progress="loud")
     Traceback (most recent call last):
-    TypeError: progress must have the methods start, advance, finish; got bool
+    TypeError: progress must be True or have the methods start, advance, finish; got str
     """
-    calls = ("start", "advance", "finish")
-    if progress is not None and not all(callable(getattr(progress, call, None)) for call in calls):
-        raise TypeError(
-            f"progress must have the methods {', '.join(calls)}; got {type(progress).__name__}"
-        )
+
+    @wraps(run)
+    def heard(*args: P.args, **kwargs: P.kwargs) -> R:
+        progress = kwargs.get("progress")
+        if isinstance(progress, bool):
+            with make_progress(quiet=not progress) as own:
+                kwargs["progress"] = own
+                return run(*args, **kwargs)
+        if progress is not None and not all(callable(getattr(progress, c, None)) for c in _CALLS):
+            raise TypeError(
+                f"progress must be True or have the methods {', '.join(_CALLS)}; "
+                f"got {type(progress).__name__}"
+            )
+        return run(*args, **kwargs)
+
+    return heard
 
 
 def _rate_column(unit: str) -> Any:

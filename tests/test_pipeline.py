@@ -172,6 +172,17 @@ def test_progress_hears_every_token_and_layer(tiny_model, corpus):
     assert any("3 layers × 32, float32 on cpu" in text for text in heard.stages)
 
 
+def test_progress_by_a_word(tiny_model, corpus, capfd):
+    quiet = score(tiny_model, corpus, progress=False)
+    assert capfd.readouterr() == ("", "")
+    shown = score(tiny_model, corpus, progress=True)
+    out, said = capfd.readouterr()
+    assert out == ""
+    assert said.startswith("Loading ")
+    assert "tokens/s\nNeighbours in " in said
+    pd.testing.assert_frame_equal(shown.table, quiet.table)
+
+
 def test_progress_may_be_any_object_with_the_three_calls(tiny_model, corpus):
     class Three:
         calls = ()
@@ -216,7 +227,11 @@ def test_progress_may_be_any_object_with_the_three_calls(tiny_model, corpus):
         ({"dtype": "int8"}, ModelError, "dtype"),
         ({"device": "abacus"}, ModelError, "device"),
         ({"batch_tokens": 0}, InputError, "batch_tokens"),
-        ({"progress": True}, TypeError, "progress must have the methods start, .*; got bool"),
+        (
+            {"progress": 1},
+            TypeError,
+            "progress must be True or have the methods start, .*; got int",
+        ),
     ],
 )
 def test_bad_arguments_are_named(tiny_model, corpus, options, error, message):

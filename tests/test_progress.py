@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
 from ilo_fast import progress as module
@@ -54,3 +55,23 @@ def test_not_a_terminal(capsys):
     quiet.advance(3, 1)
     quiet.finish()
     assert capsys.readouterr().err == ""
+
+
+def test_what_is_made_here_is_closed_whatever_happens(monkeypatch):
+    closed = []
+
+    class Shown(module.Progress):
+        def close(self):
+            closed.append(self)
+
+    monkeypatch.setattr(module, "make_progress", lambda quiet: Shown())
+
+    @module.with_progress
+    def fails(number, *, progress=None):
+        assert isinstance(progress, Shown)
+        raise ZeroDivisionError(number)
+
+    with pytest.raises(ZeroDivisionError, match="7"):
+        fails(7, progress=True)
+    assert len(closed) == 1
+    assert module.with_progress(lambda *, progress=None: progress)(progress=None) is None

@@ -27,7 +27,7 @@ from ilo_fast.layers import LayerSpec, resolve_layers
 from ilo_fast.models.fingerprint import weights_sha256
 from ilo_fast.models.fused import check_fused
 from ilo_fast.models.structure import Backbone, find_backbone, parameter_dtype, token_limit
-from ilo_fast.progress import check_progress
+from ilo_fast.progress import with_progress
 
 if TYPE_CHECKING:
     from ilo_fast.corpora import Corpus
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["extract"]
 
 
+@with_progress
 def extract(
     model: nn.Module,
     tokenizer: Any,
@@ -47,7 +48,7 @@ def extract(
     folder: str | Path | None = None,
     truncate: bool = False,
     fused: str = "auto",
-    progress: ExtractProgress | None = None,
+    progress: ExtractProgress | bool | None = None,
 ) -> ActivationStore:
     """Run every sentence through a model, without padding, and pool its hidden states.
 
@@ -80,7 +81,8 @@ def extract(
             rotary embedding, gated activations) while it runs here: ``"auto"`` where they serve a
             16-bit model on CUDA, whose results they change within its own rounding, ``"off"``, or
             ``"liger"``, which raises where it cannot serve.
-        progress: told ``start(total_tokens)``, ``advance(tokens, sentences)`` and ``finish()``.
+        progress: told ``start(total_tokens)``, ``advance(tokens, sentences)`` and ``finish()``;
+            True shows a rate and the time left on standard error.
 
     Returns:
         ActivationStore: ``states`` float32 ``[layers, points, dim]`` and a ``record`` of how they
@@ -107,7 +109,7 @@ def extract(
             f"corpus must be an ilo_fast.Corpus, as load_corpus gives; got {type(corpus).__name__}"
         )
     check_fused(fused)
-    check_progress(progress)
+    assert not isinstance(progress, bool)  # with_progress has made it a listener
     backbone, chosen_pool = find_backbone(model), check_pool(pool)
     entries = resolve_layers(layers, backbone.n_entries)
     device = _input_device(backbone.module)

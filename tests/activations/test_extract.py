@@ -182,7 +182,7 @@ def test_progress_counts_every_token_and_sentence():
 
 
 def test_a_listener_without_the_calls_is_named():
-    with pytest.raises(TypeError, match="progress must have the methods start, advance, finish"):
+    with pytest.raises(TypeError, match="progress must be True or have the methods start"):
         extract(make("llama"), Characters(), CORPUS, progress=print)
 
 
