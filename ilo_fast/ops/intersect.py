@@ -71,7 +71,8 @@ def _(a: torch.Tensor, b: torch.Tensor, per_point: bool) -> torch.Tensor:
 @_intersection_sizes.register_kernel("cuda")
 def _intersection_sizes_cuda(a: torch.Tensor, b: torch.Tensor, per_point: bool) -> torch.Tensor:
     # No CuPy, or a kernel that fails its trial: the same numbers from plain torch.
-    if cuda.obstacle(a.device) or not passed(_trial, a.device, a.shape[2], per_point):
+    k = min(a.shape[2], _LONGEST + 8)  # longer lists than that run the same kernel
+    if cuda.obstacle(a.device) or not passed(_trial, a.device, k, per_point):
         return intersect_torch(a, b, per_point)
     return _launch(a, b, per_point)
 
