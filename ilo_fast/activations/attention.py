@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from ilo_fast.activations.masks import PackedMask
 from ilo_fast.activations.packing import Group, Segments
 
-__all__ = ["NAME", "NotPackable", "packed_attention", "packed_rows"]
+__all__ = ["NAME", "NotPackable", "packed_attention", "packed_rows", "without_plans"]
 
 NAME = "ilo_fast_packed"
 
@@ -90,6 +90,27 @@ def packed_rows(module: Any) -> Iterator[Callable[[Segments], AbstractContextMan
         yield _enter_row
     finally:
         module.set_attn_implementation(before)
+
+
+@contextmanager
+def without_plans(device: torch.device) -> Iterator[None]:
+    """Within it, attention on a card leaves cuDNN's kernels alone where flash attention may serve.
+
+    cuDNN makes a plan for each shape that it meets (numbers of sentences and tokens, the longest),
+    and no two batches share theirs; torch 2.15 prefers it.
+    """
+    settings: Any = torch.backends.cuda
+    set_aside = (
+        device.type == "cuda" and settings.flash_sdp_enabled() and settings.cudnn_sdp_enabled()
+    )
+    if not set_aside:
+        yield
+        return
+    settings.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        settings.enable_cudnn_sdp(True)
 
 
 @contextmanager

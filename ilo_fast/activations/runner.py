@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from ilo_fast.activations.attention import packed_rows
+from ilo_fast.activations.attention import packed_rows, without_plans
 from ilo_fast.activations.capability import Capability, Forward
 from ilo_fast.activations.packing import Segments, sent
 from ilo_fast.activations.pooling import Pool
@@ -86,6 +86,7 @@ def running(
     """Hooks and attention set for extraction; they are as they were when the block ends."""
     module = backbone.module
     with ExitStack() as stack:
+        stack.enter_context(without_plans(device))
         enter_row = stack.enter_context(packed_rows(module)) if way.batches == "packed" else None
         runner = Runner(backbone, way, entries, pool, device, enter_row)
         if way.taps == "hooks":

@@ -2,6 +2,7 @@
 
 import sys
 import types
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -191,3 +192,28 @@ def test_repeated_heads_attend_as_grouped_ones(groups):
     )
     found = F.scaled_dot_product_attention(query[None], repeated[None], repeated[None])
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("device", "flash", "cudnn", "within"),
+    [
+        ("cuda", True, True, False),
+        ("cuda", False, True, True),  # the caller's choice
+        ("cuda", True, False, False),
+        ("cpu", True, True, True),
+    ],
+)
+def test_cudnn_plans_no_shapes(device, flash, cudnn, within):
+    settings = torch.backends.cuda
+    before = settings.flash_sdp_enabled(), settings.cudnn_sdp_enabled()
+    try:
+        settings.enable_flash_sdp(flash)
+        settings.enable_cudnn_sdp(cudnn)
+        with suppress(ZeroDivisionError), attention.without_plans(torch.device(device)):
+            assert settings.cudnn_sdp_enabled() == within
+            assert settings.flash_sdp_enabled() == flash
+            raise ZeroDivisionError
+        assert (settings.flash_sdp_enabled(), settings.cudnn_sdp_enabled()) == (flash, cudnn)
+    finally:
+        settings.enable_flash_sdp(before[0])
+        settings.enable_cudnn_sdp(before[1])

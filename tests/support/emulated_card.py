@@ -53,11 +53,12 @@ extern "C" void run(long long blocks, long long rows, long long threads, PARAMET
 
 
 def _built(source: str, options: list[str]) -> ctypes.CDLL:
-    folder = Path(tempfile.mkdtemp(prefix="emulated-card-"))
-    (folder / "code.cpp").write_text(source)
-    files = [str(folder / "code.cpp"), "-o", str(folder / "code.so")]
-    subprocess.run(["g++", "-O1", "-shared", "-fPIC", *files, *options], check=True)
-    return ctypes.CDLL(str(folder / "code.so"))
+    with tempfile.TemporaryDirectory(prefix="emulated-card-") as folder:  # loaded, it can go
+        code, library = Path(folder, "code.cpp"), Path(folder, "code.so")
+        code.write_text(source)
+        files = [str(code), "-o", str(library)]
+        subprocess.run(["g++", "-O1", "-shared", "-fPIC", *files, *options], check=True)
+        return ctypes.CDLL(str(library))
 
 
 class Card(torch.Tensor):
@@ -112,6 +113,8 @@ def _run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             return kernels.get("cuda", kernels.get(None))(*args, **kwargs)
     if name == "aten::_flash_attention_forward":
         return _attention(*args, **kwargs)
+    if name == "aten::_cudnn_attention_forward":  # preferred since torch 2.15
+        return _cudnn_attention(*args, **kwargs)
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
     cards = [tensor for tensor in tensors if isinstance(tensor, Card)]
     strangers = [t for t in tensors if not isinstance(t, Card) and t.ndim]
@@ -184,6 +187,17 @@ def _attention(
         out[start:end] = torch.einsum("hqk,khd->qhd", weights, v[start:end]).to(out.dtype)
     zero = torch.zeros((), dtype=torch.int64)
     return Card(out), Card(torch.zeros(q.shape[1], len(q))), Card(zero), Card(zero), Card(zero)
+
+
+def _cudnn_attention(
+    query: Card, key: Card, value: Card, _: None, offsets: Card, others: Card, longest: int,
+    longest_key: int, sums: bool, dropout: float = 0.0, causal: bool = False, *rest: Any,
+    scale: float | None = None, **more: Any,
+) -> tuple[Any, ...]:  # fmt: skip
+    """The same with the arguments and results of cuDNN's, which knows no window."""
+    given = (query, key, value, offsets, others, longest, longest_key, dropout, causal)
+    out, made, zero, *_ = _attention(*given, scale=scale)
+    return out, made, offsets, others, longest, longest_key, zero, zero, zero
 
 
 class _Dispatch(TorchDispatchMode):
