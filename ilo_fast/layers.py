@@ -4,12 +4,20 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from operator import index
+from typing import Any, Protocol
 
 from ilo_fast.errors import InputError
 
 __all__ = ["LayerSpec", "parse_layers", "resolve_layers"]
 
-LayerSpec = str | int | slice | Sequence[int | slice] | None
+
+class _Array(Protocol):
+    """Integers in an array of any library."""
+
+    def tolist(self) -> Any: ...
+
+
+LayerSpec = str | int | slice | Sequence[int | slice] | _Array | None
 
 _PART = re.compile(r"(?P<number>-?\d+)|(?P<start>-?\d+)?:(?P<stop>-?\d+)?(?::(?P<step>-?\d+)?)?")
 
@@ -17,10 +25,10 @@ _PART = re.compile(r"(?P<number>-?\d+)|(?P<start>-?\d+)?:(?P<stop>-?\d+)?(?::(?P
 def parse_layers(layers: LayerSpec) -> tuple[int | slice, ...] | None:
     """Check the form of a choice of layers, before any model is there to count them.
 
-    ``layers`` is None (all), a number, a slice, a sequence of those, or text such as
-    ``"0,5,10:20"``: numbers and slices as Python reads them, separated by commas. The start of a
-    slice is included, its stop is not, and negative numbers count from the end (-1 is the last
-    entry, after the final norm).
+    ``layers`` is None (all), a number, a slice, a sequence of those, an array of integers, or text
+    such as ``"0,5,10:20"``: numbers and slices as Python reads them, separated by commas. The start
+    of a slice is included, its stop is not, and negative numbers count from the end (-1 is the
+    last entry, after the final norm).
 
     >>> from ilo_fast.layers import parse_layers
     >>> parse_layers("0,5,10:20")
@@ -32,6 +40,8 @@ def parse_layers(layers: LayerSpec) -> tuple[int | slice, ...] | None:
         return tuple(_parse_part(part, layers) for part in layers.split(","))
     if isinstance(layers, slice):
         return (layers,)
+    if hasattr(layers, "tolist"):  # an array, known by that: importing torch here would be slow
+        layers = layers.tolist()
     if isinstance(layers, Sequence):
         parts = tuple(part if isinstance(part, slice) else _number(part) for part in layers)
         if not parts:
@@ -74,6 +84,8 @@ def resolve_layers(layers: LayerSpec, entries: int) -> tuple[int, ...]:
 
 def _number(value: object) -> int:
     try:
+        if isinstance(value, bool):
+            raise TypeError  # a mask names no layers
         return index(value)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(

@@ -103,10 +103,22 @@ class ILO:
 
         Raises:
             TypeError: anything else.
-            InputError: as `update` does, or a mapping that is not such a state.
+            InputError: as `update` does, this very `ILO`, one of another k, threshold or metric, or
+                a mapping that is not such a state.
         """
         if not isinstance(incoming, ILO | Mapping):
             raise TypeError(f"incoming must be an ILO or its state; got {type(incoming).__name__}")
+        if incoming is self:
+            raise InputError(
+                "incoming must be another ILO; got itself, whose points would be twice"
+            )
+        if isinstance(incoming, ILO):
+            for name in ("k", "threshold", "metric"):
+                own, other = getattr(self, name), getattr(incoming, name)
+                if own != other:
+                    raise InputError(
+                        f"incoming must have {name} {own!r} like this ILO; got {other!r}"
+                    )
         state = incoming.state() if isinstance(incoming, ILO) else incoming
         missing = [key for key in ("hidden", "languages") if key not in state]
         if missing:

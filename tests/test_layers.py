@@ -1,6 +1,8 @@
 """The choice of layers, against Python's own slicing."""
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +38,13 @@ def test_slices_are_pythons(entries, start, stop, step):
         (3, (3,)),
         ([1, -4], (1, 0)),
         ([slice(2, None), 0], (2, 3, 0)),
+        (range(3, -1, -2), (3, 1)),
+        ((np.int64(1), np.int8(-1)), (1, 3)),
+        (np.arange(1, 4), (1, 2, 3)),
+        (np.arange(4, dtype=np.uint8)[::-2], (3, 1)),
+        (np.array(2), (2,)),
+        (torch.arange(2, 4), (2, 3)),
+        (torch.tensor(3), (3,)),
     ],
 )
 def test_forms(given_layers, expected):
@@ -63,5 +72,23 @@ def test_a_layer_named_twice(layers):
 def test_other_types_and_no_layers():
     with pytest.raises(TypeError, match="layers must be numbers"):
         resolve_layers([1.5], 4)
-    with pytest.raises(InputError, match="at least one"):
-        resolve_layers([], 4)
+    for none in ([], np.arange(0)):
+        with pytest.raises(InputError, match="at least one"):
+            resolve_layers(none, 4)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        np.array([0.0, 2.0]),
+        np.array([[0, 1], [2, 3]]),
+        torch.tensor([1.0]),
+        [False, True],  # a mask names no layers
+        np.array([True, False, False, True]),
+        torch.tensor([True, False]),
+        {0, 1},
+    ],
+)
+def test_arrays_that_name_no_layers(layers):
+    with pytest.raises(TypeError, match="layers must be numbers"):
+        resolve_layers(layers, 4)

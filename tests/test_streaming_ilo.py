@@ -124,11 +124,22 @@ def test_hostile_input():
         (3, TypeError, "incoming must be an ILO or its state; got int"),
         ([ILO()], TypeError, "incoming must be an ILO or its state; got list"),
         ({"hidden": None}, ValueError, "incoming must be the state .* without languages"),
+        (ILO(k=4), ValueError, "incoming must have k 5 like this ILO; got 4"),
+        (ILO(threshold=2), ValueError, "incoming must have threshold 3 like this ILO; got 2"),
+        (ILO(metric="euclidean"), ValueError, "incoming must have metric 'cosine' .*'euclidean'"),
     ],
 )
 def test_what_cannot_be_merged(incoming, error, message):
     with pytest.raises(error, match=message):
         ILO().merge_state(incoming)
+
+
+def test_no_point_counts_twice_by_a_merge_with_itself():
+    metric = ILO()
+    metric.update(torch.ones(3, 4), ["a", "b", "c"])
+    with pytest.raises(ValueError, match="incoming must be another ILO; got itself"):
+        metric.merge_state(metric)
+    assert metric.n == 3
 
 
 @pytest.mark.parametrize(
