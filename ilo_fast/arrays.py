@@ -26,6 +26,7 @@ __all__ = [
     "row_max",
     "to_torch",
     "whole_number",
+    "with_numbers",
     "without_mask",
 ]
 
@@ -146,11 +147,16 @@ def to_torch(x: Any, name: str = "x") -> tuple[torch.Tensor, Callable[[torch.Ten
         raise TypeError(
             f"{name} must be float16, bfloat16, float32 or float64; got {str(tensor.dtype)[6:]}"
         )
+    with_numbers(tensor, name)
+    return tensor, in_kind
+
+
+def with_numbers(tensor: torch.Tensor, name: str) -> None:
+    """Refuse a tensor whose numbers do not lie in memory place by place."""
     if tensor.layout != torch.strided:
         raise TypeError(f"{name} must be dense; got layout {str(tensor.layout)[6:]}")
     if tensor.is_meta:
         raise TypeError(f"{name} must hold numbers; got a tensor on the device meta")
-    return tensor, in_kind
 
 
 def without_mask(x: np.ndarray[Any, Any], name: str) -> None:

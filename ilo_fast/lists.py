@@ -12,7 +12,7 @@ import torch
 import torch.utils.dlpack
 from torch import Tensor
 
-from ilo_fast.arrays import readable, without_mask
+from ilo_fast.arrays import readable, with_numbers, without_mask
 from ilo_fast.errors import HiddenStateError, InputError
 
 __all__ = [
@@ -37,6 +37,7 @@ _ROWS = 4096
 def as_tensor(value: Any, name: str) -> Tensor:
     """A torch tensor over the memory of a torch, NumPy, CuPy or DLPack array (or a list)."""
     if isinstance(value, Tensor):
+        with_numbers(value, name)
         return value.detach()
     if isinstance(value, np.ndarray):
         without_mask(value, name)

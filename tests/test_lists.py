@@ -25,6 +25,17 @@ def test_arrays_torch_does_not_take_are_read_all_the_same():
     assert state_layers(states)[0].tolist() == [[0, 1], [2, 3], [4, 5]]
 
 
+def test_tensors_without_numbers_in_place_are_refused():
+    for tensor, message in (
+        (torch.zeros(3, 4, device="meta"), "states must hold numbers; got .* device meta"),
+        (torch.eye(3).to_sparse(), "states must be dense; got layout sparse_coo"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            state_layers(tensor)
+    with pytest.raises(TypeError, match="neighbors must hold numbers"):
+        index_lists(torch.zeros(3, 1, dtype=torch.int64, device="meta"))
+
+
 def test_masked_arrays_are_refused():
     """torch would count what their mask hides."""
     codes = np.ma.masked_equal([0, 1, 1], 0)
