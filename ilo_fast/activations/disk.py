@@ -33,6 +33,7 @@ from ilo_fast.activations.journal import (
     gaps,
     read_journal,
 )
+from ilo_fast.activations.manifest import check_key, damaged, read_json
 from ilo_fast.activations.space import human
 from ilo_fast.activations.store import ActivationStore
 from ilo_fast.environment import free_disk
@@ -88,25 +89,6 @@ def _allocate(descriptor: int, size: int) -> None:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
                 raise
     os.ftruncate(descriptor, size)  # a file system that cannot allocate ahead
-
-
-def _read(folder: Path, name: str, *keys: str) -> dict[str, Any]:
-    """A JSON file of a folder of states; InputError when it is damaged or lacks one of ``keys``."""
-    try:
-        content: Any = json.loads((folder / name).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"folder: {folder} holds states without their {name}") from None
-    except ValueError as error:  # no JSON, or no UTF-8
-        raise InputError(
-            f"folder: {name} in {folder} is damaged ({error}); give another folder or delete it"
-        ) from error
-    whole = isinstance(content, dict) and all(key in content for key in keys)
-    if not whole or not isinstance(content.get("key", {}), dict):
-        raise InputError(
-            f"folder: {name} in {folder} is damaged (it must hold "
-            f"{' and '.join(keys) or 'a record'}); give another folder or delete it"
-        )
-    return dict(content)
 
 
 class DiskSink:
@@ -185,7 +167,7 @@ class DiskSink:
         write_text(self.folder / _STORE, json.dumps({"key": wanted, "budget": budget}, indent=1))
 
     def _take_up(self, wanted: dict[str, Any]) -> int:
-        stored = _read(self.folder, _STORE, "key", "budget")
+        stored = read_json(self.folder, _STORE, "key", "budget")
         different = sorted(
             name
             for name in {*stored["key"], *wanted}
@@ -196,7 +178,9 @@ class DiskSink:
                 f"folder: {self.folder} holds states of another run, they differ in "
                 f"{', '.join(different)}; give another folder or delete this one"
             )
-        return int(stored["budget"])
+        if type(stored["budget"]) is not int or stored["budget"] < 1:
+            raise damaged(self.folder, _STORE, "its budget must be a whole number above 0")
+        return stored["budget"]
 
     def check(self, order: npt.NDArray[np.int64], first: int) -> None:
         """Verify the finished batches among places ``first …`` whose points are ``order``.
@@ -221,7 +205,7 @@ class DiskSink:
 
     def earlier_record(self) -> dict[str, Any] | None:
         """How the states were made, where an earlier run finished them."""
-        return _read(self.folder, _RECORD) if (self.folder / _RECORD).is_file() else None
+        return read_json(self.folder, _RECORD) if (self.folder / _RECORD).is_file() else None
 
     def finish(self, record: dict[str, Any]) -> Tensor:
         if self._writable:
@@ -253,13 +237,14 @@ def open_store(folder: str | Path) -> ActivationStore:
     folder = Path(folder)
     if not (folder / _WHOLE).is_file() or not (folder / _STORE).is_file():
         raise InputError(f"folder: {folder} holds no finished states ({_WHOLE})")
-    key = _read(folder, _STORE, "key", "budget")["key"]
+    key = read_json(folder, _STORE, "key", "budget")["key"]
     if key.get("format") != _FORMAT:
         raise InputError(
             f"folder: {folder} holds states of format {key.get('format')}, this version reads "
             f"format {_FORMAT}; make them again in another folder"
         )
-    record = _read(folder, _RECORD)
+    check_key(folder, _STORE, key)
+    record = read_json(folder, _RECORD)
     layers, points, dim = key["shape"]
     with (folder / _WHOLE).open("rb") as file:
         offset = 8 + int.from_bytes(file.read(8), "little")
@@ -290,10 +275,10 @@ def _check_states(folder: Path, states: Tensor) -> None:
     done = [batch for batch in batches if batch.holds(states.numpy())]
     # By points: a line damaged into other places must not hide the lines that hold those.
     if len({int(point) for batch in done for point in batch.points}) < points:
-        damaged = gaps(sorted((batch.start, batch.stop) for batch in done), 0, points)
-        damaged = damaged or [(0, points)]  # some point is there twice, another not at all
-        places = ", ".join(f"{start} to {stop - 1}" for start, stop in damaged[:3])
-        more = f" and {len(damaged) - 3} more" if damaged[3:] else ""
+        bad = gaps(sorted((batch.start, batch.stop) for batch in done), 0, points)
+        bad = bad or [(0, points)]  # some point is there twice, another not at all
+        places = ", ".join(f"{start} to {stop - 1}" for start, stop in bad[:3])
+        more = f" and {len(bad) - 3} more" if bad[3:] else ""
         raise InputError(
             f"folder: {_WHOLE} in {folder} is damaged: the states at places {places}{more} do not "
             f"have their checksum in {JOURNAL}; the command that made them (`ilo-fast score "

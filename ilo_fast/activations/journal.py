@@ -40,6 +40,22 @@ class Batch:
     def line(self) -> str:
         return json.dumps(asdict(self)) + "\n"
 
+    @classmethod
+    def read(cls, line: str) -> "Batch | None":
+        """A line's batch, or None where the line can be none's."""
+        try:
+            given = json.loads(line)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(given, dict) or given.keys() != {"start", "stop", "points", "crc32"}:
+            return None
+        start, stop, points, crc32 = (given[name] for name in ("start", "stop", "points", "crc32"))
+        if not isinstance(points, list):
+            return None
+        if any(type(number) is not int for number in (start, stop, crc32, *points)):
+            return None
+        return cls(start, stop, tuple(points), crc32)
+
 
 def read_journal(folder: Path, n_points: int) -> tuple[list[Batch], bool]:
     """The finished batches of a folder, and whether the last line is half-written.
@@ -50,13 +66,11 @@ def read_journal(folder: Path, n_points: int) -> tuple[list[Batch], bool]:
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     batches: dict[tuple[int, int], Batch] = {}  # the last line of the same places counts
     for line in text.split("\n")[:-1]:
-        try:
-            batch = Batch(**json.loads(line))
-            numbers = np.array([batch.start, batch.stop - 1, *batch.points], dtype=np.int64)
-            fits = len(batch.points) == batch.stop - batch.start > 0
-        except (ValueError, TypeError, OverflowError):
+        batch = Batch.read(line)
+        if batch is None or not len(batch.points) == batch.stop - batch.start > 0:
             continue
-        if fits and numbers.min() >= 0 and numbers.max() < n_points:
+        numbers = (batch.start, batch.stop - 1, *batch.points)
+        if min(numbers) >= 0 and max(numbers) < n_points:
             batches[batch.start, batch.stop] = batch
     return list(batches.values()), bool(text) and not text.endswith("\n")
 
@@ -73,7 +87,7 @@ def finished(
         if first <= batch.start and batch.stop <= first + len(order):
             rows = order[batch.start - first : batch.stop - first]
             # A line of other points is damaged, of no use to a reader that has nothing else.
-            if rows.tolist() == list(batch.points) and batch.holds(states):
+            if tuple(rows.tolist()) == batch.points and batch.holds(states):
                 done.append((batch.start, batch.stop))
     return sorted(done)
 

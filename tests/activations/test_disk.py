@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from ilo_fast import Corpus, extract
 from ilo_fast.activations import disk, open_store
+from ilo_fast.activations.journal import read_journal
 from ilo_fast.activations.runner import Runner
 from ilo_fast.errors import InputError
 from ilo_fast.progress import Progress
@@ -261,6 +262,36 @@ def test_a_damaged_folder_is_named(tmp_path, content):
         open_store(tmp_path / "s")
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("shape", None), ("shape", [3, 12]), ("shape", [3, 12.0, 32]), ("shape", [3, -12, 32]),
+        ("layers", "0,1"), ("layers", [0, 1]), ("layers", [0, 1, 2, [3]]),
+        ("languages", []), ("languages", {"one": 1}), ("languages", ["one", 2]),
+        ("languages", ["one", "two", "three", "four", "five"]), ("model", 7), ("corpus", None),
+    ],
+)  # fmt: skip
+def test_a_key_that_cannot_be_is_named(tmp_path, field, value):
+    keep(tmp_path / "s")
+    path = tmp_path / "s" / "store.json"
+    stored = json.loads(path.read_text())
+    stored["key"][field] = value
+    path.write_text(json.dumps(stored))
+    with pytest.raises(InputError, match=r"folder: store.json in .*s is damaged \("):
+        open_store(tmp_path / "s")
+    with pytest.raises(InputError, match=f"they differ in {field}"):
+        keep(tmp_path / "s")
+
+
+@pytest.mark.parametrize("budget", [None, "70", 70.5, 0, True])
+def test_a_budget_that_cannot_be_is_named(tmp_path, budget):
+    keep(tmp_path / "s")
+    path = tmp_path / "s" / "store.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "budget": budget}))
+    with pytest.raises(InputError, match="its budget must be a whole number above 0"):
+        keep(tmp_path / "s")
+
+
 def test_a_damaged_record_is_named(tmp_path):
     keep(tmp_path / "s")
     (tmp_path / "s" / "record.json").write_bytes(b"\xff\x00")
@@ -349,11 +380,24 @@ def test_batches_made_again_in_other_pieces_open(tmp_path):
     assert torch.equal(open_store(tmp_path / "s").states, truth)
 
 
-@pytest.mark.parametrize("line", [None, "mine", "[]", '{"start": 0, "stop": 1, "crc32": 2}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        None, "mine", "[]", "7", "[" * 100_000, '{"start": 0, "stop": 1, "crc32": 2}',
+        '{"start": 0, "stop": 1, "points": 0, "crc32": 2}',
+        '{"start": 0.0, "stop": 12.0, "points": [0, 1, 2], "crc32": 2}',
+        '{"start": null, "stop": {}, "points": [[]], "crc32": "x"}',
+        '{"start": 0, "stop": 1, "points": [1e400], "crc32": 2}',
+        '{"start": 0, "stop": 1, "points": [' + "9" * 30 + '], "crc32": 2}',
+        '{"start": 0, "stop": 0, "points": [], "crc32": 0}',
+        '{"start": 0, "stop": 1, "points": [0], "crc32": 2, "more": 1}',
+    ],
+)  # fmt: skip
 def test_a_journal_that_says_nothing_proves_nothing(tmp_path, line):
     truth = keep(tmp_path / "s").states.clone()
     journal = tmp_path / "s" / "journal.jsonl"
     journal.unlink() if line is None else journal.write_text(line + "\n")
+    assert read_journal(tmp_path / "s", CORPUS.n_points) == ([], False)
     with pytest.raises(InputError, match=rf"places 0 to {CORPUS.n_points - 1} do not have"):
         open_store(tmp_path / "s")
     again = keep(tmp_path / "s")
