@@ -199,3 +199,11 @@ def test_help_is_quick():
             - before.children_system
         )
     assert min(spent) < 0.3
+
+
+def test_the_map_names_every_part():
+    said = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    said = said.partition("## The map")[2].partition("## The rules")[0]
+    parts = {path.name + "/" * path.is_dir() for path in PACKAGE.iterdir()}
+    left_out = {"__init__.py", "__main__.py", "__pycache__/", "py.typed"}
+    assert not {part for part in parts - left_out if part not in said}
