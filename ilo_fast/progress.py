@@ -21,9 +21,9 @@ _CALLS = ("start", "advance", "finish")
 class Progress:
     """A listener that says nothing; the others say more of the same calls.
 
-    `ilo_fast.extract` calls ``start``, ``advance`` and ``finish``; `ilo_fast.score` also calls
-    ``stage`` before each step and ``layer`` after each layer's neighbours. Used in a ``with``
-    block, it leaves the terminal as it was whatever happens inside.
+    `ilo_fast.extract` calls ``start``, ``advance``, ``finish`` and, where it is there, ``skip``;
+    `ilo_fast.score` also calls ``stage`` before each step and ``layer`` after each layer's
+    neighbours. Used in a ``with`` block, it leaves the terminal as it was whatever happens inside.
     """
 
     def stage(self, text: str) -> None:
@@ -34,6 +34,10 @@ class Progress:
 
     def advance(self, tokens: int, sentences: int) -> None:
         """This many more tokens and sentences went through the model."""
+
+    def skip(self, tokens: int, sentences: int) -> None:
+        """This many more were kept by an earlier run; no model sees them."""
+        self.advance(tokens, sentences)
 
     def finish(self) -> None:
         """The forward pass is over."""
@@ -62,14 +66,14 @@ class PlainProgress(Progress):
     def __init__(self, stream: IO[str] | None = None, *, every: float = 10.0) -> None:
         self._stream = sys.stderr if stream is None else stream
         self._every = every
-        self._total = self._done = self._sentences = 0
+        self._total = self._done = self._sentences = self._kept = 0
         self._began = self._said = 0.0
 
     def stage(self, text: str) -> None:
         self._say(text)
 
     def start(self, total_tokens: int) -> None:
-        self._total, self._done, self._sentences = total_tokens, 0, 0
+        self._total, self._done, self._sentences, self._kept = total_tokens, 0, 0, 0
         self._began = self._said = time.monotonic()
 
     def advance(self, tokens: int, sentences: int) -> None:
@@ -82,12 +86,19 @@ class PlainProgress(Progress):
             done = f"{self._done:,} of {self._total:,} tokens"
             self._say(f"  {done}, {rate:,.0f} tokens/s, {left:.0f} s left")
 
+    def skip(self, tokens: int, sentences: int) -> None:
+        self._total -= tokens
+        self._kept += sentences
+
     def finish(self) -> None:
         seconds = time.monotonic() - self._began
-        self._say(
-            f"  {self._done:,} tokens, {self._sentences:,} sentences in {seconds:.1f} s, "
-            f"{self._done / max(seconds, 1e-9):,.0f} tokens/s"
-        )
+        if self._done or not self._kept:
+            self._say(
+                f"  {self._done:,} tokens, {self._sentences:,} sentences in {seconds:.1f} s, "
+                f"{self._done / max(seconds, 1e-9):,.0f} tokens/s"
+            )
+        if self._kept:
+            self._say(f"  {self._kept:,} sentences were there already, read in {seconds:.1f} s")
 
     def _say(self, text: str) -> None:
         self._stream.write(text + "\n")
@@ -116,6 +127,11 @@ class RichProgress(Progress):
     def advance(self, tokens: int, sentences: int) -> None:
         if self._bar is not None and self._task is not None:
             self._bar.advance(self._task, tokens)
+
+    def skip(self, tokens: int, sentences: int) -> None:
+        if self._bar is not None and self._task is not None:
+            left = self._bar.tasks[0].total or 0
+            self._bar.update(self._task, total=max(0, left - tokens))
 
     def finish(self) -> None:
         self.close()

@@ -89,11 +89,10 @@ class Result:
             raise TypeError(f"record must be a dict, got {type(self.record).__name__}")
 
     def __repr__(self) -> str:
+        counts = {name: self.table[name].nunique() for name in ("layer", "language")}
+        shown = ", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items())
         models = self.table["model"].unique().tolist()
-        return (
-            f"Result({len(self.table)} rows: models {models}, {self.table['layer'].nunique()} "
-            f"layers, {self.table['language'].nunique()} languages)"
-        )
+        return f"Result({len(self.table)} rows: models {models}, {shown})"
 
     @property
     def model(self) -> str:

@@ -44,6 +44,9 @@ class TimedProgress:
     def advance(self, tokens: int, sentences: int) -> None:
         self._listener.advance(tokens, sentences)
 
+    def skip(self, tokens: int, sentences: int) -> None:
+        getattr(self._listener, "skip", self._listener.advance)(tokens, sentences)
+
     def finish(self) -> None:
         self._clock.add("forward", self._began)
         self._listener.finish()

@@ -154,6 +154,15 @@ def test_states_that_were_there_already_are_said(run, tiny_model, corpus_folder,
     assert re.search(said, shown.splitlines()[0])
 
 
+def test_no_rate_of_states_that_are_only_read(run, tiny_model, corpus_folder, tmp_path):
+    given = ("score", tiny_model, "--corpus", corpus_folder, "--no-plots")
+    given = (*given, "--states", tmp_path / "states")
+    assert "tokens/s" in run(*given, "--out", tmp_path / "a")[2]
+    said = run(*given, "--out", tmp_path / "b")[2]
+    assert "tokens/s" not in said
+    assert "48 sentences were there already, read in" in said
+
+
 def test_env_names_versions_devices_and_backend(run):
     code, shown, said = run("env")
     assert (code, said) == (0, "")

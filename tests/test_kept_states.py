@@ -130,6 +130,9 @@ def test_compare_and_plot_take_the_folder(tiny_model, corpus_folder, tmp_path, c
     assert len(differences) > 0
     assert (differences["difference"] == 0).all()
     capsys.readouterr()
+    run_cli("compare", states, states, "--out", tmp_path / "same", "--no-plots")
+    said = "share most neighbours at layers 0 and 0: 1.000, as at 3 other pairs (unrelated"
+    assert said in capsys.readouterr().out
     run_cli("plot", states, "--kind", "map", "--layer", 2, "--out", tmp_path / "map.svg")
     assert (tmp_path / "map.svg").read_text().count("<svg") == 1
     scored = read_parquet(tmp_path / "out" / "scores.parquet")

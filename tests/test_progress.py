@@ -30,6 +30,32 @@ def test_plain_lines_give_rate_and_time_left(monkeypatch):
     ]
 
 
+def test_what_an_earlier_run_kept_has_no_rate(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    stream = io.StringIO()
+    progress = PlainProgress(stream, every=2)
+    for ran in (100, 0):
+        progress.start(1000)
+        now[0] += 2
+        progress.skip(1000 - ran, 40)
+        if ran:
+            progress.advance(ran, 5)
+        progress.finish()
+    assert stream.getvalue().splitlines() == [
+        "  100 of 100 tokens, 50 tokens/s, 0 s left",
+        "  100 tokens, 5 sentences in 2.0 s, 50 tokens/s",
+        "  40 sentences were there already, read in 2.0 s",
+        "  40 sentences were there already, read in 2.0 s",
+    ]
+    bar = io.StringIO()
+    with RichProgress(Console(file=bar, force_terminal=True, width=120)) as shown:
+        shown.start(1000)
+        shown.skip(900, 40)
+        shown.advance(100, 5)
+    assert "100/100" in bar.getvalue()
+
+
 def test_the_live_bar_shows_tokens_and_is_taken_down():
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=120)

@@ -36,7 +36,7 @@ class ExtractProgress(Protocol):
         """The forward passes begin, over about this many tokens (exact up to 8,192 sentences)."""
 
     def advance(self, tokens: int, sentences: int) -> None:
-        """This many more are done."""
+        """This many more are done; those that were kept too, where there is no ``skip``."""
 
     def finish(self) -> None:
         """All are done."""
@@ -102,12 +102,16 @@ class Job:
             for first, last in missing:
                 start, stop = first - chunk.first, last - chunk.first
                 self._run_batch(chunk, order, lengths, start, stop, writer)
+            at = chunk.first
             run = sum(last - first for first, last in missing)
+            tokens = sum(sum(lengths[first - at : last - at]) for first, last in missing)
+            kept_tokens = sum(lengths[place : place + size]) - tokens
             self.made, self.kept = self.made + run, self.kept + size - run
-            tokens = sum(lengths[place : place + size])
-            self.tokens += tokens
-            if progress is not None:
-                progress.advance(tokens, size)
+            self.tokens += tokens + kept_tokens
+            if progress is not None and run:
+                progress.advance(tokens, run)
+            if progress is not None and size > run:
+                getattr(progress, "skip", progress.advance)(kept_tokens, size - run)
             place += size
 
     def _run_batch(

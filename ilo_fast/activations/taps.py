@@ -103,6 +103,9 @@ class Tap:
         self._passes: list[dict[int, Tensor]] = []  # what each gave, by layer
         self._here = threading.local()  # a thread's own pass: several may run the model at once
 
+    def __repr__(self) -> str:
+        return f"Tap(layers={self.layers}, n_points={self.n_points})"
+
     def begin(self) -> None:
         """A forward pass begins. One before it that another tap stopped has its end here."""
         self.end()

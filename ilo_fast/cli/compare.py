@@ -144,11 +144,13 @@ def _show(found: "Comparison", by: str, paths: list[Path]) -> None:
     for pair in found.overlaps:
         values = pair.overlap.values
         row, column = divmod(int(values.argmax()), values.shape[1])
+        as_much = int((values == values.max()).sum()) - 1
+        others = f", as at {as_much} other pair{'s' * (as_much > 1)}" if as_much else ""
         sure = "" if pair.overlap.best is None else f", p = {float(pair.overlap.best.p_value):.3g}"
         plain(
             console,
             f"{pair.a} and {pair.b} share most neighbours at layers {pair.layers_a[row]} and "
-            f"{pair.layers_b[column]}: {values[row, column]:.3f} (unrelated lists: "
+            f"{pair.layers_b[column]}: {values[row, column]:.3f}{others} (unrelated lists: "
             f"{pair.overlap.k / (pair.overlap.n - 1):.2g}{sure})",
         )
     for note in found.record["notes"]:

@@ -22,7 +22,8 @@ __all__ = ["report"]
 @debug
 def report(results: Path, out: Path, title: str) -> None:
     """Write RESULTS, the folder of a scan, as one HTML page that needs no network."""
+    from ilo_fast.activations.space import human
     from ilo_fast.scans.report import write_report
 
     path = write_report(results, out, title=title)
-    click.echo(f"Written to {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    click.echo(f"Written to {path} ({human(path.stat().st_size)})")

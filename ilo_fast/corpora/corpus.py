@@ -24,7 +24,7 @@ __all__ = ["Corpus"]
 _INVISIBLE = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf"})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Corpus:
     """Parallel text: sentence ``j`` of every language says the same thing.
 
@@ -59,7 +59,7 @@ class Corpus:
 
     name: str = field(compare=False)
     languages: tuple[str, ...]
-    sentences: tuple[tuple[str, ...], ...] = field(repr=False)
+    sentences: tuple[tuple[str, ...], ...]
     source: str = field(default="", compare=False)
     licence: str | None = field(default=None, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
@@ -126,6 +126,12 @@ class Corpus:
     def n_languages(self) -> int:
         """Number of languages."""
         return len(self.languages)
+
+    def __repr__(self) -> str:
+        return (
+            f"Corpus({self.name!r}, {self.n_languages} language{'s' * (self.n_languages != 1)} × "
+            f"{self.n_sentences} sentence{'s' * (self.n_sentences != 1)})"
+        )
 
     @property
     def n_sentences(self) -> int:

@@ -200,6 +200,7 @@ def test_without_a_mask_every_token_counts():
     with ilo_fast.tap(model, 1) as tap, torch.no_grad():
         states = model(ids, output_hidden_states=True).hidden_states[1]
     torch.testing.assert_close(tap.states[0], states.mean(1))
+    assert repr(tap) == "Tap(layers=(1,), n_points=2)"
 
 
 def test_a_function_pools_packed_states():
