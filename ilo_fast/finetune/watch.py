@@ -80,6 +80,7 @@ class Watch:
             parse_layers(layers)
         self.out = None if out is None else Path(out)
         self.name, self.tokenizer = name, tokenizer
+        self._given = self.out, tokenizer  # a second training may bring another folder and model
         self._tables: list[pd.DataFrame] = []
         self.record: dict[str, Any] = {}
         self._mark: float | None = None
@@ -89,13 +90,14 @@ class Watch:
 
     def begin(self, model: nn.Module, tokenizer: Any, step: int, out: Path) -> None:
         """Training starts at ``step``; a resumed one goes on with the table it left."""
-        self.tokenizer = self.tokenizer if self.tokenizer is not None else tokenizer
+        given_out, given_tokenizer = self._given
+        self.tokenizer = given_tokenizer if given_tokenizer is not None else tokenizer
         if self.tokenizer is None:
             raise InputError(
                 "tokenizer: neither the callback nor the trainer was given one; pass "
                 "tokenizer= to the callback"
             )
-        self.out = self.out or out
+        self.out = given_out or out
         inner = unwrap(model)
         entries = find_backbone(inner).n_entries
         self._layers = tuple(sorted(resolve_layers(self.options.layers, entries)))
