@@ -62,6 +62,17 @@ def at_least_1(value: Any, name: str) -> int:
     return number
 
 
+def check_seed(value: Any, below: int = 1 << 63) -> int:
+    """`whole_number`, and InputError where a generator could not begin from it.
+
+    torch's take 64 bits with a sign, NumPy's no negative ones.
+    """
+    number = whole_number(value, "seed")
+    if not 0 <= number < below:
+        raise InputError(f"seed must be at least 0 and below {below}; got {number}")
+    return number
+
+
 def real_number(value: Any, name: str) -> float:
     """A number of any library as Python's; neither bool nor NaN is one."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):

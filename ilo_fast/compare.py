@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ilo_fast import environment
-from ilo_fast.arrays import at_least_1
+from ilo_fast.arrays import at_least_1, check_seed
 from ilo_fast.difference_rows import COLUMNS, difference_rows
 from ilo_fast.errors import InputError
 from ilo_fast.files import staged
@@ -174,7 +174,7 @@ def compare(
     >>> float(found[(found["kind"] == "all") & (found["score"] == "ilo")]["difference"].iloc[0])
     0.25
     """
-    samples = at_least_1(samples, "samples")
+    samples, seed = at_least_1(samples, "samples"), check_seed(seed)
     if not 0 < level < 1:
         raise InputError(f"level must lie between 0 and 1, got {level!r}")
     if permutations != 0:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ilo_fast.alignment import fragments, neighbor_counts
+from ilo_fast.arrays import check_seed
 from ilo_fast.errors import InputError
 from ilo_fast.overlap import layer_overlap
 from ilo_fast.plane import pca, umap
@@ -57,6 +58,7 @@ def picture(
         raise InputError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     if method not in ("pca", "umap"):
         raise InputError(f"method must be 'pca' or 'umap', got {method!r}")
+    seed = check_seed(seed, below=1 << 32)  # what UMAP takes
     if kind == "layers":
         result = source.to_result()
         return plots.layers(result, metrics=result.companions.get("layer_metrics"))

@@ -10,7 +10,7 @@ import torch
 
 from ilo_fast.activations import ActivationStore, extract
 from ilo_fast.activations.pooling import PoolSpec, check_pool
-from ilo_fast.arrays import at_least_1
+from ilo_fast.arrays import at_least_1, check_seed
 from ilo_fast.companions import SETTINGS, Companions, check_metrics
 from ilo_fast.corpora import Corpus, load_corpus
 from ilo_fast.errors import InputError
@@ -109,6 +109,7 @@ def score(
             used; the message names which, what was expected and what came.
     """
     k, threshold = at_least_1(k, "k"), at_least_1(threshold, "threshold")
+    seed = check_seed(seed)
     _check_options(metric, backend, reference)
     check_fused(fused)
     parse_layers(layers)

@@ -33,10 +33,31 @@ from ilo_fast import cli
         (["--limit", "13"], "limit"),
         (["--revision", "main"], "revision"),
         (["--surprise"], "No such option"),
+        (["--states", ""], "Invalid value for '--states': expected a path, got an empty text"),
     ],
 )
 def test_bad_options(fails, tiny_model, corpus_folder, given, message):
     assert message in fails("score", tiny_model, "--corpus", corpus_folder, *given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["score", "m", "--corpus", "demo"],
+        ["demo"],
+        ["compare", "a", "b"],
+        ["plot", "a"],
+        ["scan", __file__],
+        ["report", "."],
+    ],
+)
+def test_an_empty_path_is_not_the_folder_one_is_in(run, tmp_path, monkeypatch, given):
+    """What ``--out "$RESULTS"`` gives where that variable is not set."""
+    monkeypatch.chdir(tmp_path)
+    code, shown, said = run(*given, "--out", "")
+    assert (code, shown) == (2, "")
+    assert said == ("ilo-fast: Invalid value for '--out': expected a path, got an empty text\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_arguments(run):

@@ -289,6 +289,8 @@ def test_unusable_tables_and_numbers():
         compare(two, level=1.0)
     with pytest.raises(InputError, match="samples must be at least 1"):
         compare(two, samples=0)
+    with pytest.raises(InputError, match=r"seed must be at least 0 and below .*; got -1"):
+        compare(two, seed=-1)
 
 
 def test_folders_that_hold_nothing(tmp_path):

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from tables import make_result
 
 from ilo_fast import cli, plots
@@ -183,6 +184,19 @@ def test_languages_without_a_known_family_are_said_to_be():
     legend = plots.plane_languages(points, codes * 2).get_legend()
     groups = [text.get_text() for text in legend.get_texts()]
     assert groups == ["Germanic", "family unknown", "others"]
+
+
+def test_the_legend_shows_the_small_groups_with_their_shapes():
+    codes = ["eng_Latn", "deu_Latn", "rus_Cyrl", "ell_Grek"]  # the last two are alone in theirs
+    ax = plots.plane_languages(np.random.default_rng(0).normal(size=(4, 2)), codes)
+    ax.figure.canvas.draw()
+    shown = [
+        (line.get_marker(), line.get_color())
+        for line in ax.get_legend().findobj(Line2D)
+        if line.get_marker() not in ("", "None", None)
+    ]
+    colour = next(colour for _, colour in shown if colour != "#FFFFFF")
+    assert shown == [("o", colour), ("o", "#FFFFFF"), ("s", "#FFFFFF")]
 
 
 def test_31_languages_have_31_different_marks():
@@ -363,6 +377,8 @@ def test_pictures_that_cannot_be_drawn():
     [table] = from_result(make_result(), "mine")
     with pytest.raises(InputError, match="kind must be one of layers, languages"):
         picture(table, "pie")
+    with pytest.raises(InputError, match="seed must be at least 0 and below 4294967296; got -1"):
+        picture(table, "map", method="umap", seed=-1)
     with pytest.raises(InputError, match="method must be 'pca' or 'umap'"):
         picture(table, "map", method="tsne")
     with pytest.raises(InputError, match="kind 'overlap' needs neighbour lists, which mine"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ilo_fast.cli.options import debug, state_options
+from ilo_fast.cli.options import WritablePath, debug, state_options
 
 if TYPE_CHECKING:
     from ilo_fast.compare import Comparison
@@ -22,7 +22,7 @@ _BY = ("script", "family", "branch", "language")
 @click.argument("inputs", nargs=-1, required=True, metavar="A B [C ...]")
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=WritablePath(file_okay=False, path_type=Path),
     required=True,
     help="Folder for the tables and pictures.",
 )

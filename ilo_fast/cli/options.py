@@ -9,7 +9,25 @@ import click
 from ilo_fast.errors import InputError
 from ilo_fast.layers import parse_layers
 
-__all__ = ["debug", "device", "metric_options", "names", "run_options", "state_options"]
+__all__ = [
+    "WritablePath",
+    "debug",
+    "device",
+    "metric_options",
+    "names",
+    "run_options",
+    "state_options",
+]
+
+
+class WritablePath(click.Path):
+    """A path to write to; an empty one, which an unset shell variable gives, would be "."."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("expected a path, got an empty text", param, ctx)
+        return super().convert(value, param, ctx)
+
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -140,7 +158,7 @@ def run_options(command: _Command) -> _Command:
         ),
         click.option(
             "--states",
-            type=click.Path(file_okay=False, path_type=Path),
+            type=WritablePath(file_okay=False, path_type=Path),
             help="Keep the hidden states in this folder: an interrupted run goes on there, a later "
             "one with another k, threshold or metric reads them, compare and plot take it.",
         ),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ilo_fast.cli.options import debug, state_options
+from ilo_fast.cli.options import WritablePath, debug, state_options
 
 __all__ = ["plot"]
 
@@ -31,7 +31,7 @@ _SCORES = ("ilo", "bridge", "reach", "translation_hit", "same_language")
 )
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=WritablePath(dir_okay=False, path_type=Path),
     required=True,
     help="The picture to write; its ending chooses the format (.png, .pdf, .svg).",
 )

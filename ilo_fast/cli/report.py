@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ilo_fast.cli.options import debug
+from ilo_fast.cli.options import WritablePath, debug
 
 __all__ = ["report"]
 
@@ -13,7 +13,7 @@ __all__ = ["report"]
 @click.argument("results", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=WritablePath(dir_okay=False, path_type=Path),
     default=Path("report.html"),
     show_default=True,
     help="The page to write.",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ilo_fast.cli.options import debug
+from ilo_fast.cli.options import WritablePath, debug
 
 __all__ = ["scan"]
 
@@ -15,7 +15,7 @@ _BAD_PLAN, _SOME_FAILED, _STOPPED = 2, 3, 130
 @click.argument("plan", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=WritablePath(file_okay=False, path_type=Path),
     help="Folder of the results, new or of an earlier scan; the plan's own when left out.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the jobs and what they would take; do nothing.")

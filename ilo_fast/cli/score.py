@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ilo_fast.cli.options import metric_options, names, run_options
+from ilo_fast.cli.options import WritablePath, metric_options, names, run_options
 
 if TYPE_CHECKING:
     from ilo_fast.results import Result
@@ -26,7 +26,7 @@ __all__ = ["score", "score_and_save"]
 )
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=WritablePath(file_okay=False, path_type=Path),
     required=True,
     help="Folder for the scores, pictures and run record.",
 )

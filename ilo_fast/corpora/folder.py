@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ilo_fast.corpora.corpus import Corpus, choose_languages, is_blank, some
-from ilo_fast.corpora.lines import decode_lines, read_bytes
+from ilo_fast.corpora.lines import check_labels, decode_lines, read_bytes
 from ilo_fast.errors import CorpusError, InputError
 
 __all__ = ["SPLITS", "assemble", "read_folder"]
@@ -19,6 +19,7 @@ def read_folder(
     """Read ``<language>.txt`` (or .dev, .devtest) files, sorted by name; see `load_corpus`."""
     files = _files(folder, split)
     chosen = choose_languages(languages, tuple(files), where=str(folder))
+    check_labels(chosen, str(folder), "file name")
     contents = {files[language].name: read_bytes(files[language]) for language in chosen}
     columns = assemble(contents, str(folder))
     return Corpus(folder.resolve().name or "corpus", chosen, columns, source=str(folder))

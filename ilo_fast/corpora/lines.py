@@ -1,10 +1,11 @@
 """UTF-8 bytes to lines, the same way for every kind of file."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from ilo_fast.errors import CorpusError
 
-__all__ = ["decode", "decode_lines", "read_bytes"]
+__all__ = ["check_labels", "decode", "decode_lines", "read_bytes"]
 
 _OTHER_MARKS = {  # longest first: the UTF-32 mark begins with the UTF-16 one
     b"\xff\xfe\x00\x00": "UTF-32",
@@ -20,6 +21,19 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise CorpusError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def check_labels(labels: Iterable[str], where: str, what: str, hint: str = "") -> None:
+    """That what names the languages, ``what`` of ``where``, can be the label of one.
+
+    `Corpus` asks for the same, but cannot say which file it is about.
+    """
+    for label in labels:
+        if label != label.strip() or not label.isprintable():
+            raise CorpusError(
+                f"{where}: {what} {label!r} is no language's name: it has blanks at its ends or "
+                f"characters that do not show{hint}"
+            )
 
 
 def decode(data: bytes, label: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ilo_fast.corpora.corpus import Corpus, choose_languages, is_blank, some
-from ilo_fast.corpora.lines import decode, decode_lines, read_bytes
+from ilo_fast.corpora.lines import check_labels, decode, decode_lines, read_bytes
 from ilo_fast.errors import CorpusError, InputError
 
 __all__ = ["ID_COLUMNS", "TABLES", "read_table"]
@@ -44,6 +44,9 @@ def read_table(path: Path, languages: Iterable[str] | None = None) -> Corpus:
         languages = tuple(languages)
     table = _READERS[path.suffix.lower()](path, languages)
     chosen = _language_columns(table, path) if languages is None else tuple(languages)
+    tabs = path.suffix.lower() == ".csv" and any("\t" in name for name in chosen)
+    hint = "; a table with tabs between its cells is a .tsv file" if tabs else ""
+    check_labels(chosen, str(path), "column name", hint)
     if not chosen or not table.columns[chosen[0]]:
         what = "language columns" if not chosen else "rows"
         raise CorpusError(f"{path}: no {what}; expected one column per language, a sentence a row")
@@ -128,14 +131,16 @@ def _read_delimited(path: Path, languages: Iterable[str] | None) -> _Table:
         table_rows = [line.split("\t") for line in decode_lines(data, str(path))]
     if not table_rows:
         raise CorpusError(f"{path}: is empty; expected a header line that names the languages")
+    if not any(table_rows[0]):
+        raise CorpusError(f"{path}: line 1 is blank; expected a header that names the languages")
     names = _check_names(table_rows[0], path)
     choose_languages(languages, names, where=str(path))
     table = _Table(names, {name: [] for name in names})
     for number, row in enumerate(table_rows[1:], start=1):
         if len(row) != len(names):
             raise CorpusError(
-                f"{path}: row {number} below the header has {len(row)} cells, expected "
-                f"{len(names)} ({some(list(names))})"
+                f"{path}: row {number} below the header has {len(row)} "
+                f"cell{'s' * (len(row) != 1)}, expected {len(names)} ({some(list(names))})"
             )
         for name, value in zip(names, row, strict=True):
             table.columns[name].append(value)
@@ -153,10 +158,17 @@ def _read_delimited(path: Path, languages: Iterable[str] | None) -> _Table:
 def _csv_rows(data: bytes, path: Path) -> list[list[str]]:
     # Not by lines: a quoted cell may hold line breaks.
     reader = csv.reader(io.StringIO(decode(data, str(path)), newline=""), strict=True)
+    rows: list[list[str]] = []
+    began = 1
     try:
-        rows = list(reader)
+        for row in reader:
+            rows.append(row)
+            began = reader.line_num + 1
     except csv.Error as error:
-        raise CorpusError(f"{path}: line {reader.line_num}: {error}") from error
+        # A quote that is never closed is noticed at the end of the file, far from where it is.
+        row_at = f"row {len(rows)} below the header, which begins in line {began}"
+        where = row_at if rows and reader.line_num > began else f"line {reader.line_num}"
+        raise CorpusError(f"{path}: {where}: {error}") from error
     while rows and not any(cell.strip() for cell in rows[-1]):
         rows.pop()
     return rows
@@ -168,6 +180,11 @@ def _read_jsonl(path: Path, languages: Iterable[str] | None) -> _Table:
     for number, line in enumerate(decode_lines(read_bytes(path), str(path)), start=1):
         try:
             row = json.loads(line, object_pairs_hook=_once)
+        except json.JSONDecodeError as error:
+            raise CorpusError(
+                f"{path}: line {number} is not a JSON object: {error.msg}, at character "
+                f"{error.pos + 1}"
+            ) from error
         except (ValueError, RecursionError) as error:
             raise CorpusError(f"{path}: line {number} is not a JSON object: {error}") from error
         if not isinstance(row, dict):
@@ -209,7 +226,8 @@ def _read_parquet(path: Path, languages: Iterable[str] | None) -> _Table:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys = [key for key, _ in pairs]
     if len(set(keys)) != len(keys):
-        raise InputError("a key occurs more than once")
+        twice = sorted({repr(key) for key in keys if keys.count(key) > 1})
+        raise InputError(f"a key occurs more than once: {some(twice)}")
     return dict(pairs)
 
 

@@ -80,6 +80,7 @@ class Watch:
             parse_layers(layers)
         self.out = None if out is None else Path(out)
         self.name, self.tokenizer = name, tokenizer
+        self._given = self.out, tokenizer  # a second training may bring another folder and model
         self._tables: list[pd.DataFrame] = []
         self.record: dict[str, Any] = {}
         self._mark: float | None = None
@@ -89,13 +90,14 @@ class Watch:
 
     def begin(self, model: nn.Module, tokenizer: Any, step: int, out: Path) -> None:
         """Training starts at ``step``; a resumed one goes on with the table it left."""
-        self.tokenizer = self.tokenizer if self.tokenizer is not None else tokenizer
+        given_out, given_tokenizer = self._given
+        self.tokenizer = given_tokenizer if given_tokenizer is not None else tokenizer
         if self.tokenizer is None:
             raise InputError(
                 "tokenizer: neither the callback nor the trainer was given one; pass "
                 "tokenizer= to the callback"
             )
-        self.out = self.out or out
+        self.out = given_out or out
         inner = unwrap(model)
         entries = find_backbone(inner).n_entries
         self._layers = tuple(sorted(resolve_layers(self.options.layers, entries)))
@@ -115,9 +117,25 @@ class Watch:
         self._last_scoring = self._trained_before = 0.0  # its seconds; those trained until then
         self._scored_at = None
         if step and self.out.exists():
-            before = read_parquet(self.out).table
-            self._tables.append(before[before["step"] <= step])
+            earlier = read_parquet(self.out)
+            self._check_earlier(earlier, self.out)
+            self._tables.append(earlier.table[earlier.table["step"] <= step])
         self._mark = time.perf_counter()
+
+    def _check_earlier(self, earlier: Result, out: Path) -> None:
+        """One table holds one corpus and one way to score: else its steps could not be compared."""
+        corpus = earlier.record.get("corpus", {}).get("sha256", self.corpus.sha256)
+        came = {"corpus": {corpus}}
+        asked: dict[str, Any] = {"corpus": self.corpus.sha256}
+        for name in ("k", "threshold", "metric"):
+            came[name] = set(earlier.table[name])
+            asked[name] = getattr(self.options, name)
+        other = [name for name in asked if came[name] - {asked[name]}]
+        if other:
+            raise InputError(
+                f"the training resumed has a table, {out}, with another {' and '.join(other)}: "
+                "give the callback the same, or another out="
+            )
 
     def due(self, step: int) -> bool:
         """Whether to score now that ``step`` optimiser steps are done; once for each step."""

@@ -81,6 +81,8 @@ def _checked_dtype(dtype: str | torch.dtype) -> torch.dtype | Literal["auto"]:
 
 def _checked_device(device: str | torch.device) -> torch.device | Literal["balanced"]:
     if device == "balanced":
+        if torch.cuda.device_count() == 0:
+            raise ModelError("device: balanced asked for, this machine has 0 CUDA devices")
         return "balanced"
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -138,6 +140,10 @@ def looks_local(model: str) -> bool:
 
 
 def _locate(model: str, revision: str | None) -> tuple[Source, Path | None]:
+    if not model.strip():
+        raise ModelError(
+            f"model: expected a hub id, a folder or a .gguf file, got the text {model!r}"
+        )
     path = Path(model).expanduser()
     if path.is_file() and path.suffix == ".gguf":
         source: Source = "gguf"

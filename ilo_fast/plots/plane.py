@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 
 from ilo_fast.corpora.languages import language, order_languages
@@ -116,14 +117,22 @@ def plane_languages(points: Any, languages: Sequence[str], *, ax: Axes | None = 
     if "others" in colours:
         colours["others"] = colours.pop("others")  # to the end
     if len(colours) > 1:
+        # A colour says its group, white does not: the small groups are told apart by shape only.
+        white = [mark.shape for mark in marks.values() if mark.group == "others"]
+        shapes = {group: white[:3] if group == "others" else ["o"] for group in colours}
         handles = [
-            Line2D(
-                [], [], linestyle="", marker="o", color=colour, markersize=6,
-                markeredgecolor="black", markeredgewidth=0.6, label=group,
+            tuple(
+                Line2D(
+                    [], [], linestyle="", marker=shape, color=colour,
+                    markersize=6 if len(shapes[group]) == 1 else 4.5,
+                    markeredgecolor="black", markeredgewidth=0.6,
+                )
+                for shape in shapes[group]
             )
             for group, colour in colours.items()
         ]  # fmt: skip
-        _legend(ax, handles=handles, ncols=4)
+        side_by_side = {tuple: HandlerTuple(ndivide=None, pad=0.3)}
+        _legend(ax, handles=handles, labels=list(colours), handler_map=side_by_side, ncols=4)
     return ax
 
 

@@ -55,7 +55,7 @@ class Options(_Strict):
     batch_tokens: Literal["auto"] | Count = "auto"
     backend: Literal["auto", "torch", "triton", "cuda", "reference"] = "auto"
     truncate: bool = False
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     intervals: Annotated[int, Field(ge=0)] = 200
     permutations: Annotated[int, Field(ge=0)] = 100
     keep_neighbors: bool = False
@@ -193,7 +193,9 @@ def _said(where: str, line: int | None, path: KeyPath, what: str) -> str:
 
 def _validate(located: Located, where: str, folder: Path) -> Plan:
     if not isinstance(located.data, dict):
-        raise InputError(f"{where}: expected keys such as models and corpora, got {located.data!r}")
+        got = repr(located.data)
+        got = got if len(got) <= 60 else f"{got[:57]}..."
+        raise InputError(f"{where}: expected keys such as models and corpora, got {got}")
     try:
         plan = Plan.model_validate(located.data)
     except ValidationError as error:

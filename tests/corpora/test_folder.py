@@ -43,6 +43,14 @@ def test_languages_and_limit(folder):
     assert corpus.texts == ("Un.", "Eins.")
 
 
+@pytest.mark.parametrize("name", [" fra_Latn", "fra_Latn ", "fra\u200b"])
+def test_a_file_whose_name_cannot_be_a_languages_is_named_with_its_folder(folder, name):
+    path = folder(GOOD | {f"{name}.txt": "Un.\nDeux.\n"})
+    error = refused("no language's name: it has blanks at its ends or characters that do", path)
+    assert str(error).startswith(f"{path}: file name {name!r} is")
+    assert load_corpus(path, languages=["eng_Latn", "deu_Latn"]).n_languages == 2
+
+
 def test_files_of_other_languages_are_not_read(folder):
     path = folder(GOOD | {"bad.txt": b"\xff\n", "short.txt": "x\n"})
     assert load_corpus(path, languages=["eng_Latn", "deu_Latn"]).n_sentences == 2

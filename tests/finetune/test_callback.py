@@ -189,6 +189,33 @@ def test_a_resumed_training_goes_on_with_the_table(make, corpus, tmp_path):
     )
 
 
+def test_a_second_training_has_its_own_folder_and_tokenizer(corpus, tmp_path, tiny_model):
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model)
+    watch = Watch(corpus)
+    for name in ("a", "b"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model)
+        watch.begin(model, tokenizer, 0, tmp_path / f"{name}.parquet")
+        assert watch.tokenizer is tokenizer
+        watch.measure(model, 0)
+        assert (tmp_path / f"{name}.parquet").is_file()
+    given = Watch(corpus, out=tmp_path / "c.parquet")
+    given.begin(model, tokenizer, 0, tmp_path / "b.parquet")
+    assert given.out == tmp_path / "c.parquet"
+
+
+def test_a_resumed_training_refuses_a_table_scored_otherwise(corpus, tmp_path, tiny_model):
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model)
+    first, out = Watch(corpus), tmp_path / "a.parquet"
+    first.begin(model, tokenizer, 0, out)
+    first.measure(model, 0)
+    Watch(corpus).begin(model, tokenizer, 2, out)
+    for options, named in (({"k": 4}, "k"), ({"limit": 6, "threshold": 2}, "corpus and threshold")):
+        with pytest.raises(InputError, match=f"with another {named}: give the callback the same"):
+            Watch(corpus, **options).begin(model, tokenizer, 2, out)
+    Watch(corpus, k=4).begin(model, tokenizer, 0, out)  # a new training: the table is replaced
+
+
 def test_nan_states_name_the_layer(make, corpus):
     callback = ILOCallback(corpus, every=2)
     trainer, _ = make(callback)

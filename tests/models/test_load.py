@@ -117,6 +117,7 @@ def test_the_blocks_are_the_layers_not_the_experts():
     [
         ({"model": "./nowhere"}, "there is no file or folder"),
         ({"model": "nowhere.gguf"}, "there is no file or folder"),
+        ({"model": ""}, "expected a hub id, a folder or a .gguf file, got the text ''"),
         ({"model": "{empty}"}, "holds no config.json"),
         ({"model": "{file}"}, "neither a folder nor a .gguf file"),
         ({"model": "{fake}"}, "is not a readable GGUF file"),
@@ -173,6 +174,8 @@ def test_cuda_where_there_is_none(tmp_path):
     save(tmp_path, transformers.LlamaModel, llama())
     with pytest.raises(ModelError, match="device: cuda asked for, this machine has 0"):
         load_model(tmp_path, device="cuda")
+    with pytest.raises(ModelError, match="device: balanced asked for, this machine has 0"):
+        load_model(tmp_path, device="balanced")
 
 
 def test_a_model_in_memory_is_no_name():

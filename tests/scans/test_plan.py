@@ -93,6 +93,7 @@ models:
             "line 1: not valid YAML: could not determine a constructor",
         ),
         ("5", "expected keys such as models and corpora, got 5"),
+        ("x " * 999, "expected keys such as models and corpora, got '" + "x " * 28 + "..."),
         ("", "got None"),
         ("1: 2", "line 1: keys are text, got 1"),
         ("models: [a]", "corpora: missing"),
