@@ -131,6 +131,7 @@ def label_codes(
     if isinstance(labels, (str, bytes)):
         raise InputError(f"{name} must be {n} labels, got one {type(labels).__name__}")
     if isinstance(labels, Tensor):
+        with_numbers(labels, name)
         labels = labels.cpu().numpy()
     if isinstance(labels, np.ndarray):
         without_mask(labels, name)

@@ -34,6 +34,8 @@ def test_tensors_without_numbers_in_place_are_refused():
             state_layers(tensor)
     with pytest.raises(TypeError, match="neighbors must hold numbers"):
         index_lists(torch.zeros(3, 1, dtype=torch.int64, device="meta"))
+    with pytest.raises(TypeError, match="languages must hold numbers"):
+        label_codes(torch.zeros(3, dtype=torch.int64, device="meta"), 3)
 
 
 def test_masked_arrays_are_refused():
