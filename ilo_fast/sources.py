@@ -19,7 +19,7 @@ from ilo_fast.activations.disk import open_store
 from ilo_fast.alignment import same_language, translation_hit
 from ilo_fast.companions import read_companions
 from ilo_fast.errors import InputError
-from ilo_fast.ilo import ilo_scores
+from ilo_fast.ilo import check_threshold, ilo_scores
 from ilo_fast.kept import NEIGHBORS_FILE, read_lists
 from ilo_fast.neighbors import knn
 from ilo_fast.results import SCORES, Result, from_columns, read_parquet
@@ -118,8 +118,8 @@ def read_inputs(
         k, threshold, metric: for stored states; None takes the first table's, or 5, 3 and cosine.
 
     Raises:
-        InputError: as `read_sources`, and when a table was made with another k, threshold or
-            metric than one that is given.
+        InputError: as `read_sources`, when a table was made with another k, threshold or metric
+            than one that is given, and on a threshold beyond the languages of stored states.
     """
     given = {"k": k, "threshold": threshold, "metric": metric}
     is_store = [(Path(path) / _STORE_FILE).is_file() for path in paths]
@@ -141,9 +141,13 @@ def read_inputs(
             usual[name] = value
         elif first is not None:
             usual[name] = first[0].settings[name]
-    return [
+    read = [
         tables[at] if at in tables else read_sources(path, **usual) for at, path in enumerate(paths)
     ]
+    for source in (one for sources in read for one in sources if one.states is not None):
+        if threshold is not None:  # one that no point could reach would give zeros
+            check_threshold(threshold, source.settings["k"], len(source.languages))
+    return read
 
 
 def read_sources(

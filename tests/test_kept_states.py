@@ -18,6 +18,7 @@ from ilo_fast.activations.runner import Runner
 from ilo_fast.errors import InputError
 from ilo_fast.models import load_model
 from ilo_fast.results import read_parquet
+from ilo_fast.sources import read_inputs
 
 COMMAND = Path(sys.executable).with_name("ilo-fast")
 BATCHES_BEFORE_THE_KILL = 7
@@ -133,6 +134,8 @@ def test_compare_and_plot_take_the_folder(tiny_model, corpus_folder, tmp_path, c
     run_cli("compare", states, states, "--out", tmp_path / "same", "--no-plots")
     said = "share most neighbours at layers 0 and 0: 1.000, as at 3 other pairs (unrelated"
     assert said in capsys.readouterr().out
+    with pytest.raises(InputError, match="threshold must be at most 3"):
+        read_inputs([states, states], threshold=4)
     run_cli("plot", states, "--kind", "map", "--layer", 2, "--out", tmp_path / "map.svg")
     assert (tmp_path / "map.svg").read_text().count("<svg") == 1
     scored = read_parquet(tmp_path / "out" / "scores.parquet")
