@@ -18,6 +18,7 @@ __all__ = [
     "FLOATS",
     "FLUSHED",
     "at_least_1",
+    "check_seed",
     "flushes",
     "has_subnormal",
     "magnitudes",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ilo_fast.arrays import real_number
+from ilo_fast.arrays import check_seed, real_number
 from ilo_fast.errors import InputError
 from ilo_fast.shown import Shown
 
@@ -119,7 +119,7 @@ def draw_permutations(
     >>> [order.tolist() for order in draw_permutations(3, 2, seed=0)]
     [[2, 0, 1], [2, 1, 0]]
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(check_seed(seed))
     if blocks is None:
         for _ in range(count):
             yield generator.permutation(n)

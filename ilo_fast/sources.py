@@ -134,24 +134,20 @@ def read_inputs(
             if value is not None and value != made:
                 label = sources[0].training or sources[0].name
                 raise InputError(f"{name}: {label} was scored with {made}, {value} was asked for")
-    usual: dict[str, Any] = {"k": 5, "threshold": 3, "metric": "cosine"}
+    usual: dict[str, Any] = {"k": 5, "threshold": None, "metric": "cosine"}
     first = next(iter(tables.values()), None)
     for name, value in given.items():
         if value is not None:
             usual[name] = value
         elif first is not None:
             usual[name] = first[0].settings[name]
-    read = [
+    return [
         tables[at] if at in tables else read_sources(path, **usual) for at, path in enumerate(paths)
     ]
-    for source in (one for sources in read for one in sources if one.states is not None):
-        if threshold is not None:  # one that no point could reach would give zeros
-            check_threshold(threshold, source.settings["k"], len(source.languages))
-    return read
 
 
 def read_sources(
-    path: str | Path, *, k: int = 5, threshold: int = 3, metric: str = "cosine"
+    path: str | Path, *, k: int = 5, threshold: int | None = None, metric: str = "cosine"
 ) -> list[Source]:
     """Read a folder of results, a ``.parquet`` table of scores, or a folder of stored states.
 
@@ -216,10 +212,18 @@ def from_store(
     name: str = "states",
     *,
     k: int = 5,
-    threshold: int = 3,
+    threshold: int | None = None,
     metric: str = "cosine",
 ) -> Source:
-    """A source whose neighbours are found now, layer by layer."""
+    """A source whose neighbours are found now, layer by layer; ``threshold`` is 3 if left out.
+
+    Raises:
+        InputError: on a threshold that no point could reach.
+    """
+    if threshold is None:
+        threshold = 3  # beside fewer languages its scores are zeros, and nothing else needs it
+    else:
+        check_threshold(threshold, k, len(store.languages))
     found = [knn(states, k, metric=metric) for _, states in store.by_layer()]
     lists = np.stack([torch.as_tensor(one.indices).cpu().numpy() for one in found])
     key: dict[str, Any] = {}

@@ -192,7 +192,7 @@ def test_out_that_is_a_file(run, tiny_model, corpus_folder, tmp_path):
     assert said.count("\n") == 1
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="needs a user other than root")
+@pytest.mark.skipif(os.geteuid() == 0, reason="needs a user other than root: make test as one")
 def test_out_that_cannot_be_written(run, tiny_model, corpus_folder, tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
     code, _, said = run(

@@ -84,7 +84,7 @@ def test_compiles_for_every_card(
     library = _nvrtc()
     nvcc = shutil.which("nvcc")
     if library is None and nvcc is None:
-        pytest.skip("needs nvcc, or NVRTC: pip install nvidia-cuda-nvrtc")
+        pytest.skip("needs nvcc, or NVRTC (pip install nvidia-cuda-nvrtc): make test")
     path = source_folder() / kernel
     word = {"languages.cu": "WORDS", "intersect.cu": "LIST"}[kernel]
     for value in defines:
@@ -105,7 +105,7 @@ def test_compiles_for_every_card(
 def _host_build(tmp_path: Path, source: str, body: str, defines: list[str]) -> ctypes.CDLL:
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
-        pytest.skip("needs g++ or clang++")
+        pytest.skip("needs g++ or clang++ (Debian: apt-get install g++): make test")
     code = tmp_path / "kernel.cpp"
     code.write_text(SHIM.replace("SOURCE", source) + body)
     library = tmp_path / "kernel.so"

@@ -28,7 +28,7 @@ def _pytest(*arguments: str) -> "subprocess.CompletedProcess[str]":
     if torch.cuda.is_available():
         pytest.skip("a real card is here: python -m benchmarks gpu")
     if shutil.which("g++") is None:
-        pytest.skip("needs g++")
+        pytest.skip("needs g++ (Debian: apt-get install g++): make test")
     pytest.importorskip("triton", reason="Triton has no wheel for this platform")
     paths = os.pathsep.join([str(ROOT / "tests" / "support"), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": paths}

@@ -96,8 +96,8 @@ def packed_rows(module: Any) -> Iterator[Callable[[Segments], AbstractContextMan
 def without_plans(device: torch.device) -> Iterator[None]:
     """Within it, attention on a card leaves cuDNN's kernels alone where flash attention may serve.
 
-    cuDNN makes a plan for each shape that it meets (numbers of sentences and tokens, the longest),
-    and no two batches share theirs; torch 2.15 prefers it.
+    torch 2.15 prefers cuDNN, whose plans it keeps by shape (numbers of sentences and tokens, the
+    longest: aten/native/cudnn/MHA.cpp), and no two batches share theirs. Read there, not timed.
     """
     settings: Any = torch.backends.cuda
     set_aside = (

@@ -36,11 +36,11 @@ def check_key(folder: Path, name: str, key: dict[str, Any]) -> None:
     Raises:
         InputError: naming the first field that cannot be so.
     """
-    shape, layers, languages = (_listed(key.get(name)) for name in ("shape", "layers", "languages"))
+    shape, layers, languages = (_listed(key.get(of)) for of in ("shape", "layers", "languages"))
     rules = {
         "shape": len(shape) == 3 and all(type(n) is int and n > 0 for n in shape),
         "layers": len(layers) == (*shape, 0)[0] and all(type(n) is int for n in layers),
-        "languages": bool(languages) and all(isinstance(name, str) for name in languages),
+        "languages": bool(languages) and all(isinstance(code, str) for code in languages),
         "model": isinstance(key.get("model"), str),
         "corpus": isinstance(key.get("corpus"), str),
     }

@@ -185,8 +185,8 @@ class _Padding(threading.local):
                 f"tap: the forward pass goes on from {cached}, and a cached prefix "
                 "cannot be pooled (use_cache=False runs whole sentences)"
             )
-        inputs = given.get("input_ids", given.get("inputs_embeds"))
-        self.batch = len(inputs) if isinstance(inputs, Tensor) else None
+        inputs = (given.get("input_ids"), given.get("inputs_embeds"))
+        self.batch = next((len(one) for one in inputs if isinstance(one, Tensor)), None)
         self.mask, self._made = mask, None
 
     def packed(self, states: Tensor) -> tuple[Tensor, Segments]:
@@ -223,7 +223,7 @@ class _Padding(threading.local):
 
 def _cached(given: dict[str, Any]) -> str:
     """What a forward pass with these arguments goes on from; empty where it starts afresh."""
-    cache: Any = next((given[name] for name in _CACHES if given.get(name) is not None), ())
+    cache: Any = next((given[name] for name in _CACHES if given.get(name) is not None), None)
     if hasattr(cache, "get_seq_length"):
         try:
             tokens = int(cache.get_seq_length())
@@ -232,9 +232,11 @@ def _cached(given: dict[str, Any]) -> str:
         return f"{tokens} cached tokens" if tokens else ""
     if hasattr(cache, "has_previous_state"):
         return "a cached state" if cache.has_previous_state() else ""
-    if len(cache) and isinstance(cache[0], tuple):  # of keys and values, a layer each
+    if not isinstance(cache, tuple | list) or not cache:
+        return ""
+    if isinstance(cache[0], tuple):  # of keys and values, a layer each
         return f"{cache[0][0].shape[-2]} cached tokens"
-    return "a cached state" if len(cache) else ""
+    return "a cached state"
 
 
 @contextmanager

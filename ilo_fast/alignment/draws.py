@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ilo_fast.alignment.seen import seen_languages
 from ilo_fast.alignment.translation import first_translation
+from ilo_fast.arrays import check_seed
 
 __all__ = ["draw_sentences", "drawn_scores"]
 
@@ -17,7 +18,7 @@ def draw_sentences(sentences: int, samples: int, seed: int) -> Tensor:
     of it is the estimate itself.
     """
     chances = np.full(sentences, 1 / sentences)
-    draws = np.random.default_rng(seed).multinomial(sentences, chances, samples)
+    draws = np.random.default_rng(check_seed(seed)).multinomial(sentences, chances, samples)
     return torch.from_numpy(np.concatenate([np.ones((1, sentences), dtype=draws.dtype), draws]))
 
 

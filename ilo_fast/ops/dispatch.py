@@ -188,9 +188,9 @@ def explain_kernels(device: torch.device | str) -> tuple[str, ...]:
     for work, kernel, obstacle in _KERNELS:
         reason = _load(obstacle)(device)
         served = f"plain torch on {device} ({reason})"
-        lines.append(
-            f"{work}: " + (served if reason else f"{kernel} on {device}, once tried there")
-        )
+        if not reason:
+            served = f"{kernel} on {device}, once tried there"
+        lines.append(f"{work}: {served}")
     return tuple(lines)
 
 

@@ -113,6 +113,8 @@ def test_a_state_space_model_that_decodes_is_refused():
         ({"cache_params": transformers.DynamicCache()}, ""),
         ({"state": [torch.zeros(2, 8, 3)] * 5}, "a cached state"),  # RWKV
         ({"mems": (torch.zeros(9, 2, 8),)}, "a cached state"),  # XLNet
+        ({"state": {"beam": 3}}, ""),  # a model's own argument
+        ({"state": torch.tensor(0.5)}, ""),
     ],
 )
 def test_what_a_pass_goes_on_from(given, said):
@@ -140,6 +142,8 @@ def test_states_of_another_batch_are_refused():
     )
     with ilo_fast.tap(model), pytest.raises(ModelError, match=r"2 sequences .* got \[5, 2, 32\]"):
         model(torch.tensor(ROWS[:1] * 2))
+    with ilo_fast.tap(model), pytest.raises(ModelError, match=r"2 sequences .* got \[5, 2, 32\]"):
+        model(inputs_embeds=torch.ones(2, 5, 32))
     turn.remove()
 
 

@@ -137,6 +137,7 @@ def test_intervals_are_ordered_and_hold_the_estimate():
     [
         ({"languages": ["a"] * 4}, "at least two"),
         ({"samples": 0}, "samples"),
+        ({"seed": -1}, "seed must be at least 0"),
         ({"level": 1.0}, "level"),
         ({"threshold": 0}, "threshold"),
         ({"sentences": [0]}, "sentences"),

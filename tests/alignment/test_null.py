@@ -124,6 +124,7 @@ def test_the_same_seed_gives_the_same_null():
         ({"languages": ["a"] * 4}, "at least two"),
         ({"threshold": 0}, "threshold"),
         ({"permutations": 0}, "permutations"),
+        ({"seed": -1}, "seed must be at least 0"),
         ({"alpha": 2.0}, "alpha"),
         ({"sentences": [0, 1]}, "sentences must have one label"),
     ],

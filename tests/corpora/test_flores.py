@@ -161,7 +161,9 @@ def test_without_the_extra(monkeypatch):
 
 
 def test_the_real_library_offline(tmp_path):
-    pytest.importorskip("datasets", reason="needs datasets: pip install -e '.[datasets]'")
+    pytest.importorskip(
+        "datasets", reason="needs datasets (pip install -e '.[datasets]'): make test"
+    )
     code = "from ilo_fast import load_corpus\nload_corpus('flores')"
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     run = subprocess.run(

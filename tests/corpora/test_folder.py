@@ -194,7 +194,7 @@ def test_a_broken_link_is_not_a_language_less(folder):
     refused(r"fra_Latn\.txt: cannot be read: No such file", path)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="needs a user other than root")
+@pytest.mark.skipif(os.geteuid() == 0, reason="needs a user other than root: make test as one")
 def test_a_file_without_permission(folder):
     path = folder(GOOD)
     (path / "eng_Latn.txt").chmod(0)

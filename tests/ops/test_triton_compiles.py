@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,8 @@ import pytest
 SCRIPT = Path(__file__).parent / "triton" / "compile_kernels.py"
 SHARED = {80: 163 << 10, 90: 227 << 10, 100: 227 << 10, 120: 99 << 10}
 MATRIX_UNIT = {80: "mma.sync", 90: "wgmma", 100: "tcgen05.mma", 120: "mma.sync"}
-# Of stack a thread: the filter's epilogue spills a little, nothing else does. The most is 600
-# bytes, with bins of 8 under Triton 3.8 (3.9: 376).
-SPILL_BYTES = 640
+SPILL_BYTES = 512  # of stack a thread: the filter's epilogue spills a little, nothing else does
+OLDER_SPILL_BYTES = {"3.8": 640}  # with bins of 8: 600, where 3.9 has 376
 
 
 def compiled(*arguments: str) -> list[str]:
@@ -51,7 +51,8 @@ def test_compiles(card: int, d: int, k: int, metric: str, kernels: list[str]) ->
         assert not facts["flushes_subnormals"], facts
         # Copies of a point have distance 0 only where products are rounded before they are added.
         assert not facts["fuses_float64"] or name == "_select_kernel", facts
-        limit = SPILL_BYTES if name == "_filter_kernel" else 64
+        spill = OLDER_SPILL_BYTES.get(version("triton").rpartition(".")[0], SPILL_BYTES)
+        limit = spill if name == "_filter_kernel" else 64
         assert facts["stack_bytes"] <= limit, facts
     product = found["_filter_kernel"]
     assert product["matrix_unit"] == MATRIX_UNIT[card]
