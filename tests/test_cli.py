@@ -40,7 +40,7 @@ def test_score_writes_prints_and_records(run, tiny_model, corpus_folder, tmp_pat
     assert result.record["command"] == ["ilo-fast", "score", "as typed"]
     assert {"load", "neighbours", "scores", "files"} <= result.record["timeline"].keys()
     pd.testing.assert_frame_equal(
-        pd.read_csv(out / "scores.csv", float_precision="round_trip"),
+        pd.read_csv(out / "scores.csv", engine="pyarrow"),
         result.table,
         check_exact=True,
         check_dtype=False,

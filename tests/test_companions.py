@@ -181,7 +181,7 @@ def test_files_beside_the_scores_and_what_reads_them(result, kept, tmp_path):
         metadata[b"ilo_fast"]
         == pq.read_schema(tmp_path / "run" / "scores.parquet").metadata[b"ilo_fast"]
     )
-    csv = pd.read_csv(tmp_path / "run" / "language_metrics.csv", float_precision="round_trip")
+    csv = pd.read_csv(tmp_path / "run" / "language_metrics.csv", engine="pyarrow")
     pd.testing.assert_frame_equal(
         csv, result.companions["language_metrics"], check_exact=True, check_dtype=False
     )

@@ -103,6 +103,8 @@ def test_differences_are_b_minus_a_per_group_and_layer():
     found = compare([from_result(result(), "a"), from_result(result(0.125), "b")])
     assert list(found.table.columns) == list(COLUMNS)
     assert found.pairs() == [("a", "b")]
+    made_with = found.table[["k", "threshold", "metric"]].drop_duplicates()
+    assert made_with.values.tolist() == [[5, 3, "cosine"]]
     for score in SCORES:
         everything = of(found, "all", "all", score)
         assert everything["layer"].tolist() == [0, 1, 2, 3]
@@ -401,7 +403,7 @@ def test_the_command_writes_tables_and_pictures(run, tmp_path):
     record = json.loads(pq.read_schema(out / "compare.parquet").metadata[b"ilo_fast"])
     assert record["command"] == sys.argv
     assert [given["name"] for given in record["inputs"]] == ["first", "second"]
-    again = pd.read_csv(out / "compare.csv", float_precision="round_trip")
+    again = pd.read_csv(out / "compare.csv", engine="pyarrow")
     np.testing.assert_array_equal(again["difference"], table["difference"])
 
 

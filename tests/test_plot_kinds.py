@@ -237,6 +237,7 @@ def test_difference_curves_and_bands(differing):
     assert low < rows[rows["kind"] == "all"]["low"].min()
     assert high > rows[rows["kind"] == "all"]["high"].max()
     assert "b minus a" in ax.get_title(loc="left")
+    assert "cosine, k = 5, threshold 3" in ax.get_title(loc="left")
     with pytest.raises(InputError, match="group must be one of"):
         plots.differences(rows, group="Klingon")
 
@@ -250,6 +251,7 @@ def test_group_differences_have_signs_where_the_interval_leaves_out_zero(differi
     signs = [text.get_text() for text in ax.texts]
     assert signs.count("+") == (chosen["low"] > 0).sum()
     assert signs.count("−") == (chosen["high"] < 0).sum()
+    assert "cosine, k = 5, threshold 3" in ax.get_title(loc="left")
     with pytest.raises(InputError, match="got 'continent'"):
         plots.group_differences(rows, by="continent")
 

@@ -78,7 +78,7 @@ def differences(rows: pd.DataFrame, *, group: str = "all", ax: Axes | None = Non
     over = chosen["over"].iloc[0]
     bands = "" if over == "none" else f"; band and bars: interval over {over}"
     which = "mean over languages" if group == "all" else group
-    ax.set_title(f"{_minus(b, a)}\n{which}{bands}", fontsize=10, loc="left")
+    ax.set_title(f"{_minus(b, a)}\n{which}{bands}\n{_settings(chosen)}", fontsize=10, loc="left")
     tidy(ax)
     legend_below(ax, curves, 0.13)
     return ax
@@ -140,7 +140,8 @@ def group_differences(
     ax.spines[:].set_visible(False)
     ax.set_xlabel("layer (0: embeddings)" if _same_layers(chosen) else layer_of(a))
     signed = "\n+ and −: the interval leaves out 0" if np.isfinite(grid["low"]).any() else ""
-    ax.set_title(f"{SCORE_NAMES[score]}: {_minus(b, a)}{signed}", fontsize=10, loc="left")
+    title = f"{SCORE_NAMES[score]}: {_minus(b, a)}\n{_settings(chosen)}{signed}"
+    ax.set_title(title, fontsize=10, loc="left")
     bar = colour_bar(ax, image, "difference", np.linspace(-limit, limit, 5))
     bar.ax.set_yticklabels(
         [f"{tick:+.3g}".replace("-", "−") if tick else "0" for tick in bar.get_ticks()]
@@ -183,6 +184,12 @@ def _pair(rows: pd.DataFrame) -> tuple[str, str]:
 def _minus(b: str, a: str) -> str:
     """On one line where that is short."""
     return plain(f"{b} minus {a}" if len(a) + len(b) <= _LINE else f"{b}\nminus {a}")
+
+
+def _settings(rows: pd.DataFrame) -> str:
+    """What both sides were scored with, as the table says it."""
+    first: pd.Series[Any] = rows.iloc[0]
+    return f"{first['metric']}, k = {first['k']}, threshold {first['threshold']}"
 
 
 def _same_layers(rows: pd.DataFrame) -> bool:
