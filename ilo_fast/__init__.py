@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ilo_fast.pipeline import score
     from ilo_fast.results import Result
     from ilo_fast.scans import scan
+    from ilo_fast.stored import score_states
     from ilo_fast.streaming_ilo import ILO
 
 __version__ = "0.1.0"
@@ -34,6 +35,7 @@ _PUBLIC = {
     "load_corpus": "ilo_fast.corpora",
     "scan": "ilo_fast.scans",
     "score": "ilo_fast.pipeline",
+    "score_states": "ilo_fast.stored",
     "tap": "ilo_fast.activations",
 }
 
@@ -52,6 +54,7 @@ __all__ = [
     "load_corpus",
     "scan",
     "score",
+    "score_states",
     "tap",
 ]
 

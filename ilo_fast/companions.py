@@ -19,9 +19,9 @@ from ilo_fast.alignment import (
     translation_mrr,
 )
 from ilo_fast.calibration import Calibration
-from ilo_fast.corpora import Corpus
 from ilo_fast.errors import InputError
 from ilo_fast.kept import list_rows
+from ilo_fast.lists import ParallelPoints
 from ilo_fast.neighbors import Neighbors
 from ilo_fast.results import SCORES
 from ilo_fast.tables import TABLES, read_table
@@ -72,7 +72,7 @@ class Companions:
 
     Args:
         metrics: as `check_metrics` gives them.
-        corpus: the parallel text.
+        corpus: the parallel text, or the states of one.
         threshold: other languages that make a point a bridge.
         seed: of the permutations and bootstrap draws.
 
@@ -80,6 +80,7 @@ class Companions:
         InputError: when the corpus has too few sentences for the pairs' scores.
 
     >>> import numpy as np
+    >>> from ilo_fast import Corpus
     >>> text = Corpus("words", ("eng_Latn", "deu_Latn"), (("Hello.", "Bye."), ("Hallo.", "Ade.")))
     >>> more = Companions(("mrr",), text, threshold=1, seed=0)
     >>> more.add(0, np.array([[2], [0], [0], [1]]), None)
@@ -88,7 +89,7 @@ class Companions:
     """
 
     def __init__(
-        self, metrics: tuple[str, ...], corpus: Corpus, *, threshold: int, seed: int
+        self, metrics: tuple[str, ...], corpus: ParallelPoints, *, threshold: int, seed: int
     ) -> None:
         needed = int(max(SETTINGS["xsim_k"], SETTINGS["csls_k"]))
         if "pairs" in metrics and corpus.n_sentences < needed:

@@ -5,9 +5,10 @@ tensor ``[layers, n, k]`` here, checked once, on the device it came from.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.utils.dlpack
 from torch import Tensor
@@ -17,6 +18,7 @@ from ilo_fast.errors import HiddenStateError, InputError
 
 __all__ = [
     "Label",
+    "ParallelPoints",
     "as_tensor",
     "group_mean",
     "index_lists",
@@ -29,6 +31,23 @@ __all__ = [
 ]
 
 Label = str | int
+
+
+class ParallelPoints(Protocol):
+    """The points of parallel text, one language after the other, as a corpus and states have them:
+    ``language_ids`` and ``sentence_ids`` are int64 ``[n_languages × n_sentences]``."""
+
+    @property
+    def languages(self) -> tuple[str, ...]: ...
+    @property
+    def n_languages(self) -> int: ...
+    @property
+    def n_sentences(self) -> int: ...
+    @property
+    def language_ids(self) -> npt.NDArray[np.int64]: ...
+    @property
+    def sentence_ids(self) -> npt.NDArray[np.int64]: ...
+
 
 # Rows turned to float64 at once, beside the result.
 _ROWS = 4096

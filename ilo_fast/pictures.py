@@ -60,10 +60,10 @@ def picture(
         raise InputError(f"method must be 'pca' or 'umap', got {method!r}")
     seed = check_seed(seed, below=1 << 32)  # what UMAP takes
     if kind == "layers":
-        result = source.to_result()
-        return plots.layers(result, metrics=result.companions.get("layer_metrics"))
+        metrics = source.result.companions.get("layer_metrics")
+        return plots.layers(source.result, metrics=metrics)
     if kind == "languages":
-        return plots.languages(source.to_result(), score=score)
+        return plots.languages(source.result, score=score)
     if kind == "map" and source.states is None:
         raise InputError(
             f"kind 'map' needs hidden states, which {source.name} does not hold: give a folder "

@@ -19,16 +19,15 @@ from ilo_fast.layers import LayerSpec, parse_layers, resolve_layers
 from ilo_fast.models import LoadedModel, load_model
 from ilo_fast.models.fingerprint import weights_sha256
 from ilo_fast.models.fused import check_fused
-from ilo_fast.neighbors import Neighbors, knn
-from ilo_fast.ops import dispatch
-from ilo_fast.ops.request import METRICS, Request
+from ilo_fast.neighbors import Neighbors
 from ilo_fast.progress import Progress, with_progress
-from ilo_fast.record import dtype_name, model_record, score_record, search_record
-from ilo_fast.results import COLUMNS, Result, from_columns
-from ilo_fast.rows import layer_rows
+from ilo_fast.record import dtype_name, model_record, score_record
+from ilo_fast.results import Result, from_columns
+from ilo_fast.scoring import check_engine, check_search, score_layers
+from ilo_fast.stored import check_language_major
 from ilo_fast.timeline import Clock, TimedProgress
 
-__all__ = ["check_search", "score"]
+__all__ = ["score"]
 
 
 @with_progress
@@ -110,7 +109,7 @@ def score(
     """
     k, threshold = at_least_1(k, "k"), at_least_1(threshold, "threshold")
     seed = check_seed(seed)
-    _check_options(metric, backend, reference)
+    engine = check_engine(metric, backend, reference)
     check_fused(fused)
     parse_layers(layers)
     pool_name = check_pool(pool).name
@@ -121,7 +120,6 @@ def score(
     asked = check_metrics(metrics)
     started, clock = datetime.now(UTC), Clock()
     listener = progress if isinstance(progress, Progress) else Progress()
-    engine = "reference" if reference else backend
 
     with clock.measure("corpus"):
         text = load_corpus(corpus, languages=languages, limit=limit)
@@ -131,8 +129,9 @@ def score(
     listener.stage(f"Loading {getattr(model, 'name', model)}")
     with clock.measure("load"):
         loaded = _loaded(model, revision, dtype, device, trust_remote_code, seed)
+    described = model_record(loaded)
     chosen = tuple(sorted(resolve_layers(layers, loaded.n_layers + 1)))
-    check_search(engine, loaded, text.n_points, k, metric)
+    check_search(engine, text.n_points, loaded.dim, k, metric, loaded.device)
     listener.stage(_describe(loaded, text))
     if isinstance(states, ActivationStore):
         store = states
@@ -151,31 +150,23 @@ def score(
             truncate=truncate,
             fused=fused,
             progress=TimedProgress(listener if progress is None else progress, clock),
+            about={"model": described, "corpus": text.record},
         )
         with clock.measure("load"):  # hashed already where the states are kept
             weights = store.record.get("weights_sha256") or weights_sha256(loaded.model)
-    listener.stage(f"Neighbours in {len(chosen)} layers of {text.n_points:,} points")
-    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
-    searches = []
-    for done, (layer, points) in enumerate(store.by_layer(device=loaded.device), start=1):
-        with clock.measure("neighbours"):
-            found = knn(points, k, metric=metric, backend=engine)
-        with clock.measure("scores"):
-            rows = layer_rows(found, text, model=loaded.name, layer=layer, threshold=threshold)
-            for name, values in rows.items():
-                columns[name].extend(values)
-            searches.append(search_record(layer, found))
-        if each_layer is not None:
-            each_layer(layer, found)
-        if asked:
-            with clock.measure("metrics"):
-                more.add(layer, found, points)
-        listener.layer(done, len(chosen))
-    companions: dict[str, Any] = {}
-    if asked:
-        listener.stage(f"Metrics: {', '.join(asked)}")
-        with clock.measure("metrics"):
-            companions = more.tables()
+    scores = score_layers(
+        store,
+        model=loaded.name,
+        k=k,
+        threshold=threshold,
+        metric=metric,
+        backend=engine,
+        device=loaded.device,
+        each_layer=each_layer,
+        more=more,
+        listener=listener,
+        clock=clock,
+    )
     options = {
         "k": k,
         "threshold": threshold,
@@ -195,33 +186,17 @@ def score(
     }
     record = score_record(
         started=started,
-        model=model_record(loaded, weights),
+        model={**described, "weights_sha256": weights},
         corpus=text.record,
         options=options,
         seed=seed,
         device=loaded.device,
         extraction=store.record,
         engine=engine,
-        searches=searches,
+        searches=scores.searches,
         timeline=clock.seconds,
     )
-    return replace(from_columns(columns, record), companions=companions)
-
-
-def _check_options(metric: str, backend: str, reference: bool) -> None:
-    """What can be said wrong before a model is loaded."""
-    if metric not in METRICS:
-        raise InputError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
-    dispatch.check_name(backend)
-    if reference and backend not in ("auto", "reference"):
-        raise InputError(f"reference=True brings its own backend, got backend={backend!r} as well")
-
-
-def check_search(engine: str, loaded: LoadedModel, n: int, k: int, metric: str) -> None:
-    """That a backend serves the searches to come, asked before the model runs."""
-    points = torch.empty(1, n, loaded.dim, device="meta")
-    largest = torch.empty(1, n, dtype=torch.float64, device="meta")
-    dispatch.choose(engine, Request(points, largest, k, metric), loaded.device)
+    return replace(from_columns(scores.columns, record), companions=scores.companions)
 
 
 def _check_states(
@@ -237,6 +212,7 @@ def _check_states(
 
     What the record of states made by hand does not say is taken to fit.
     """
+    check_language_major(states)
     came: dict[str, Any] = {
         **states.record,
         "layers": tuple(sorted(states.layers)),

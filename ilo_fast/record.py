@@ -28,13 +28,12 @@ def dtype_name(dtype: str | torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def model_record(loaded: LoadedModel, weights_sha256: str) -> dict[str, Any]:
-    """The model: its hub revision where it has one, the hash of its weights, dtype and sizes."""
+def model_record(loaded: LoadedModel) -> dict[str, Any]:
+    """The model: its hub revision where it has one, its tokenizer, dtype and sizes."""
     return {
         "name": loaded.name,
         "revision": loaded.revision,
         "source": loaded.source,
-        "weights_sha256": weights_sha256,
         "licence": loaded.licence,
         "tokenizer": type(loaded.tokenizer).__name__,
         "tokenizer_sha256": tokenizer_sha256(loaded.tokenizer),
@@ -88,7 +87,8 @@ def score_record(
         "options": options,
         "seed": seed,
         **environment.describe(str(device)),
-        "extraction": extraction,
+        # what it says about model and corpus they have said above
+        "extraction": {name: said for name, said in extraction.items() if name != "about"},
         "backend": backend_record(engine, device, searches),
         "neighbours": list(searches),
         "timeline": timeline,

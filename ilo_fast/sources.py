@@ -4,7 +4,6 @@ All become a `Source`: scores per layer and language, what they were made with, 
 lists where there are any.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,13 +15,14 @@ import torch
 
 from ilo_fast.activations import ActivationStore
 from ilo_fast.activations.disk import open_store
-from ilo_fast.alignment import same_language, translation_hit
 from ilo_fast.companions import read_companions
 from ilo_fast.errors import InputError
-from ilo_fast.ilo import check_threshold, ilo_scores
+from ilo_fast.ilo import check_threshold
 from ilo_fast.kept import NEIGHBORS_FILE, read_lists
-from ilo_fast.neighbors import knn
+from ilo_fast.models.devices import default_device
 from ilo_fast.results import SCORES, Result, from_columns, read_parquet
+from ilo_fast.scoring import score_layers
+from ilo_fast.stored import about, check_language_major
 
 __all__ = [
     "NEIGHBORS_FILE",
@@ -56,7 +56,7 @@ class Source:
         record: the run, as in `Result.record`.
         step: of the training, or None.
         training: label of the training that this is a step of, or None.
-        result: the table and its record, or None.
+        result: the table and its record; of stored states, made of their scores.
     """
 
     name: str
@@ -66,32 +66,12 @@ class Source:
     n_sentences: int
     values: dict[str, np.ndarray]
     settings: dict[str, Any]
+    result: Result
     lists: npt.NDArray[np.int64] | None = None
     states: ActivationStore | None = None
     record: dict[str, Any] = field(default_factory=dict)
     step: int | None = None
     training: str | None = None
-    result: Result | None = None
-
-    def to_result(self) -> Result:
-        """The result it came from; of stored states, one made of its scores."""
-        if self.result is not None:
-            return self.result
-        layers, languages = len(self.layers), len(self.languages)
-        rows = layers * languages
-        columns = {name: np.ravel(values) for name, values in self.values.items()}
-        return from_columns(
-            {
-                "model": [self.name] * rows,
-                "layer": np.repeat(self.layers, languages),
-                "language": list(self.languages) * layers,
-                "n_points": [self.n_sentences] * rows,
-                **{name: [self.settings[name]] * rows for name in ("k", "threshold", "metric")},
-                "reach_count": np.rint(columns["reach"] * (languages - 1)),
-                **columns,
-            },
-            self.record,
-        )
 
     @property
     def language_ids(self) -> npt.NDArray[np.int64]:
@@ -218,42 +198,29 @@ def from_store(
     """A source whose neighbours are found now, layer by layer; ``threshold`` is 3 if left out.
 
     Raises:
-        InputError: on a threshold that no point could reach.
+        InputError: on a threshold that no point could reach, and states made by hand whose points
+            are not one language after the other.
     """
     if threshold is None:
         threshold = 3  # beside fewer languages its scores are zeros, and nothing else needs it
     else:
         check_threshold(threshold, k, len(store.languages))
-    found = [knn(states, k, metric=metric) for _, states in store.by_layer()]
-    lists = np.stack([torch.as_tensor(one.indices).cpu().numpy() for one in found])
-    key: dict[str, Any] = {}
-    if store.folder is not None and (store.folder / _STORE_FILE).is_file():
-        key = json.loads((store.folder / _STORE_FILE).read_text(encoding="utf-8"))["key"]
-    n_sentences = len(store.sentence_ids) // len(store.languages)
-    proved = torch.stack([torch.as_tensor(one.certified).cpu() for one in found])
-    values = _scores_of(lists, store.language_ids, store.sentence_ids, threshold)
-    shape = (len(found), len(store.languages), n_sentences)
-    values["certified"] = proved.view(shape).double().mean(dim=2).numpy()
-    return Source(
-        name=name,
-        layers=tuple(sorted(store.layers)),
-        depth=max(store.layers),
-        languages=store.languages,
-        n_sentences=n_sentences,
-        values=values,
-        settings={
-            "corpus": key.get("corpus"),
-            "languages": store.languages,
-            "sentences": n_sentences,
-            "k": k,
-            "threshold": threshold,
-            "metric": metric,
-            "pool": store.record.get("pool"),
-        },
-        lists=lists,
-        states=store,
-        record={"extraction": store.record},
+    check_language_major(store)
+    lists: list[np.ndarray] = []
+    scores = score_layers(
+        store,
+        model=name,
+        k=k,
+        threshold=threshold,
+        metric=metric,
+        backend="auto",
+        device=default_device(),
+        each_layer=lambda _, found: lists.append(torch.as_tensor(found.indices).cpu().numpy()),
     )
+    model, corpus = about(store, name)
+    record = {"model": model, "corpus": corpus, "extraction": store.record}
+    source = _from_table(from_columns(scores.columns, record), name)
+    return replace(source, lists=np.stack(lists), states=store)
 
 
 def from_states_beside(source: Source, folder: str | Path) -> Source:
@@ -334,16 +301,3 @@ def _from_table(result: Result, name: str) -> Source:
         record=record,
         result=result,
     )
-
-
-def _scores_of(
-    lists: npt.NDArray[np.int64], language_ids: Any, sentence_ids: Any, threshold: int
-) -> dict[str, np.ndarray]:
-    scores = ilo_scores(lists, language_ids.tolist(), threshold=threshold)
-    return {
-        "bridge": scores.bridge,
-        "reach": scores.reach,
-        "ilo": scores.ilo,
-        "translation_hit": translation_hit(lists, language_ids, sentence_ids),
-        "same_language": same_language(lists, language_ids),
-    }

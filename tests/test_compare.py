@@ -240,7 +240,7 @@ def test_the_same_states_do_not_differ():
 
 def test_a_result_made_of_states_holds_their_scores():
     source = from_store(store(), "a", k=4)
-    [back] = from_result(source.to_result())
+    [back] = from_result(source.result)
     for score in (*SCORES, "certified"):
         np.testing.assert_array_equal(back.values[score], source.values[score])
     assert back.settings["k"] == 4

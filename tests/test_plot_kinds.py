@@ -410,7 +410,7 @@ def run(capsys):
 def folder(tmp_path):
     """A results folder with its neighbour lists."""
     source = from_store(make_store(), "mine", k=4)
-    result = source.to_result()
+    result = source.result
     result.record["finished"] = "now"
     result.save(tmp_path / "mine", plots=False)
     rows = list_rows(source.lists, source.layers)

@@ -1,7 +1,7 @@
 """`extract`: a model, its tokenizer and a corpus to one vector a layer and sentence."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -49,6 +49,7 @@ def extract(
     truncate: bool = False,
     fused: str = "auto",
     progress: ExtractProgress | bool | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> ActivationStore:
     """Run every sentence through a model, without padding, and pool its hidden states.
 
@@ -83,6 +84,8 @@ def extract(
             ``"liger"``, which raises where it cannot serve.
         progress: told ``start(total_tokens)``, ``advance(tokens, sentences)`` and ``finish()``;
             True shows a rate and the time left on standard error.
+        about: what the record shall say besides, plain values ready for JSON, under ``"about"``:
+            `ilo_fast.score` gives the model's and the corpus' own records.
 
     Returns:
         ActivationStore: ``states`` float32 ``[layers, points, dim]`` and a ``record`` of how they
@@ -164,6 +167,7 @@ def extract(
         "sentences": corpus.n_points,
         "tokens": job.tokens,
         "seconds": round(seconds, 3),
+        **({} if about is None else {"about": dict(about)}),
     }
     if not job.made and isinstance(sink, DiskSink):
         record = {**made_of, **(sink.earlier_record() or record)}

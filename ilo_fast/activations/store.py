@@ -1,6 +1,6 @@
 """`ActivationStore`: a vector for each layer and sentence, in memory, on the device or on disk."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,6 +40,15 @@ class ActivationStore(Shown):
     record: dict[str, Any]
     folder: Path | None = None
 
+    @property
+    def n_languages(self) -> int:
+        return len(self.languages)
+
+    @property
+    def n_sentences(self) -> int:
+        """Of each language."""
+        return len(self.sentence_ids) // len(self.languages)
+
     def groups(
         self, max_bytes: int | None = None, *, device: torch.device | str | None = None
     ) -> Iterator[tuple[tuple[int, ...], Tensor]]:
@@ -67,10 +76,16 @@ class ActivationStore(Shown):
             part = self.states[first : first + size]
             yield self.layers[first : first + size], part.to(place)
 
-    def by_layer(self, *, device: torch.device | str | None = None) -> Iterator[tuple[int, Tensor]]:
-        """Each layer and its states ``[points, dim]``, ascending, on ``device`` if one is given."""
+    def by_layer(
+        self, layers: Collection[int] | None = None, *, device: torch.device | str | None = None
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Each layer, or each of ``layers``, and its states ``[points, dim]``, ascending.
+
+        The states come on ``device`` if one is given.
+        """
         for row in sorted(range(len(self.layers)), key=self.layers.__getitem__):
-            yield self.layers[row], self.states[row].to(device or self.states.device)
+            if layers is None or self.layers[row] in layers:
+                yield self.layers[row], self.states[row].to(device or self.states.device)
 
 
 class Sink(Protocol):

@@ -1,6 +1,7 @@
 """``ilo-fast demo``: a real model on the corpus that comes with the package."""
 
 import os
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -32,14 +33,13 @@ def demo(out: Path, device: str, no_plots: bool, quiet: bool) -> None:
     by the Gemma terms.
     """
     from ilo_fast.cli import display
-    from ilo_fast.cli.score import score_and_save
+    from ilo_fast.cli.score import save_scores
+    from ilo_fast.pipeline import score
 
     path = _assemble()
     click.echo(_licence_line(), err=True)
-    result, paths, removed = score_and_save(
-        str(path), "demo", out, plots=not no_plots, quiet=quiet, device=device
-    )
-    display.show(result, paths, removed)
+    run = partial(score, str(path), "demo", device=device)
+    display.show(*save_scores(run, out, plots=not no_plots, quiet=quiet, device=device))
 
 
 def _assemble() -> Path:

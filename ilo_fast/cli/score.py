@@ -3,24 +3,38 @@
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from ilo_fast.cli.options import WritablePath, metric_options, names, run_options
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ilo_fast.results import Result
 
-__all__ = ["score", "score_and_save"]
+__all__ = ["save_scores", "score"]
+
+_OF_THE_CORPUS = ("corpus", "languages", "limit", "split", "corpus_revision")
+_OF_THE_MODEL = (
+    "revision",
+    "truncate",
+    "trust_remote_code",
+    "pool",
+    "dtype",
+    "batch_tokens",
+    "fused",
+)
 
 
 @click.command(short_help="Score a model on a parallel corpus.")
-@click.argument("model")
+@click.argument("model", required=False)
 @click.option(
     "--corpus",
-    required=True,
     help="A folder with one <language>.txt per language, aligned by line; a .tsv, .csv, .jsonl or "
     ".parquet table with one column per language; 'flores'; or 'demo'.",
 )
@@ -54,59 +68,81 @@ __all__ = ["score", "score_and_save"]
 @metric_options
 @run_options
 def score(
-    model: str,
-    corpus: str,
+    model: str | None,
     out: Path,
-    languages: list[str] | None,
-    limit: int | None,
-    split: str | None,
-    corpus_revision: str | None,
     metrics: list[str] | None,
     no_plots: bool,
     quiet: bool,
     profile: bool,
     **options: Any,
 ) -> None:
-    """Score MODEL, a hub id, a local folder or a .gguf file, on a parallel corpus."""
-    from ilo_fast.cli import display
-    from ilo_fast.corpora import load_corpus
+    """Score MODEL, a hub id, a local folder or a .gguf file, on a parallel corpus.
 
+    Without MODEL the hidden states that an earlier run kept in --states are scored again, with
+    another k, threshold or metric; neither model nor corpus need be there.
+    """
+    from ilo_fast.cli import display
+
+    options["metrics"] = metrics or ()
+    run = _of_states(options) if model is None else _of_model(model, options)
+    device = options["device"]
+    scored = save_scores(run, out, plots=not no_plots, quiet=quiet, profile=profile, device=device)
+    display.show(*scored)
+
+
+def _of_model(model: str, options: dict[str, Any]) -> "Callable[..., Result]":
+    from ilo_fast.corpora import load_corpus
+    from ilo_fast.pipeline import score as run
+
+    if options["corpus"] is None:
+        raise click.MissingParameter(param_type="option", param_hint="'--corpus'")
     text = load_corpus(
-        corpus, languages=languages, limit=limit, split=split, revision=corpus_revision
+        options["corpus"],
+        languages=options["languages"],
+        limit=options["limit"],
+        split=options["split"],
+        revision=options["corpus_revision"],
     )
     for note in text.notes:
         click.echo(f"Note: corpus {text.name}: {note}", err=True)
-    result, paths, removed = score_and_save(
-        model,
-        text,
-        out,
-        plots=not no_plots,
-        quiet=quiet,
-        profile=profile,
-        metrics=metrics or (),
-        **options,
-    )
-    display.show(result, paths, removed)
+    rest = {name: value for name, value in options.items() if name not in _OF_THE_CORPUS}
+    return partial(run, model, text, **rest)
 
 
-def score_and_save(
-    model: str,
-    corpus: Any,
+def _of_states(options: dict[str, Any]) -> "Callable[..., Result]":
+    from ilo_fast.stored import score_states as run
+
+    if options["states"] is None:
+        raise click.MissingParameter(param_type="argument", param_hint="'MODEL'")
+    context = click.get_current_context()
+    without = (*_OF_THE_CORPUS, *_OF_THE_MODEL)
+    for name in without:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            option = "--" + name.replace("_", "-")
+            raise click.UsageError(f"{option} wants a MODEL: without one, kept states are scored")
+    rest = {name: value for name, value in options.items() if name not in (*without, "states")}
+    return partial(run, options["states"], **rest)
+
+
+def save_scores(
+    run: "Callable[..., Result]",
     out: Path,
     *,
     plots: bool,
     quiet: bool,
+    device: str,
     profile: bool = False,
-    **options: Any,
 ) -> "tuple[Result, list[Path], list[Path]]":
     """Score, record the command, write the files.
+
+    Args:
+        run: scores, telling its ``progress``.
 
     Returns the result, what was written, and what an earlier run left that went away.
     """
     from torch.profiler import record_function
 
     from ilo_fast.environment import require_space
-    from ilo_fast.pipeline import score as run
     from ilo_fast.profiling import chrome_trace
     from ilo_fast.progress import make_progress
     from ilo_fast.results import TRACE_FILE, left_behind
@@ -117,8 +153,8 @@ def score_and_save(
     with ExitStack() as stack:
         progress = stack.enter_context(make_progress(quiet=quiet))
         if profile:
-            stack.enter_context(chrome_trace(trace, options.get("device", "auto")))
-        result = run(model, corpus, progress=progress, **options)
+            stack.enter_context(chrome_trace(trace, device))
+        result = run(progress=progress)
         result = replace(result, record={"command": sys.argv[:], **result.record})
         progress.stage(f"Writing {out}")
         earlier = [out / name for name in sorted(left_behind(out, result.record))]

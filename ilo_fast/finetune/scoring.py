@@ -10,12 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from ilo_fast.activations import ActivationStore, extract
+from ilo_fast.activations import extract
 from ilo_fast.corpora import Corpus
 from ilo_fast.layers import LayerSpec
-from ilo_fast.neighbors import knn
-from ilo_fast.results import COLUMNS
-from ilo_fast.rows import layer_rows
+from ilo_fast.scoring import score_layers
 
 __all__ = ["ScoreOptions", "Scored", "score_in_place", "untouched"]
 
@@ -66,28 +64,23 @@ def score_in_place(
         batch_tokens=options.batch_tokens,
         truncate=options.truncate,
     )
-    return score_store(store, corpus, name, options, _device(model))
-
-
-def score_store(
-    store: ActivationStore, corpus: Corpus, name: str, options: ScoreOptions, device: torch.device
-) -> Scored:
-    """Neighbours and scores of states already extracted, layer by layer."""
-    columns: dict[str, list[Any]] = {column: [] for column in COLUMNS}
-    indices, backends = [], []
-    for layer, states in store.by_layer(device=device):
-        found = knn(states, options.k, metric=options.metric, backend=options.backend)
-        rows = layer_rows(found, corpus, model=name, layer=layer, threshold=options.threshold)
-        for column, values in rows.items():
-            columns[column].extend(values)
-        indices.append(torch.as_tensor(found.indices).cpu().numpy())
-        backends.append(found.backend)
+    indices: list[np.ndarray] = []
+    scores = score_layers(
+        store,
+        model=name,
+        k=options.k,
+        threshold=options.threshold,
+        metric=options.metric,
+        backend=options.backend,
+        device=_device(model),
+        each_layer=lambda _, found: indices.append(torch.as_tensor(found.indices).cpu().numpy()),
+    )
     return Scored(
-        columns=columns,
+        columns=scores.columns,
         indices=np.stack(indices),
         layers=tuple(sorted(store.layers)),
         extraction=store.record,
-        backend=", ".join(dict.fromkeys(backends)),
+        backend=", ".join(dict.fromkeys(search["backend"] for search in scores.searches)),
     )
 
 

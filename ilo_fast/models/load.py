@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ilo_fast.errors import ModelError
+from ilo_fast.models.devices import check_device
 from ilo_fast.models.gguf import fast_gguf
 from ilo_fast.models.structure import find_backbone, parameter_dtype, token_limit
 from ilo_fast.shown import Shown
@@ -77,28 +78,6 @@ def _checked_dtype(dtype: str | torch.dtype) -> torch.dtype | Literal["auto"]:
     elif dtype in _DTYPES:
         return _DTYPES[dtype]
     raise ModelError(f"dtype: expected 'auto' or one of {', '.join(_DTYPES)}, got {dtype!r}")
-
-
-def _checked_device(device: str | torch.device) -> torch.device | Literal["balanced"]:
-    if device == "balanced":
-        if torch.cuda.device_count() == 0:
-            raise ModelError("device: balanced asked for, this machine has 0 CUDA devices")
-        return "balanced"
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    expected = "device: expected 'auto', 'balanced', 'cpu', 'cuda', 'cuda:<n>' or 'mps'"
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ModelError(f"{expected}, got {device!r}") from error
-    if chosen.type not in ("cpu", "cuda", "mps"):
-        raise ModelError(f"{expected}, got {str(device)!r}")
-    if chosen.type == "mps" and not torch.backends.mps.is_available():
-        raise ModelError(f"device: {device} asked for, this machine has no Apple GPU")
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise ModelError(f"device: {device} asked for, this machine has {count} CUDA devices")
-    return chosen
 
 
 @contextmanager
@@ -255,7 +234,7 @@ def load_model(
             "model: expected a hub id, a folder or a .gguf file, got "
             f"{type(model).__name__} (ilo_fast.models.wrap_model takes a model in memory)"
         )
-    wanted, place = _checked_dtype(dtype), _checked_device(device)
+    wanted, place = _checked_dtype(dtype), check_device(device)
     name = str(model)
     source, path = _locate(name, revision)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}

@@ -15,9 +15,10 @@ from ilo_fast.corpora import load_corpus
 from ilo_fast.errors import CorpusError, HiddenStateError, InputError, ModelError
 from ilo_fast.models import LoadedModel, load_model
 from ilo_fast.neighbors import Neighbors
-from ilo_fast.pipeline import check_search, score
+from ilo_fast.pipeline import score
 from ilo_fast.scans.jobs import Job
 from ilo_fast.scans.tables import cell_tables, to_bytes
+from ilo_fast.scoring import check_search
 
 __all__ = ["Failure", "ModelCache", "Outcome", "explain_failure", "run_job"]
 
@@ -101,7 +102,9 @@ def _run(job: Job, cache: ModelCache, progress: Any) -> tuple[dict[str, dict[str
         raise CorpusError(f"corpus: {job.corpus} changed since the scan began")
     loaded = cache.get(job)
     for cell in job.cells:
-        check_search(options["backend"], loaded, text.n_points, options["k"], cell.metric)
+        check_search(
+            options["backend"], text.n_points, loaded.dim, options["k"], cell.metric, loaded.device
+        )
     states: ActivationStore = extract(
         loaded.model,
         loaded.tokenizer,

@@ -1,0 +1,128 @@
+"""From hidden states to the score table: neighbours, scores and further metrics of each layer."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ilo_fast.activations import ActivationStore
+from ilo_fast.alignment import same_language, translation_hit
+from ilo_fast.companions import Companions
+from ilo_fast.errors import InputError
+from ilo_fast.ilo import ilo_scores
+from ilo_fast.neighbors import Neighbors, knn
+from ilo_fast.ops import dispatch
+from ilo_fast.ops.request import METRICS, Request
+from ilo_fast.progress import Progress
+from ilo_fast.record import search_record
+from ilo_fast.results import COLUMNS
+from ilo_fast.timeline import Clock
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["LayerScores", "check_engine", "check_search", "score_layers"]
+
+
+@dataclass(frozen=True)
+class LayerScores:
+    """The columns of `ilo_fast.results.COLUMNS`, an entry a (layer, language); how each layer was
+    searched; the tables beside the scores."""
+
+    columns: dict[str, list[Any]]
+    searches: list[dict[str, Any]] = field(default_factory=list)
+    companions: "dict[str, pd.DataFrame]" = field(default_factory=dict)
+
+
+def check_engine(metric: str, backend: str, reference: bool) -> str:
+    """The backend that ``backend`` and ``reference`` ask for; says what is wrong with any."""
+    if metric not in METRICS:
+        raise InputError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
+    dispatch.check_name(backend)
+    if reference and backend not in ("auto", "reference"):
+        raise InputError(f"reference=True brings its own backend, got backend={backend!r} as well")
+    return "reference" if reference else backend
+
+
+def check_search(backend: str, n: int, dim: int, k: int, metric: str, device: torch.device) -> None:
+    """That a backend serves the searches to come, asked before there are any states."""
+    points = torch.empty(1, n, dim, device="meta")
+    largest = torch.empty(1, n, dtype=torch.float64, device="meta")
+    dispatch.choose(backend, Request(points, largest, k, metric), device)
+
+
+def score_layers(
+    store: ActivationStore,
+    *,
+    model: str,
+    k: int,
+    threshold: int,
+    metric: str,
+    backend: str,
+    device: torch.device,
+    layers: Sequence[int] | None = None,
+    each_layer: Callable[[int, Neighbors], None] | None = None,
+    more: Companions | None = None,
+    listener: Progress | None = None,
+    clock: Clock | None = None,
+) -> LayerScores:
+    """Score layers of a store, ascending; one layer's states at a time are on ``device``.
+
+    Args:
+        model: its name in the table.
+        layers: which of the store's; None for all.
+        each_layer: called with each layer's number and `Neighbors`.
+        more: what makes the tables beside the scores.
+        listener, clock: told of each layer and of the time it took.
+    """
+    listener, clock = listener or Progress(), clock or Clock()
+    asked = () if more is None else more.metrics
+    chosen = sorted(store.layers if layers is None else layers)
+    listener.stage(f"Neighbours in {len(chosen)} layers of {len(store.language_ids):,} points")
+    scores = LayerScores({name: [] for name in COLUMNS})
+    for done, (layer, points) in enumerate(store.by_layer(chosen, device=device), start=1):
+        with clock.measure("neighbours"):
+            found = knn(points, k, metric=metric, backend=backend)
+        with clock.measure("scores"):
+            rows = _rows(found, store, model=model, layer=layer, threshold=threshold)
+            for name, values in rows.items():
+                scores.columns[name].extend(values)
+            scores.searches.append(search_record(layer, found))
+        if each_layer is not None:
+            each_layer(layer, found)
+        if more is not None and asked:
+            with clock.measure("metrics"):
+                more.add(layer, found, points)
+        listener.layer(done, len(chosen))
+    if more is not None and asked:
+        listener.stage(f"Metrics: {', '.join(asked)}")
+        with clock.measure("metrics"):
+            scores.companions.update(more.tables())
+    return scores
+
+
+def _rows(
+    found: Neighbors, store: ActivationStore, *, model: str, layer: int, threshold: int
+) -> dict[str, list[Any]]:
+    """One layer's part of the columns, a row a language."""
+    ids, sentences = store.language_ids, store.sentence_ids
+    scores = ilo_scores(found, ids, threshold=threshold)
+    count = store.n_languages
+    certified = torch.as_tensor(found.certified).view(count, -1).double().mean(dim=1)
+    return {
+        "model": [model] * count,
+        "layer": [layer] * count,
+        "language": list(store.languages),
+        "n_points": scores.n_points.tolist(),
+        "k": [found.k] * count,
+        "threshold": [threshold] * count,
+        "metric": [found.metric] * count,
+        "bridge": scores.bridge[0].tolist(),
+        "reach": scores.reach[0].tolist(),
+        "reach_count": scores.reach_count[0].tolist(),
+        "ilo": scores.ilo[0].tolist(),
+        "translation_hit": translation_hit(found, ids, sentences)[0].tolist(),
+        "same_language": same_language(found, ids)[0].tolist(),
+        "certified": certified.tolist(),
+    }

@@ -1,0 +1,141 @@
+"""`score_states`: kept hidden states scored again, without their model and corpus."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ilo_fast import ActivationStore, cli, score, score_states
+from ilo_fast.activations import open_store
+from ilo_fast.errors import InputError
+from ilo_fast.models import load_model
+from ilo_fast.results import read_parquet
+
+
+def made_by_hand(states=None, *, record=None, layers=(0, 2, 5)):
+    rng = np.random.default_rng(0)
+    points = rng.standard_normal((3, 24, 6)).astype(np.float32) if states is None else states
+    return ActivationStore(
+        torch.from_numpy(points),
+        layers,
+        ("deu_Latn", "eng_Latn", "swh_Latn"),
+        np.repeat(np.arange(3), 8),
+        np.tile(np.arange(8), 3),
+        {"pool": "mean"} if record is None else record,
+    )
+
+
+@pytest.fixture
+def kept(tiny_model, corpus_folder, tmp_path):
+    """A folder of states, the result they were made for, and neither model nor corpus."""
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    corpus = shutil.copytree(corpus_folder, tmp_path / "corpus")
+    result = score(model, corpus, k=4, threshold=2, metrics="mrr", states=tmp_path / "states")
+    other = score(load_model(model), corpus, k=3, threshold=1, metric="euclidean", layers="1,-1")
+    shutil.rmtree(model)
+    shutil.rmtree(corpus)
+    return tmp_path / "states", result, other
+
+
+def run(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return ended.value.code, captured.out, captured.err
+
+
+def test_kept_states_give_what_their_model_gave(kept):
+    states, result, other = kept
+    again = score_states(states, k=4, threshold=2, metrics="mrr")
+    pd.testing.assert_frame_equal(again.table, result.table, check_exact=True)
+    pd.testing.assert_frame_equal(
+        again.companions["language_metrics"], result.companions["language_metrics"]
+    )
+    for part in ("model", "corpus"):
+        assert again.record[part] == result.record[part]
+    assert again.record["extraction"]["states"] == "read"
+    assert "about" not in again.record["extraction"]
+    others = score_states(states, k=3, threshold=1, metric="euclidean", layers="1,-1")
+    pd.testing.assert_frame_equal(others.table, other.table, check_exact=True)
+    assert others.record["options"]["layers"] == other.record["options"]["layers"]
+    assert score_states(open_store(states), k=4, name="mine").table["model"].unique() == ["mine"]
+
+
+def test_the_command_needs_neither_model_nor_corpus(kept, capsys, tmp_path):
+    states, result, _ = kept
+    given = ("score", "--states", states, "--k", 4, "--threshold", 2, "--no-plots", "--quiet")
+    code, shown, said = run(capsys, *given, "--out", tmp_path / "out")
+    assert (code, said) == (0, "")
+    assert "model on corpus (" in shown
+    assert "hidden states read, not made" in shown
+    table = read_parquet(tmp_path / "out" / "scores.parquet").table
+    pd.testing.assert_frame_equal(table, result.table)
+    for option, value in [("--dtype", "float32"), ("--corpus", "demo"), ("--limit", 3)]:
+        code, _, said = run(capsys, *given, "--out", tmp_path / "none", option, value)
+        assert code == 2
+        assert f"{option} wants a MODEL" in said
+        assert not (tmp_path / "none").exists()
+    code, _, said = run(capsys, "score", "--out", tmp_path / "none")
+    assert (code, "Missing argument 'MODEL'" in said) == (2, True)
+    code, _, said = run(capsys, "score", "some/model", "--out", tmp_path / "none")
+    assert (code, "Missing option '--corpus'" in said) == (2, True)
+
+
+def test_states_made_by_hand_tell_what_they_know():
+    seen = []
+    result = score_states(
+        made_by_hand(record={"corpus_sha256": "abc"}),
+        k=4,
+        threshold=1,
+        layers="0,5",
+        each_layer=lambda layer, found: seen.append((layer, tuple(found.indices.shape))),
+    )
+    assert seen == [(0, (24, 4)), (5, (24, 4))]
+    assert result.table["layer"].unique().tolist() == [0, 5]
+    assert result.record["model"]["name"] == "states"
+    assert result.record["corpus"]["sha256"] == "abc"
+    assert result.record["corpus"]["sentences"] == 8
+
+
+def test_layers_count_as_in_the_model():
+    store = made_by_hand(record={"about": {"model": {"name": "m", "n_layers": 5}}})
+    assert score_states(store, threshold=2, layers=-1).table["layer"].unique() == [5]
+    deeper = replace(store, record={"about": {"model": {"name": "m", "n_layers": 9}}})
+    assert deeper.n_sentences == 8
+    with pytest.raises(InputError, match="the states hold 0, 2, 5; layer 9 was asked for"):
+        score_states(deeper, threshold=2, layers=-1)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "error", "message"),
+    [
+        ({}, {"threshold": 3}, InputError, "threshold"),
+        ({}, {"k": 24}, InputError, "k must be"),
+        ({}, {"metric": "manhattan"}, InputError, "metric must be one of"),
+        ({}, {"device": "balanced"}, InputError, "device: expected one to search on"),
+        ({}, {"device": "tpu"}, InputError, "device: expected"),
+        ({}, {"backend": "faiss"}, InputError, "backend"),
+        ({}, {"metrics": "all", "threshold": 2}, InputError, "pairs averages over 10 sentences"),
+        ({"language_ids": np.tile(np.arange(3), 8)}, {"threshold": 2}, InputError, "states: expec"),
+        (
+            {"sentence_ids": np.arange(24)},
+            {"threshold": 2},
+            InputError,
+            "language_ids and sentence",
+        ),
+        ({"states": torch.zeros(3, 23, 6)}, {"threshold": 2}, InputError, "states: expected the"),
+    ],
+)
+def test_what_is_refused(change, options, error, message):
+    with pytest.raises(error, match=message):
+        score_states(replace(made_by_hand(), **change), **options)
+
+
+def test_what_is_no_state_is_named(tmp_path):
+    with pytest.raises(TypeError, match="states must be a folder or an ActivationStore, got float"):
+        score_states(1.5)
+    with pytest.raises(InputError, match="holds no finished states"):
+        score_states(tmp_path)
