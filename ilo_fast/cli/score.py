@@ -31,8 +31,19 @@ _OF_THE_MODEL = (
 )
 
 
+def _model_or_states(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Callback: MODEL may be left out beside --states; options that are given come before it."""
+    if value is None and ctx.params.get("states") is None:
+        raise click.MissingParameter(
+            "Only --states DIR, which scores kept states again, goes without.",
+            param_type="argument",
+            param_hint="'MODEL'",
+        )
+    return value
+
+
 @click.command(short_help="Score a model on a parallel corpus.")
-@click.argument("model", required=False)
+@click.argument("model", required=False, callback=_model_or_states)
 @click.option(
     "--corpus",
     help="A folder with one <language>.txt per language, aligned by line; a .tsv, .csv, .jsonl or "
@@ -112,8 +123,6 @@ def _of_model(model: str, options: dict[str, Any]) -> "Callable[..., Result]":
 def _of_states(options: dict[str, Any]) -> "Callable[..., Result]":
     from ilo_fast.stored import score_states as run
 
-    if options["states"] is None:
-        raise click.MissingParameter(param_type="argument", param_hint="'MODEL'")
     context = click.get_current_context()
     without = (*_OF_THE_CORPUS, *_OF_THE_MODEL)
     for name in without:
