@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ilo_fast.errors import InputError
 from ilo_fast.hsic import Space, cross_products, unbiased_cka, unbiased_hsic_sums
-from ilo_fast.lists import paired_lists, state_layers, unit_rows
+from ilo_fast.lists import no_own_points, paired_lists, state_layers, unit_rows
 
 __all__ = ["cka", "cknna", "kernel_at", "masked_hsic", "sparse_kernel"]
 
@@ -62,15 +62,14 @@ def cka(x: Any, y: Any, *, unbiased: bool = False) -> np.ndarray:
     fewest = 4 if unbiased else 2
     if one.shape[1] < fewest:
         raise InputError(f"x and y must have at least {fewest} points, got {one.shape[1]}")
-    first, second = ([_scaled(layer) for layer in layers] for layers in (one, two))
+    first = [Space(_scaled(layer)) for layer in one]
+    second = first if y is x else [Space(_scaled(layer)) for layer in two]
     if unbiased:
-        left = [Space(layer) for layer in first]
-        right = left if y is x else [Space(layer) for layer in second]
-        result = np.array([[unbiased_cka(space, other) for other in right] for space in left])
+        result = np.array([[unbiased_cka(space, other) for other in second] for space in first])
     else:
-        self_one = [_biased(layer, layer) for layer in first]
-        self_two = self_one if y is x else [_biased(layer, layer) for layer in second]
-        cross = np.array([[_biased(layer, other) for other in second] for layer in first])
+        self_one = [_biased(space, space) for space in first]
+        self_two = self_one if y is x else [_biased(space, space) for space in second]
+        cross = np.array([[_biased(space, other) for other in second] for space in first])
         result = _normalise(cross, np.array(self_one)[:, None], np.array(self_two))
     # rounding leaves a constant space a self-term that is not quite 0
     result[[_constant(layer) for layer in one]] = np.nan
@@ -100,8 +99,8 @@ def cknna(x: Any, y: Any, a: Any, b: Any, *, normalize: bool = True) -> np.ndarr
         points. NaN where a self-term is not positive.
 
     Raises:
-        InputError: on states or lists that cannot be used or do not fit, k < 2, or fewer than
-            4 points.
+        InputError: on states or lists that cannot be used or do not fit, a point listed as its
+            own neighbour, k < 2, or fewer than 4 points.
         HiddenStateError: on NaN or infinity.
 
     >>> x = [[1.0, 0.1], [1.0, 0.3], [0.2, 1.0], [0.1, 1.0]]
@@ -121,11 +120,16 @@ def cknna(x: Any, y: Any, a: Any, b: Any, *, normalize: bool = True) -> np.ndarr
         raise InputError(f"x and a must have the same points, got {one.shape[1]} and {n}")
     if k < 2 or n < 4:
         raise InputError(f"cknna needs k >= 2 and at least 4 points, got k = {k}, {n} points")
+    no_own_points(first, "a")
+    no_own_points(second, "b")
     result = np.empty(layers)
     for layer in range(layers):
         near, near_too = first[layer], second[layer]
         left = unit_rows(one[layer]) if normalize else _scaled(one[layer]).double()
         right = unit_rows(two[layer]) if normalize else _scaled(two[layer]).double()
+        if k == n - 1:  # nothing is masked, and crowded points leave the sums below rounding
+            result[layer] = unbiased_cka(Space(left), Space(right))
+            continue
         shared = (near[:, :, None] == near_too[:, None, :]).any(dim=2)
         kernel, other = kernel_at(left, near), kernel_at(right, near)
         cross = masked_hsic(sparse_kernel(kernel, near, shared), sparse_kernel(other, near, shared))
@@ -173,7 +177,7 @@ def _constant(layer: Tensor) -> bool:
     return bool((layer == layer[0]).all())
 
 
-def _biased(left: Tensor, right: Tensor) -> float:
+def _biased(left: Space, right: Space) -> float:
     """``|Xcᵀ Yc|_F²``: HSIC times (n - 1)², a factor that CKA drops."""
     return float((cross_products(left, right) ** 2).sum())
 

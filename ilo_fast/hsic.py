@@ -8,6 +8,7 @@ products: n² (d + d') multiply-adds.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -32,15 +33,29 @@ class Space:
     points: Tensor
 
     @cached_property
+    def mean(self) -> tuple[Tensor, Tensor]:
+        """The mean, rounded, and the mean of what it leaves, float64 ``[d]`` each.
+
+        The second counts where points differ by hardly more than the first's rounding.
+        """
+        mean = self.points.mean(dim=0, dtype=torch.float64)
+        blocks = torch.split(self.points, _ROWS)
+        left = torch.stack([(block.double() - mean).sum(dim=0) for block in blocks]).sum(dim=0)
+        return mean, left / len(self.points)
+
+    def centred(self) -> Iterator[Tensor]:
+        """Float64 rows about their mean, some at a time."""
+        mean, left = self.mean
+        for block in torch.split(self.points, _ROWS):
+            yield block.double() - mean - left
+
+    @cached_property
     def summed(self) -> tuple[Tensor, Tensor]:
         """``|x_i|²`` and the row sums of K̃, ``x_i · Σ x - |x_i|²``, float64 ``[n]`` each, of rows
         about their mean."""
-        mean = self.points.mean(dim=0, dtype=torch.float64)
-        blocks = torch.split(self.points, _ROWS)
-        total = torch.stack([(block.double() - mean).sum(dim=0) for block in blocks]).sum(dim=0)
+        total = torch.stack([rows.sum(dim=0) for rows in self.centred()]).sum(dim=0)
         sizes, sums = [], []
-        for block in blocks:
-            rows = block.double() - mean
+        for rows in self.centred():
             size = (rows * rows).sum(dim=1)
             sizes.append(size)
             sums.append(rows @ total - size)
@@ -106,13 +121,12 @@ def unbiased_cka(one: Space, two: Space) -> float:
     return value / scale
 
 
-def cross_products(left: Tensor, right: Tensor) -> Tensor:
+def cross_products(left: Space, right: Space) -> Tensor:
     """``Xcᵀ Yc`` in float64, some rows at a time."""
-    mean, other_mean = left.mean(dim=0, dtype=torch.float64), right.mean(dim=0, dtype=torch.float64)
-    total = torch.zeros(left.shape[1], right.shape[1], dtype=torch.float64, device=left.device)
-    for start in range(0, len(left), _ROWS):
-        rows = left[start : start + _ROWS].double() - mean
-        total.addmm_(rows.T, right[start : start + _ROWS].double() - other_mean)
+    shape, device = (left.points.shape[1], right.points.shape[1]), left.points.device
+    total = torch.zeros(shape, dtype=torch.float64, device=device)
+    for rows, other in zip(left.centred(), right.centred(), strict=True):
+        total.addmm_(rows.T, other)
     return total
 
 
@@ -136,7 +150,7 @@ def _by_sums(one: Space, two: Space) -> tuple[float, float]:
     """HSIC and how much of it rounding may be: sums of n terms err by about sqrt(n) roundings."""
     n = len(one.points)
     (sizes, sums), (sizes_too, sums_too) = one.summed, two.summed
-    product = float((cross_products(one.points, two.points) ** 2).sum())
+    product = float((cross_products(one, two) ** 2).sum())
     diagonal, chain = float(sizes @ sizes_too), float(sums @ sums_too)
     value = unbiased_hsic_sums(
         product - diagonal, float(sums.sum()), float(sums_too.sum()), chain, n

@@ -23,6 +23,7 @@ __all__ = [
     "group_mean",
     "index_lists",
     "label_codes",
+    "no_own_points",
     "one_metric_per_layer",
     "paired_lists",
     "rounding_tolerance",
@@ -127,6 +128,13 @@ def paired_lists(a: Any, b: Any) -> tuple[Tensor, Tensor]:
         if bool((ordered[..., 1:] == ordered[..., :-1]).any()):
             raise InputError(f"{name} must name a point once in a list, found one twice")
     return first, second.to(first.device)
+
+
+def no_own_points(lists: Tensor, name: str) -> None:
+    """InputError where lists ``[layers, n, k]`` have a point as its own neighbour."""
+    own = torch.arange(lists.shape[1], device=lists.device)
+    if bool((lists == own[:, None]).any()):
+        raise InputError(f"{name} must not list a point as its own neighbour")
 
 
 def label_codes(

@@ -196,6 +196,23 @@ def test_a_constant_space_has_no_cka():
         assert np.isnan(cka(flat, flat, unbiased=unbias)).all()
 
 
+@pytest.mark.parametrize("unbias", [False, True])
+def test_points_that_differ_by_little_more_than_their_mean_rounds(unbias):
+    """Whole steps of the last place about a large offset: without it, CKA is the same."""
+    generator = np.random.default_rng(0)
+    steps, other = generator.integers(-3, 4, size=(2, 13, 4)).astype(float)
+    plain = cka(steps, other, unbiased=unbias)
+    far = steps * 0.25 + 2.0**50 + 1  # where steps are of a quarter
+    np.testing.assert_allclose(cka(far, other, unbiased=unbias), plain, rtol=1e-12)
+    np.testing.assert_allclose(cka(other, far, unbiased=unbias), plain, rtol=1e-12)
+
+
+def test_one_point_off_by_its_last_digit():
+    x = np.full((13, 1), 0.1)
+    x[0] = np.nextafter(0.1, 1)
+    np.testing.assert_allclose(cka(x, np.eye(13)[:, :1]), [[1]], rtol=1e-12)
+
+
 def nearest(x, k):
     similarity = x @ x.T
     np.fill_diagonal(similarity, -np.inf)
@@ -248,8 +265,20 @@ def test_cknna_over_layers_and_blocks(monkeypatch):
     np.testing.assert_allclose(cknna(x, flipped, lists, flipped_lists), got, rtol=1e-12)
 
 
+@pytest.mark.parametrize("normalize", [False, True])
+def test_cknna_of_whole_lists_is_unbiased_cka(normalize):
+    """With every point a neighbour nothing is masked, and crowded points keep their digits."""
+    generator = np.random.default_rng(0)
+    x, y = 1 + 1e-4 * generator.normal(size=(2, 10, 3))
+    got = cknna(x, y, nearest(x, 9), nearest(y, 9), normalize=normalize)
+    if normalize:
+        x, y = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (x, y))
+    np.testing.assert_allclose(got, cka(x, y, unbiased=True)[0], rtol=1e-6)
+
+
 X = np.random.default_rng(0).normal(size=(5, 3))
 LISTS = nearest(X, 2)
+OWN = np.column_stack([np.arange(5), LISTS[:, 0]])
 
 
 @pytest.mark.parametrize(
@@ -262,6 +291,7 @@ LISTS = nearest(X, 2)
         (lambda: cknna(X, X, LISTS[:, :1], LISTS[:, :1]), "k >= 2"),
         (lambda: cknna(X[:4], X[:4], LISTS, LISTS), "same points"),
         (lambda: cknna([X, X], X, LISTS, LISTS), "same number of layers"),
+        (lambda: cknna(X, X, LISTS, OWN), "b must not list a point as its own neighbour"),
     ],
 )
 def test_bad_input(call, message):

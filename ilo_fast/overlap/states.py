@@ -9,7 +9,13 @@ from torch import Tensor
 
 from ilo_fast.arrays import magnitudes
 from ilo_fast.errors import InputError
-from ilo_fast.lists import index_lists, one_metric_per_layer, paired_lists, state_layers
+from ilo_fast.lists import (
+    index_lists,
+    no_own_points,
+    one_metric_per_layer,
+    paired_lists,
+    state_layers,
+)
 from ilo_fast.ops.centred import Centred, centre
 from ilo_fast.ops.exact import pair_values, tie_error
 from ilo_fast.ops.points import Points, prepare_points
@@ -95,9 +101,7 @@ def neighbor_ranks(neighbors: Any, states: Any, *, metric: str = "cosine") -> np
     if metric not in ("cosine", "euclidean", "inner_product"):
         raise InputError(f"metric must be 'cosine', 'euclidean' or 'inner_product', got {metric!r}")
     lists = index_lists(neighbors)
-    own = torch.arange(lists.shape[1], device=lists.device)
-    if bool((lists == own[:, None]).any()):
-        raise InputError("neighbors must not list a point as its own neighbour")
+    no_own_points(lists, "neighbors")
     layers = _layers_of(states, lists, "states")
     return one_metric_per_layer(
         [_ranks(layer, near, metric) for layer, near in zip(layers, lists, strict=True)]
