@@ -26,6 +26,7 @@ __all__ = [
     "real_number",
     "row_max",
     "to_torch",
+    "true_or_false",
     "whole_number",
     "with_numbers",
     "without_mask",
@@ -81,6 +82,13 @@ def real_number(value: Any, name: str) -> float:
     if math.isnan(value):
         raise InputError(f"{name} must be a number; got {value!r}")
     return float(value)
+
+
+def true_or_false(value: Any, name: str) -> bool:
+    """A truth value of Python or NumPy as Python's: "no" would count as true, 0 as false."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False; got {value!r}")
+    return bool(value)
 
 
 def magnitudes(rows: torch.Tensor) -> torch.Tensor:

@@ -9,8 +9,9 @@ from typing import Any, Literal
 import torch
 
 from ilo_fast.activations import ActivationStore, extract
+from ilo_fast.activations.packing import check_batch_tokens
 from ilo_fast.activations.pooling import PoolSpec, check_pool
-from ilo_fast.arrays import at_least_1, check_seed
+from ilo_fast.arrays import at_least_1, check_seed, true_or_false
 from ilo_fast.companions import SETTINGS, Companions, check_metrics
 from ilo_fast.corpora import Corpus, load_corpus
 from ilo_fast.errors import InputError
@@ -21,14 +22,14 @@ from ilo_fast.models.fingerprint import weights_sha256
 from ilo_fast.models.fused import check_fused
 from ilo_fast.neighbors import Neighbors, knn
 from ilo_fast.ops import dispatch
-from ilo_fast.ops.request import METRICS, Request
+from ilo_fast.ops.request import Request, check_metric
 from ilo_fast.progress import Progress, with_progress
 from ilo_fast.record import dtype_name, model_record, score_record, search_record
 from ilo_fast.results import COLUMNS, Result, from_columns
 from ilo_fast.rows import layer_rows
 from ilo_fast.timeline import Clock, TimedProgress
 
-__all__ = ["check_search", "score"]
+__all__ = ["check_options", "check_search", "score"]
 
 
 @with_progress
@@ -110,10 +111,19 @@ def score(
     """
     k, threshold = at_least_1(k, "k"), at_least_1(threshold, "threshold")
     seed = check_seed(seed)
-    _check_options(metric, backend, reference)
-    check_fused(fused)
-    parse_layers(layers)
+    check_options(
+        layers=layers,
+        metric=metric,
+        pool=pool,
+        batch_tokens=batch_tokens,
+        backend=backend,
+        fused=fused,
+        truncate=truncate,
+    )
     pool_name = check_pool(pool).name
+    trust_remote_code = true_or_false(trust_remote_code, "trust_remote_code")
+    if true_or_false(reference, "reference") and backend not in ("auto", "reference"):
+        raise InputError(f"reference=True brings its own backend, got backend={backend!r} as well")
     if not isinstance(states, str | Path | ActivationStore | None):
         raise TypeError(
             f"states must be a folder or an ActivationStore, got {type(states).__name__}"
@@ -208,13 +218,24 @@ def score(
     return replace(from_columns(columns, record), companions=companions)
 
 
-def _check_options(metric: str, backend: str, reference: bool) -> None:
-    """What can be said wrong before a model is loaded."""
-    if metric not in METRICS:
-        raise InputError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
+def check_options(
+    *,
+    layers: LayerSpec,
+    metric: str,
+    pool: PoolSpec,
+    batch_tokens: Any,
+    backend: str,
+    fused: str,
+    truncate: Any,
+) -> None:
+    """That options can be what they are, asked before there is a model; of `score` and `Watch`."""
+    parse_layers(layers)
+    check_metric(metric)
+    check_pool(pool)
+    check_batch_tokens(batch_tokens)
     dispatch.check_name(backend)
-    if reference and backend not in ("auto", "reference"):
-        raise InputError(f"reference=True brings its own backend, got backend={backend!r} as well")
+    check_fused(fused)
+    true_or_false(truncate, "truncate")
 
 
 def check_search(engine: str, loaded: LoadedModel, n: int, k: int, metric: str) -> None:
