@@ -22,6 +22,7 @@ __all__ = [
     "flushes",
     "has_subnormal",
     "magnitudes",
+    "not_negative",
     "readable",
     "real_number",
     "row_max",
@@ -82,6 +83,14 @@ def real_number(value: Any, name: str) -> float:
     if math.isnan(value):
         raise InputError(f"{name} must be a number; got {value!r}")
     return float(value)
+
+
+def not_negative(value: Any, name: str) -> float:
+    """`real_number`, and InputError below 0."""
+    number = real_number(value, name)
+    if number < 0:
+        raise InputError(f"{name} must be at least 0; got {number}")
+    return number
 
 
 def true_or_false(value: Any, name: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ilo_fast.arrays import check_seed, real_number
+from ilo_fast.arrays import check_seed, not_negative, real_number
 from ilo_fast.errors import InputError
 from ilo_fast.shown import Shown
 
@@ -82,9 +82,7 @@ def calibrate(
     alpha, ceiling = real_number(alpha, "alpha"), real_number(ceiling, "ceiling")
     if not 0 < alpha < 1:
         raise InputError(f"alpha must lie between 0 and 1, got {alpha}")
-    tolerance = real_number(tolerance, "tolerance")
-    if tolerance < 0:
-        raise InputError(f"tolerance must be at least 0, got {tolerance}")
+    tolerance = not_negative(tolerance, "tolerance")
     if np.isnan(scores).any() or np.isnan(draws).any():
         raise InputError("observed and null must hold no NaN")
     if tolerance:
