@@ -112,7 +112,8 @@ def draw_permutations(
 ) -> Iterator[np.ndarray]:
     """Draw `count` seeded permutations of 0 … n - 1, one at a time.
 
-    With `blocks` (an integer per point) points move within their block only.
+    With `blocks` (an integer per point) points move within their block only. Raises TypeError or
+    InputError on a seed that is no whole number of at least 0, with the first draw.
 
     >>> [order.tolist() for order in draw_permutations(3, 2, seed=0)]
     [[2, 0, 1], [2, 1, 0]]

@@ -108,6 +108,20 @@ def score(
     Raises:
         InputError: (a ValueError) on arguments, corpora, models and hidden states that cannot be
             used; the message names which, what was expected and what came.
+        TypeError: on an argument of the wrong type.
+
+    >>> import ilo_fast
+    >>> from ilo_fast.models import wrap_model
+    >>> from transformers import LlamaConfig, LlamaModel
+    >>> sizes = dict(hidden_size=8, intermediate_size=16, num_attention_heads=2)
+    >>> model = LlamaModel(LlamaConfig(vocab_size=256, num_hidden_layers=2, **sizes))
+    >>> def tokenizer(texts, **options):  # one of transformers' does the same
+    ...     return {"input_ids": [list(text.encode()) for text in texts]}
+    >>> result = ilo_fast.score(wrap_model(model, tokenizer, name="tiny"), "demo", limit=5)
+    >>> result
+    Result(48 rows: models ['tiny'], 3 layers, 16 languages)
+    >>> list(result.layers()["layer"]), bool((result.table["certified"] == 1).all())
+    ([0, 1, 2], True)
     """
     k, threshold = at_least_1(k, "k"), at_least_1(threshold, "threshold")
     seed = check_seed(seed)

@@ -98,11 +98,14 @@ def extract(
             place, or too little room.
 
     >>> from ilo_fast import extract, load_corpus
-    >>> from ilo_fast.models import load_model
-    >>> loaded = load_model("model.gguf")  # doctest: +SKIP
-    >>> store = extract(loaded.model, loaded.tokenizer, load_corpus("demo"))  # doctest: +SKIP
-    >>> store.states.shape  # doctest: +SKIP
-    torch.Size([19, 640, 640])
+    >>> from transformers import LlamaConfig, LlamaModel
+    >>> sizes = dict(hidden_size=8, intermediate_size=16, num_attention_heads=2)
+    >>> model = LlamaModel(LlamaConfig(vocab_size=256, num_hidden_layers=2, **sizes))
+    >>> def tokenizer(texts, **options):  # one of transformers' does the same
+    ...     return {"input_ids": [list(text.encode()) for text in texts]}
+    >>> store = extract(model, tokenizer, load_corpus("demo", limit=5), layers=[-1, 0])
+    >>> store.layers, store.states.shape, store.record["batches"]
+    ((2, 0), torch.Size([2, 80, 8]), 'packed')
     """
     began = time.perf_counter()
     if not hasattr(corpus, "n_points"):
