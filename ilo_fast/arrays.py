@@ -22,10 +22,12 @@ __all__ = [
     "flushes",
     "has_subnormal",
     "magnitudes",
+    "not_negative",
     "readable",
     "real_number",
     "row_max",
     "to_torch",
+    "true_or_false",
     "whole_number",
     "with_numbers",
     "without_mask",
@@ -81,6 +83,21 @@ def real_number(value: Any, name: str) -> float:
     if math.isnan(value):
         raise InputError(f"{name} must be a number; got {value!r}")
     return float(value)
+
+
+def not_negative(value: Any, name: str) -> float:
+    """`real_number`, and InputError below 0."""
+    number = real_number(value, name)
+    if number < 0:
+        raise InputError(f"{name} must be at least 0; got {number}")
+    return number
+
+
+def true_or_false(value: Any, name: str) -> bool:
+    """A truth value of Python or NumPy as Python's: "no" would count as true, 0 as false."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False; got {value!r}")
+    return bool(value)
 
 
 def magnitudes(rows: torch.Tensor) -> torch.Tensor:

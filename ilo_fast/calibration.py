@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ilo_fast.arrays import check_seed, real_number
+from ilo_fast.arrays import check_seed, not_negative, real_number
 from ilo_fast.errors import InputError
 from ilo_fast.shown import Shown
 
@@ -82,9 +82,7 @@ def calibrate(
     alpha, ceiling = real_number(alpha, "alpha"), real_number(ceiling, "ceiling")
     if not 0 < alpha < 1:
         raise InputError(f"alpha must lie between 0 and 1, got {alpha}")
-    tolerance = real_number(tolerance, "tolerance")
-    if tolerance < 0:
-        raise InputError(f"tolerance must be at least 0, got {tolerance}")
+    tolerance = not_negative(tolerance, "tolerance")
     if np.isnan(scores).any() or np.isnan(draws).any():
         raise InputError("observed and null must hold no NaN")
     if tolerance:
@@ -114,7 +112,8 @@ def draw_permutations(
 ) -> Iterator[np.ndarray]:
     """Draw `count` seeded permutations of 0 … n - 1, one at a time.
 
-    With `blocks` (an integer per point) points move within their block only.
+    With `blocks` (an integer per point) points move within their block only. Raises TypeError or
+    InputError on a seed that is no whole number of at least 0, with the first draw.
 
     >>> [order.tolist() for order in draw_permutations(3, 2, seed=0)]
     [[2, 0, 1], [2, 1, 0]]

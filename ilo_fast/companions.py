@@ -9,7 +9,9 @@ import pandas as pd
 import torch
 
 from ilo_fast.alignment import (
+    BootstrapIntervals,
     Components,
+    ILONull,
     bootstrap_intervals,
     fragments,
     hubness,
@@ -18,7 +20,7 @@ from ilo_fast.alignment import (
     pair_scores,
     translation_mrr,
 )
-from ilo_fast.calibration import Calibration
+from ilo_fast.alignment.winners import SCORES as PAIR_SCORES
 from ilo_fast.errors import InputError
 from ilo_fast.kept import list_rows
 from ilo_fast.lists import ParallelPoints
@@ -26,7 +28,16 @@ from ilo_fast.neighbors import Neighbors
 from ilo_fast.results import SCORES
 from ilo_fast.tables import TABLES, read_table
 
-__all__ = ["METRICS", "SETTINGS", "TABLES", "Companions", "check_metrics", "read_companions"]
+__all__ = [
+    "METRICS",
+    "SETTINGS",
+    "TABLES",
+    "Companions",
+    "add_intervals",
+    "add_null",
+    "check_metrics",
+    "read_companions",
+]
 
 METRICS = ("mrr", "fragments", "null", "intervals", "hubness", "pairs", "neighbors")
 """What can be asked for beside the scores; docs/metrics.md says what each is."""
@@ -40,8 +51,6 @@ SETTINGS = {
     "csls_k": 10,
 }
 """How the metrics are computed; in the run record of a result that has any."""
-
-_PAIR_SCORES = ("retrieval", "xsim_ratio", "xsim_distance", "csls", "mexa")
 
 
 def check_metrics(metrics: str | Iterable[str]) -> tuple[str, ...]:
@@ -176,10 +185,7 @@ class Companions:
             level=SETTINGS["level"],
             seed=self._seed,
         )
-        for score in SCORES:
-            for end in ("low", "high"):
-                language[f"{score}_{end}"] = getattr(getattr(found, score), end).ravel()
-                layer[f"{score}_{end}"] = getattr(found.mean[score], end)
+        add_intervals(found, language, layer)
 
     def _null(self, lists: np.ndarray, language: dict[str, Any], layer: dict[str, Any]) -> None:
         found = ilo_null(
@@ -189,16 +195,7 @@ class Companions:
             permutations=int(SETTINGS["permutations"]),
             seed=self._seed,
         )
-        pairs: tuple[tuple[dict[str, Any], Calibration], ...] = (
-            (language, found.ilo),
-            (layer, found.mean_ilo),
-        )
-        for columns, against in pairs:
-            columns["ilo_null"] = against.null_mean.ravel()
-            columns["ilo_null_sd"] = against.null_std.ravel()
-            columns["ilo_p"] = against.p_value.ravel()
-            columns["ilo_p_lower"] = against.p_lower.ravel()
-            columns["ilo_calibrated"] = against.score.ravel()
+        add_null(found, language, layer)
 
     def _hubness(self, lists: np.ndarray, language: dict[str, Any], layer: dict[str, Any]) -> None:
         found = hubness(lists, hub_factor=SETTINGS["hub_factor"])
@@ -225,9 +222,30 @@ class Companions:
                 "b": np.tile(np.array(corpus.languages, dtype=object), size),
                 "neighbors": counts.ravel(),
                 "share": (counts / counts.sum(axis=1, keepdims=True)).ravel(),
-                **{name: getattr(scores, name)[0].ravel() for name in _PAIR_SCORES},
+                **{name: getattr(scores, name)[0].ravel() for name in PAIR_SCORES},
             }
         )
+
+
+def add_intervals(found: BootstrapIntervals, by_language: Any, by_layer: Any) -> None:
+    """Columns ``<score>_low`` and ``<score>_high`` of tables by layer and language, and by layer.
+
+    The tables are pandas' or dicts, rows layer by layer, languages in the corpus' order.
+    """
+    for score in SCORES:
+        for end in ("low", "high"):
+            by_language[f"{score}_{end}"] = getattr(getattr(found, score), end).ravel()
+            by_layer[f"{score}_{end}"] = getattr(found.mean[score], end)
+
+
+def add_null(found: ILONull, by_language: Any, by_layer: Any) -> None:
+    """Columns of ILO against its null, of tables as `add_intervals` takes them."""
+    for table, against in ((by_language, found.ilo), (by_layer, found.mean_ilo)):
+        table["ilo_null"] = against.null_mean.ravel()
+        table["ilo_null_sd"] = against.null_std.ravel()
+        table["ilo_p"] = against.p_value.ravel()
+        table["ilo_p_lower"] = against.p_lower.ravel()
+        table["ilo_calibrated"] = against.score.ravel()
 
 
 def read_companions(folder: Path, record: Mapping[str, Any]) -> dict[str, pd.DataFrame]:

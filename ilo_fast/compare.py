@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ilo_fast import environment
+from ilo_fast.alignment.intervals import check_level
 from ilo_fast.arrays import at_least_1, check_seed
 from ilo_fast.difference_rows import COLUMNS, difference_rows
 from ilo_fast.errors import InputError
@@ -175,8 +176,7 @@ def compare(
     0.25
     """
     samples, seed = at_least_1(samples, "samples"), check_seed(seed)
-    if not 0 < level < 1:
-        raise InputError(f"level must lie between 0 and 1, got {level!r}")
+    level = check_level(level)
     if permutations != 0:
         permutations = at_least_1(permutations, "permutations")
     chosen = pairs_to_compare(inputs, steps)

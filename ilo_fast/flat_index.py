@@ -8,7 +8,7 @@ from ilo_fast.arrays import at_least_1, row_max, to_torch, whole_number
 from ilo_fast.errors import InputError
 from ilo_fast.neighbors import Neighbors
 from ilo_fast.ops.knn_queries import Base, prepare_base, search_base
-from ilo_fast.ops.request import METRICS, EngineResult, NeighborStats
+from ilo_fast.ops.request import EngineResult, NeighborStats, check_metric
 
 __all__ = ["FlatIndex"]
 
@@ -34,8 +34,7 @@ class FlatIndex:
 
     def __init__(self, d: int, metric: str = "inner_product") -> None:
         self.d = at_least_1(d, "d")
-        if metric not in METRICS:
-            raise InputError(f"metric must be one of {', '.join(METRICS)}; got {metric!r}")
+        check_metric(metric)
         self.metric = metric
         self.reset()
 

@@ -12,7 +12,7 @@ from ilo_fast.lists import index_lists, label_codes
 from ilo_fast.ops.languages import count_bits, neighbor_languages
 from ilo_fast.shown import Shown
 
-__all__ = ["ILOScores", "check_neighbors", "check_threshold", "ilo_scores"]
+__all__ = ["ILOScores", "check_neighbors", "check_threshold", "harmonic", "ilo_scores"]
 
 _POINTS_AT_ONCE = 1 << 22  # of all layers together
 
@@ -82,11 +82,19 @@ def ilo_scores(neighbors: Any, languages: Any, *, threshold: int = 3) -> ILOScor
     reach_count = torch.cat(reached).cpu().numpy()
     bridge = torch.cat(bridging).cpu().numpy() / points
     reach = reach_count / (count - 1)
-    total = bridge + reach
-    ilo = np.where(
-        (bridge > 0) & (reach > 0), 2 * bridge * reach / np.where(total > 0, total, 1), 0
-    )
+    ilo = harmonic(bridge, reach)
     return ILOScores(names, points, bridge, reach, ilo, reach_count, threshold, k)
+
+
+def harmonic(bridge: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """ILO: ``2 B R / (B + R)``, 0 where either is 0, NaN where either is.
+
+    >>> harmonic(np.array([0.5, 0.0]), np.array([1.0, 0.0])).round(3)
+    array([0.667, 0.   ])
+    """
+    total = bridge + reach
+    none = np.zeros_like(total)
+    return np.asarray(np.divide(2 * bridge * reach, total, out=none, where=total != 0))
 
 
 def check_neighbors(k: int, languages: int, sentences: int) -> None:

@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 from typing import Any, SupportsIndex
 
-import numpy as np
-
-from ilo_fast.arrays import row_max, to_torch, whole_number
+from ilo_fast.arrays import row_max, to_torch, true_or_false, whole_number
 from ilo_fast.errors import InputError
 from ilo_fast.ops import dispatch
-from ilo_fast.ops.request import METRICS, NeighborStats, Request
+from ilo_fast.ops.request import NeighborStats, Request, check_metric
 from ilo_fast.shown import Shown
 
 __all__ = ["NeighborStats", "Neighbors", "knn"]
@@ -97,19 +95,16 @@ def knn(
             f"x must hold at least 1 layer, 2 points and 1 dimension; got {list(tensor.shape)}"
         )
     count = whole_number(k)
-    for name, value in (("exact", exact), ("exclude_self", exclude_self)):
-        if not isinstance(value, bool | np.bool_):
-            raise TypeError(f"{name} must be True or False; got {value!r}")
+    exact, exclude_self = true_or_false(exact, "exact"), true_or_false(exclude_self, "exclude_self")
     most = n - 1 if exclude_self else n
     if not 1 <= count <= most:
         raise InputError(
             f"k must be between 1 and {most} for {n} points "
             f"({'self excluded' if exclude_self else 'self included'}); got {count}"
         )
-    if metric not in METRICS:
-        raise InputError(f"metric must be one of {', '.join(METRICS)}; got {metric!r}")
+    check_metric(metric)
     largest = row_max(states, single)
-    request = Request(states, largest, count, metric, bool(exact), bool(exclude_self))
+    request = Request(states, largest, count, metric, exact, exclude_self)
     chosen = dispatch.choose(backend, request)
     result = chosen.load()(request)
     arrays = (result.indices, result.distances, result.certified)

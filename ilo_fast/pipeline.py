@@ -9,8 +9,9 @@ from typing import Any, Literal
 import torch
 
 from ilo_fast.activations import ActivationStore, extract
+from ilo_fast.activations.packing import check_batch_tokens
 from ilo_fast.activations.pooling import PoolSpec, check_pool
-from ilo_fast.arrays import at_least_1, check_seed
+from ilo_fast.arrays import at_least_1, check_seed, true_or_false
 from ilo_fast.companions import SETTINGS, Companions, check_metrics
 from ilo_fast.corpora import Corpus, load_corpus
 from ilo_fast.errors import InputError
@@ -20,6 +21,8 @@ from ilo_fast.models import LoadedModel, load_model
 from ilo_fast.models.fingerprint import weights_sha256
 from ilo_fast.models.fused import check_fused
 from ilo_fast.neighbors import Neighbors
+from ilo_fast.ops import dispatch
+from ilo_fast.ops.request import check_metric
 from ilo_fast.progress import Progress, with_progress
 from ilo_fast.record import dtype_name, model_record, score_record
 from ilo_fast.results import Result, from_columns
@@ -27,7 +30,7 @@ from ilo_fast.scoring import check_engine, check_search, score_layers
 from ilo_fast.stored import check_language_major
 from ilo_fast.timeline import Clock, TimedProgress
 
-__all__ = ["score"]
+__all__ = ["check_options", "score"]
 
 
 @with_progress
@@ -106,13 +109,35 @@ def score(
     Raises:
         InputError: (a ValueError) on arguments, corpora, models and hidden states that cannot be
             used; the message names which, what was expected and what came.
+        TypeError: on an argument of the wrong type.
+
+    >>> import ilo_fast
+    >>> from ilo_fast.models import wrap_model
+    >>> from transformers import LlamaConfig, LlamaModel
+    >>> sizes = dict(hidden_size=8, intermediate_size=16, num_attention_heads=2)
+    >>> model = LlamaModel(LlamaConfig(vocab_size=256, num_hidden_layers=2, **sizes))
+    >>> def tokenizer(texts, **options):  # one of transformers' does the same
+    ...     return {"input_ids": [list(text.encode()) for text in texts]}
+    >>> result = ilo_fast.score(wrap_model(model, tokenizer, name="tiny"), "demo", limit=5)
+    >>> result
+    Result(48 rows: models ['tiny'], 3 layers, 16 languages)
+    >>> list(result.layers()["layer"]), bool((result.table["certified"] == 1).all())
+    ([0, 1, 2], True)
     """
     k, threshold = at_least_1(k, "k"), at_least_1(threshold, "threshold")
     seed = check_seed(seed)
-    engine = check_engine(metric, backend, reference)
-    check_fused(fused)
-    parse_layers(layers)
+    check_options(
+        layers=layers,
+        metric=metric,
+        pool=pool,
+        batch_tokens=batch_tokens,
+        backend=backend,
+        fused=fused,
+        truncate=truncate,
+    )
+    engine = check_engine(backend, reference)
     pool_name = check_pool(pool).name
+    trust_remote_code = true_or_false(trust_remote_code, "trust_remote_code")
     if not isinstance(states, str | Path | ActivationStore | None):
         raise TypeError(
             f"states must be a folder or an ActivationStore, got {type(states).__name__}"
@@ -197,6 +222,26 @@ def score(
         timeline=clock.seconds,
     )
     return replace(from_columns(scores.columns, record), companions=scores.companions)
+
+
+def check_options(
+    *,
+    layers: LayerSpec,
+    metric: str,
+    pool: PoolSpec,
+    batch_tokens: Any,
+    backend: str,
+    fused: str,
+    truncate: Any,
+) -> None:
+    """That options can be what they are, asked before there is a model; of `score` and `Watch`."""
+    parse_layers(layers)
+    check_metric(metric)
+    check_pool(pool)
+    check_batch_tokens(batch_tokens)
+    dispatch.check_name(backend)
+    check_fused(fused)
+    true_or_false(truncate, "truncate")
 
 
 def _check_states(

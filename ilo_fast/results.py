@@ -16,11 +16,11 @@ from ilo_fast.errors import InputError
 from ilo_fast.files import staged
 from ilo_fast.tables import TABLES, read_table, write_parquet, write_table
 
-__all__ = ["COLUMNS", "SCORES", "TRACE_FILE", "Result", "left_behind", "read_parquet"]
+__all__ = ["COLUMNS", "SCHEMA", "SCORES", "TRACE_FILE", "Result", "left_behind", "read_parquet"]
 
 _TEXT, _WHOLE, _REAL = pa.string(), pa.int64(), pa.float64()
 
-_SCHEMA = {
+SCHEMA = {
     "model": _TEXT,
     "layer": _WHOLE,
     "language": _TEXT,
@@ -36,8 +36,9 @@ _SCHEMA = {
     "same_language": _REAL,
     "certified": _REAL,
 }
+"""The types of `COLUMNS`, in files."""
 
-COLUMNS = tuple(_SCHEMA)
+COLUMNS = tuple(SCHEMA)
 """The columns every result has, in order; further ones may follow."""
 
 SCORES = ("bridge", "reach", "ilo", "translation_hit", "same_language")
@@ -125,7 +126,7 @@ class Result:
         """
         path = Path(path)
         with staged(path.parent) as temporary:
-            write_parquet(self.table, _as_json(self.record), temporary / path.name, _SCHEMA)
+            write_parquet(self.table, _as_json(self.record), temporary / path.name, SCHEMA)
         return path
 
     @staticmethod
@@ -169,7 +170,7 @@ class Result:
                 draw.save(draw.layers(self, metrics=more), temporary / "layers.png")
                 draw.save(draw.languages(self), temporary / "languages.png")
             record.setdefault("timeline", {})["files"] = time.perf_counter() - began
-            write_parquet(self.table, record, temporary / "scores.parquet", _SCHEMA)
+            write_parquet(self.table, record, temporary / "scores.parquet", SCHEMA)
             for name, companion in self.companions.items():
                 write_table(companion, record, temporary, name, csv=name != "neighbors")
             text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
@@ -200,7 +201,7 @@ def from_columns(columns: Mapping[str, Any], record: dict[str, Any]) -> Result:
     """A result from one array or list per column, each cast to the column's type."""
     kinds: dict[pa.DataType, Any] = {_TEXT: "str", _WHOLE: np.int64, _REAL: np.float64}
     table = pd.DataFrame({name: columns[name] for name in COLUMNS})
-    for name, kind in _SCHEMA.items():
+    for name, kind in SCHEMA.items():
         table[name] = table[name].astype(kinds[kind])
     return Result(table, record)
 

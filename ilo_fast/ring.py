@@ -7,9 +7,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ilo_fast.arrays import FLOATS, FLUSHED, flushes, has_subnormal, whole_number
+from ilo_fast.arrays import FLOATS, FLUSHED, flushes, has_subnormal, true_or_false, whole_number
 from ilo_fast.errors import InputError
-from ilo_fast.ops.request import METRICS
+from ilo_fast.ops.request import METRICS, check_metric
 
 __all__ = ["Ring", "join"]
 
@@ -90,7 +90,7 @@ def join(
             "dtype": FLOATS.index(states.dtype),
             "k": k,
             "metric": METRICS.index(metric) if metric in METRICS else -1,
-            "exclude_self": int(exclude_self),
+            "exclude_self": int(true_or_false(exclude_self, "exclude_self")),
             "usable": 1,
             "rows": n,
             "flushes": int(flushes()),
@@ -107,10 +107,10 @@ def join(
         raise fault
     if 0 in heard["usable"]:
         raise InputError(
-            f"x or k cannot be used in process {heard['usable'].index(0)}, which says why"
+            f"x, k or exclude_self cannot be used in process {heard['usable'].index(0)}, which "
+            "says why"
         )
-    if said["metric"] < 0:
-        raise InputError(f"metric must be one of {', '.join(METRICS)}; got {metric!r}")
+    check_metric(metric)
     for name in _COMMON:
         if len(set(heard[name])) > 1:
             raise InputError(f"{name} must be the same in every process; got {heard[name]}")

@@ -8,12 +8,13 @@ import torch
 
 from ilo_fast.activations import ActivationStore
 from ilo_fast.alignment import same_language, translation_hit
+from ilo_fast.arrays import true_or_false
 from ilo_fast.companions import Companions
 from ilo_fast.errors import InputError
 from ilo_fast.ilo import ilo_scores
 from ilo_fast.neighbors import Neighbors, knn
 from ilo_fast.ops import dispatch
-from ilo_fast.ops.request import METRICS, Request
+from ilo_fast.ops.request import Request
 from ilo_fast.progress import Progress
 from ilo_fast.record import search_record
 from ilo_fast.results import COLUMNS
@@ -35,12 +36,10 @@ class LayerScores:
     companions: "dict[str, pd.DataFrame]" = field(default_factory=dict)
 
 
-def check_engine(metric: str, backend: str, reference: bool) -> str:
-    """The backend that ``backend`` and ``reference`` ask for; says what is wrong with any."""
-    if metric not in METRICS:
-        raise InputError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
+def check_engine(backend: str, reference: bool) -> str:
+    """The backend that ``backend`` and ``reference`` ask for; says what is wrong with either."""
     dispatch.check_name(backend)
-    if reference and backend not in ("auto", "reference"):
+    if true_or_false(reference, "reference") and backend not in ("auto", "reference"):
         raise InputError(f"reference=True brings its own backend, got backend={backend!r} as well")
     return "reference" if reference else backend
 

@@ -17,6 +17,7 @@ from ilo_fast.ilo import check_neighbors, check_threshold
 from ilo_fast.layers import LayerSpec, resolve_layers
 from ilo_fast.models.devices import check_device
 from ilo_fast.neighbors import Neighbors
+from ilo_fast.ops.request import check_metric
 from ilo_fast.progress import Progress, with_progress
 from ilo_fast.record import score_record
 from ilo_fast.results import Result, from_columns
@@ -77,7 +78,8 @@ def score_states(
     """
     k, threshold = at_least_1(k, "k"), at_least_1(threshold, "threshold")
     seed = check_seed(seed)
-    engine = check_engine(metric, backend, reference)
+    check_metric(metric)
+    engine = check_engine(backend, reference)
     asked = check_metrics(metrics)
     place = _one_device(device)
     started, clock = datetime.now(UTC), Clock()

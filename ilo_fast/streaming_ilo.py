@@ -9,14 +9,12 @@ import torch.distributed as dist
 from ilo_fast.arrays import at_least_1
 from ilo_fast.errors import InputError
 from ilo_fast.ilo import ILOScores, ilo_scores
-from ilo_fast.lists import label_codes, state_layers
+from ilo_fast.lists import Label, label_codes, state_layers
 from ilo_fast.neighbors import knn
 from ilo_fast.ops import dispatch
-from ilo_fast.ops.request import METRICS
+from ilo_fast.ops.request import check_metric
 
 __all__ = ["ILO", "canonical_order"]
-
-Label = str | int
 
 
 class ILO:
@@ -58,8 +56,7 @@ class ILO:
         sync: bool = True,
     ) -> None:
         self.k, self.threshold = at_least_1(k, "k"), at_least_1(threshold, "threshold")
-        if metric not in METRICS:
-            raise InputError(f"metric must be one of {', '.join(METRICS)}; got {metric!r}")
+        check_metric(metric)
         dispatch.check_name(backend)
         self.metric = metric
         self.backend = backend

@@ -289,6 +289,8 @@ def test_unusable_tables_and_numbers():
     two = [from_result(result()), from_result(result())]
     with pytest.raises(InputError, match="level must lie between 0 and 1"):
         compare(two, level=1.0)
+    with pytest.raises(TypeError, match="level must be a number; got '95 %'"):
+        compare(two, level="95 %")
     with pytest.raises(InputError, match="samples must be at least 1"):
         compare(two, samples=0)
     with pytest.raises(InputError, match=r"seed must be at least 0 and below .*; got -1"):

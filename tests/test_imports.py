@@ -136,12 +136,31 @@ def test_every_part_has_a_rank():
     assert {part(module) for module in MODULES} - {""} <= RANK.keys()
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if part(m) == "ops"])
-def test_kernels_load_on_demand(module):
-    """ilo_fast.ops itself, and so ilo_fast.neighbors, load without Triton and CuPy."""
-    if module == "ilo_fast.ops":
-        names = {name.split(".")[0] for name in imports(MODULES[module], top_level_only=True)}
-        assert not names & {"triton", "cupy"}
+def loaded_with(module):
+    """The modules of the package that importing one of them imports, itself among them."""
+    found, waiting = set(), [module]
+    while waiting:
+        here = waiting.pop()
+        if here not in found:
+            found.add(here)
+            waiting += imports(MODULES[here], top_level_only=True) & MODULES.keys()
+    return found
+
+
+def test_kernels_load_on_demand():
+    """Only a module that holds kernels loads Triton or CuPy, and only another such one loads it."""
+    kernels = {
+        module
+        for module, path in MODULES.items()
+        if any(
+            name.split(".")[0] in ("triton", "cupy") for name in imports(path, top_level_only=True)
+        )
+    }
+    assert len(kernels) > 5
+    holders = {module for module in MODULES if module.startswith("ilo_fast.ops.triton_")}
+    assert kernels <= holders
+    for module in MODULES.keys() - holders:
+        assert not loaded_with(module) & kernels, f"{module} loads kernels"
 
 
 def run(code):

@@ -230,6 +230,9 @@ def test_progress_may_be_any_object_with_the_three_calls(tiny_model, corpus):
         ({"dtype": "int8"}, ModelError, "dtype"),
         ({"device": "abacus"}, ModelError, "device"),
         ({"batch_tokens": 0}, InputError, "batch_tokens"),
+        ({"truncate": "no"}, TypeError, "truncate must be True or False; got 'no'"),
+        ({"reference": "no"}, TypeError, "reference must be True or False; got 'no'"),
+        ({"trust_remote_code": 0}, TypeError, "trust_remote_code must be True or False; got 0"),
         (
             {"progress": 1},
             TypeError,
@@ -240,6 +243,12 @@ def test_progress_may_be_any_object_with_the_three_calls(tiny_model, corpus):
 def test_bad_arguments_are_named(tiny_model, corpus, options, error, message):
     with pytest.raises(error, match=message):
         score(tiny_model, corpus, **options)
+
+
+@pytest.mark.parametrize("options", [{"batch_tokens": 0}, {"truncate": 1}, {"fused": "on"}])
+def test_bad_options_are_named_before_a_model_is_looked_for(corpus, options):
+    with pytest.raises((InputError, TypeError), match=next(iter(options))):
+        score("no/such-model", corpus, **options)
 
 
 def test_a_loaded_model_takes_no_loading_options(tiny_model, corpus):

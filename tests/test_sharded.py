@@ -71,6 +71,7 @@ for call in (
     lambda: knn_sharded(torch.ones(4, 3), 2, metric="x"),
     lambda: knn_sharded(torch.ones(4, 3) if rank else torch.ones(4), 2),
     lambda: knn_sharded(torch.ones(4, 3), 2 if rank else 2.5),
+    lambda: knn_sharded(torch.ones(4, 3), 2, exclude_self=True if rank else "yes"),
 ):
     try:
         call()
@@ -135,7 +136,7 @@ def test_two_processes_agree_with_one(two_processes, case, metric):
 def test_every_process_says_what_is_wrong(two_processes):
     wrong_axes = "x must be [n, d] or [layers, n, d]; got shape [4]"
     for rank, process in enumerate(two_processes):
-        nan, dimensions, many, different, metric, axes, whole, flushed = process["said"]
+        nan, dimensions, many, different, metric, axes, whole, self_, flushed = process["said"]
         assert (
             nan == "HiddenStateError: x must be finite; found NaN or infinity in layer 0, point 6"
         )
@@ -144,9 +145,11 @@ def test_every_process_says_what_is_wrong(two_processes):
         assert "k must be between 1 and 7 for 8 points; got 8" in many
         assert "k must be the same in every process; got [2, 3]" in different
         assert "metric must be one of" in metric
-        elsewhere = "InputError: x or k cannot be used in process 0, which says why"
+        elsewhere = "InputError: x, k or exclude_self cannot be used in process 0, which says why"
         assert axes == (elsewhere if rank else "InputError: " + wrong_axes)
         assert whole == (elsewhere if rank else "TypeError: k must be an integer; got 2.5")
+        truth = "TypeError: exclude_self must be True or False; got 'yes'"
+        assert self_ == (elsewhere if rank else truth)
 
 
 @pytest.fixture

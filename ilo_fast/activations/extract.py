@@ -16,12 +16,13 @@ from ilo_fast.activations.captures import no_new_captures
 from ilo_fast.activations.disk import DiskSink
 from ilo_fast.activations.fusing import fusing
 from ilo_fast.activations.job import ExtractProgress, Job
+from ilo_fast.activations.packing import check_batch_tokens
 from ilo_fast.activations.pooling import Pool, PoolSpec, check_pool
 from ilo_fast.activations.runner import running
 from ilo_fast.activations.space import free_memory
 from ilo_fast.activations.store import ActivationStore, Sink, TensorSink, choose_place
 from ilo_fast.activations.tokens import tokenizer_sha256
-from ilo_fast.arrays import whole_number
+from ilo_fast.arrays import true_or_false
 from ilo_fast.errors import InputError
 from ilo_fast.layers import LayerSpec, resolve_layers
 from ilo_fast.models.fingerprint import weights_sha256
@@ -100,11 +101,14 @@ def extract(
             place, or too little room.
 
     >>> from ilo_fast import extract, load_corpus
-    >>> from ilo_fast.models import load_model
-    >>> loaded = load_model("model.gguf")  # doctest: +SKIP
-    >>> store = extract(loaded.model, loaded.tokenizer, load_corpus("demo"))  # doctest: +SKIP
-    >>> store.states.shape  # doctest: +SKIP
-    torch.Size([19, 640, 640])
+    >>> from transformers import LlamaConfig, LlamaModel
+    >>> sizes = dict(hidden_size=8, intermediate_size=16, num_attention_heads=2)
+    >>> model = LlamaModel(LlamaConfig(vocab_size=256, num_hidden_layers=2, **sizes))
+    >>> def tokenizer(texts, **options):  # one of transformers' does the same
+    ...     return {"input_ids": [list(text.encode()) for text in texts]}
+    >>> store = extract(model, tokenizer, load_corpus("demo", limit=5), layers=[-1, 0])
+    >>> store.layers, store.states.shape, store.record["batches"]
+    ((2, 0), torch.Size([2, 80, 8]), 'packed')
     """
     began = time.perf_counter()
     if not hasattr(corpus, "n_points"):
@@ -112,11 +116,12 @@ def extract(
             f"corpus must be an ilo_fast.Corpus, as load_corpus gives; got {type(corpus).__name__}"
         )
     check_fused(fused)
+    truncate, given = true_or_false(truncate, "truncate"), check_batch_tokens(batch_tokens)
     assert not isinstance(progress, bool)  # with_progress has made it a listener
     backbone, chosen_pool = find_backbone(model), check_pool(pool)
     entries = resolve_layers(layers, backbone.n_entries)
     device = _input_device(backbone.module)
-    budget = _check_budget(batch_tokens, backbone, device)
+    budget = _auto_budget(backbone, device) if given is None else given
     folder = None if folder is None else Path(folder)
     shape = (len(entries), corpus.n_points, backbone.dim)
     place = choose_place(store, 4 * int(np.prod(shape, dtype=np.int64)), device, folder)
@@ -201,20 +206,6 @@ def _input_device(module: Any) -> torch.device:
     embeddings = module.get_input_embeddings() if hasattr(module, "get_input_embeddings") else None
     device: torch.device = next((embeddings or module).parameters()).device
     return device
-
-
-def _check_budget(batch_tokens: int | str, backbone: Backbone, device: torch.device) -> int:
-    if batch_tokens == "auto":
-        return _auto_budget(backbone, device)
-    try:
-        tokens = whole_number(batch_tokens, "batch_tokens")
-    except TypeError:
-        raise InputError(
-            f"batch_tokens: expected 'auto' or a number of tokens, got {batch_tokens!r}"
-        ) from None
-    if tokens < 1:
-        raise InputError(f"batch_tokens: expected at least 1, got {tokens}")
-    return tokens
 
 
 def _auto_budget(backbone: Backbone, device: torch.device) -> int:

@@ -4,13 +4,32 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["Group", "Segments", "batch_order", "cut_batches", "sent"]
+from ilo_fast.arrays import whole_number
+from ilo_fast.errors import InputError
+
+__all__ = ["Group", "Segments", "batch_order", "check_batch_tokens", "cut_batches", "sent"]
+
+
+def check_batch_tokens(batch_tokens: Any) -> int | None:
+    """The most tokens of a batch; None for ``"auto"``, which the device decides."""
+    if isinstance(batch_tokens, str) and batch_tokens == "auto":
+        return None
+    try:
+        tokens = whole_number(batch_tokens, "batch_tokens")
+    except TypeError:
+        raise InputError(
+            f"batch_tokens: expected 'auto' or a number of tokens, got {batch_tokens!r}"
+        ) from None
+    if tokens < 1:
+        raise InputError(f"batch_tokens: expected at least 1, got {tokens}")
+    return tokens
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:

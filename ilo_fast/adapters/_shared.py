@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ilo_fast.arrays import without_mask
+from ilo_fast.arrays import whole_number, without_mask
 from ilo_fast.neighbors import knn
 
 __all__ = ["float_tensor", "neighbor_lists", "replaced", "self_first"]
@@ -26,16 +26,20 @@ def float_tensor(x: Any, name: str) -> torch.Tensor:
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
 
 
-def self_first(x: Any, count: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Lists of `count` entries with the point itself in front, also among copies of it.
+def self_first(x: Any, n_neighbors: Any, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Lists of `n_neighbors` entries with the point itself in front, also among copies of it.
+
+    By inner product a point need not be its own nearest, so that is no metric here.
 
     Returns:
-        indices int64 and distances float32, NumPy ``[n, count]``, fresh memory.
+        indices int64 and distances float32, NumPy ``[n, n_neighbors]``, fresh memory.
     """
-    points = float_tensor(x, "X")
+    if metric not in ("euclidean", "cosine"):
+        raise ValueError(f"metric must be 'euclidean' or 'cosine'; got {metric!r}")
+    points, count = float_tensor(x, "X"), whole_number(n_neighbors, "n_neighbors")
     n = points.shape[0]
     if not 1 <= count <= n:
-        raise ValueError(f"neighbours a point, itself included, must be 1 to {n}; got {count}")
+        raise ValueError(f"n_neighbors must be 1 to {n}, the point itself counted; got {count}")
     own = np.arange(n)[:, None]
     if count == 1:
         return own, np.zeros((n, 1), dtype=np.float32)

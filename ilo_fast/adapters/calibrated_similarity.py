@@ -17,6 +17,7 @@ from ilo_fast.calibration import calibrate as calibrate_values
 from ilo_fast.lists import state_layers
 from ilo_fast.overlap import layer_overlap, relabel
 from ilo_fast.overlap.join import LayerJoin
+from ilo_fast.overlap.lists import LIST_METRICS
 
 __all__ = ["calibrate", "calibrate_layers"]
 
@@ -50,8 +51,9 @@ def calibrate(
         ``(calibrated_score, p_value, tau)``, float32 tensors as theirs.
 
     Raises:
-        ValueError: when X and Y are not ``[n, d]`` of the same n, on numbers out of range, NaN or
-            infinity, or a similarity that is NaN (CKA where all points of a layer are equal).
+        ValueError: on another ``sim`` (a function is for theirs), when X and Y are not ``[n, d]``
+            of the same n, on numbers out of range, NaN or infinity, or a similarity that is NaN
+            (CKA where all points of a layer are equal).
     """
     return calibrate_layers(
         [X],
@@ -95,6 +97,8 @@ def calibrate_layers(
         raise ValueError(f"smax must be positive, got {smax}")
     if agg not in ("max", "mean") and not callable(agg):
         raise ValueError("agg must be 'max', 'mean', or a callable.")
+    if sim != "cka" and sim not in LIST_METRICS:
+        raise ValueError(f"sim must be cka or one of {', '.join(LIST_METRICS)}; got {sim!r}")
     if K < 1:
         raise ValueError(f"K must be a positive integer, got {K}")
     n, device = _points(X_layers, Y_layers), X_layers[0].device

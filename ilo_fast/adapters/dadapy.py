@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from ilo_fast.adapters._shared import float_tensor, self_first
+from ilo_fast.arrays import whole_number
 from ilo_fast.neighbors import knn
 from ilo_fast.overlap import information_imbalance as imbalance
 
@@ -24,15 +25,18 @@ def distances(X: Any, maxk: int = 100, metric: str = "euclidean") -> tuple[np.nd
         ``dist_indices``.
 
     Raises:
-        ValueError: another metric of `ilo_fast.knn`'s, or a maxk outside 0 … n - 1.
-        TypeError: X is no dense array of numbers.
+        ValueError: another metric, or a maxk outside 0 … n - 1.
+        TypeError: X is no dense array of numbers, or maxk no whole number.
         HiddenStateError: NaN or infinity, naming the row.
 
     >>> near, indices = distances([[0.0], [3.0], [1.0]], maxk=1)
     >>> near.tolist(), indices.tolist()
     ([[0.0, 1.0], [0.0, 2.0], [0.0, 1.0]], [[0, 2], [1, 2], [2, 0]])
     """
-    indices, near = self_first(X, maxk + 1, metric)
+    points, count = float_tensor(X, "X"), whole_number(maxk, "maxk")
+    if not 0 <= count < len(points):
+        raise ValueError(f"maxk must be 0 to {len(points) - 1}; got {count}")
+    indices, near = self_first(points, count + 1, metric)
     return near.astype(np.float64), indices
 
 
@@ -47,7 +51,7 @@ def information_imbalance(
     Args:
         X, Y: the same n points in two spaces.
         k: nearest neighbours of the one space whose ranks in the other are averaged.
-        metric: of both spaces.
+        metric: of both spaces, one of `ilo_fast.knn`'s.
 
     Raises:
         ValueError: another metric, another number of points, or a k outside 1 … n - 1.

@@ -7,10 +7,13 @@ import torch
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from ilo_fast.arrays import at_least_1
 from ilo_fast.errors import InputError
 from ilo_fast.ilo import ILOScores, ilo_scores
 from ilo_fast.lists import label_codes, state_layers
 from ilo_fast.neighbors import knn
+from ilo_fast.ops import dispatch
+from ilo_fast.ops.request import check_metric
 from ilo_fast.streaming_ilo import canonical_order
 
 __all__ = ["ILO"]
@@ -22,15 +25,15 @@ class ILO(Metric):  # type: ignore[misc]
     Args:
         languages: all labels that can come, in the same order on every process; None where the
             labels are integers already.
-        k, threshold, metric: as for `ilo_fast.ILO`.
+        k, threshold, metric, backend: as for `ilo_fast.ILO`.
         **kwargs: torchmetrics' own (``sync_on_compute``, ``dist_sync_fn``, ...).
 
     Calling the metric (`forward`) also scores the batch by itself, which needs more than k points;
     in a training loop use `update`.
 
     Raises:
-        ValueError: from `update`, a label that ``languages`` does not hold; from `compute`, a k,
-            threshold or metric that `ilo_fast.ILO` refuses.
+        ValueError, TypeError: a k, threshold, metric or backend that `ilo_fast.ILO` refuses, too;
+            from `update`, a label that ``languages`` does not hold.
 
     >>> metric = ILO(["en", "de"], k=2, threshold=1)
     >>> metric.update(torch.tensor([[1.0, 0.0], [0.9, 0.1]]), ["en", "de"])
@@ -52,11 +55,15 @@ class ILO(Metric):  # type: ignore[misc]
         k: int = 5,
         threshold: int = 3,
         metric: str = "cosine",
+        backend: str = "auto",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.languages = None if languages is None else tuple(languages)
-        self.k, self.threshold, self.metric = k, threshold, metric
+        self.k, self.threshold = at_least_1(k, "k"), at_least_1(threshold, "threshold")
+        check_metric(metric)
+        dispatch.check_name(backend)
+        self.metric, self.backend = metric, backend
         # Points first, as torchmetrics joins states along the first axis: [n, layers, d] and [n].
         self.add_state("hidden", default=[], dist_reduce_fx="cat")
         self.add_state("codes", default=[], dist_reduce_fx="cat")
@@ -83,7 +90,7 @@ class ILO(Metric):  # type: ignore[misc]
         numbers = dim_zero_cat(self.codes).tolist()
         labels = [self.languages[number] if self.languages else number for number in numbers]
         order = canonical_order(hidden, labels)
-        found = knn(hidden[:, order], self.k, metric=self.metric)
+        found = knn(hidden[:, order], self.k, metric=self.metric, backend=self.backend)
         return ilo_scores(found, [labels[i] for i in order.tolist()], threshold=self.threshold)
 
     def compute(self) -> torch.Tensor:

@@ -64,7 +64,5 @@ def precomputed_knn(
     >>> precomputed_knn([[0.0], [3.0], [1.0]], 2)[0].tolist()
     [[0, 2], [1, 2], [2, 0]]
     """
-    if metric not in ("euclidean", "cosine"):
-        raise ValueError(f"metric must be 'euclidean' or 'cosine'; got {metric!r}")
     indices, distances = self_first(X, n_neighbors, metric)
     return indices.astype(np.int32), distances, ExactIndex(X, metric)

@@ -7,6 +7,7 @@ from torch import Tensor
 from ilo_fast.alignment.seen import seen_languages
 from ilo_fast.alignment.translation import first_translation
 from ilo_fast.arrays import check_seed
+from ilo_fast.ilo import harmonic
 
 __all__ = ["draw_sentences", "drawn_scores"]
 
@@ -63,10 +64,7 @@ def drawn_scores(
         others /= count - 1
         others[drawn == 0] = torch.nan
         scores["reach"][:, :, code] = others.numpy()
-    bridge, reach = scores["bridge"], scores["reach"]
-    total = bridge + reach
-    np.divide(2 * bridge * reach, total, out=scores["ilo"], where=total != 0)
-    scores["ilo"][total == 0] = 0
+    scores["ilo"] = harmonic(scores["bridge"], scores["reach"])
     return scores
 
 

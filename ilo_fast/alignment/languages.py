@@ -21,6 +21,12 @@ __all__ = ["language_order", "neighbor_counts", "reach_graph", "same_language"]
 def language_order(languages: Any) -> tuple[Label, ...]:
     """The different labels in order of first appearance: what the axes of every result mean.
 
+    Args:
+        languages: a sequence of labels, strings or integers, or a 1-d array of them.
+
+    Raises:
+        InputError: on one string, or a label that is neither a string nor an integer.
+
     >>> language_order(["de", "en", "de"])
     ('de', 'en')
     """

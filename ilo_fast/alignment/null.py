@@ -14,6 +14,7 @@ import numpy as np
 from ilo_fast.arrays import at_least_1
 from ilo_fast.calibration import Calibration, calibrate, draw_permutations
 from ilo_fast.errors import InputError
+from ilo_fast.ilo import harmonic
 from ilo_fast.lists import Label, index_lists, label_codes
 from ilo_fast.shown import Shown
 
@@ -98,7 +99,7 @@ def ilo_null(
     null_reach = np.empty_like(null_bridge)
     for draw, order in enumerate(draw_permutations(n, count, seed, blocks)):
         null_bridge[draw], null_reach[draw] = score(order)
-    ilo, null_ilo = _harmonic(bridge, reach), _harmonic(null_bridge, null_reach)
+    ilo, null_ilo = harmonic(bridge, reach), harmonic(null_bridge, null_reach)
     # Equal scores can come from other terms, and their mean from another order of languages.
     rounding = 2 * (len(names) + 8) * 2.0**-53
     return ILONull(
@@ -112,14 +113,6 @@ def ilo_null(
         threshold=threshold,
         k=k,
         seed=seed,
-    )
-
-
-def _harmonic(bridge: np.ndarray, reach: np.ndarray) -> np.ndarray:
-    """2 B R / (B + R), and 0 where either is 0."""
-    total = bridge + reach
-    return np.asarray(
-        np.divide(2 * bridge * reach, total, out=np.zeros_like(total), where=total > 0)
     )
 
 

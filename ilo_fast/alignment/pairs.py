@@ -123,8 +123,7 @@ def pair_scores(
             "sentences must name translations alike, "
             f"{names[block.source]!r} and {names[block.targets[0]]!r} have none in common"
         )
-    check_k(k, fewest)
-    check_k(csls_k, fewest, "csls_k")
+    k, csls_k = check_k(k, fewest), check_k(csls_k, fewest, "csls_k")
 
     shape = (len(tensor), len(names), len(names))
     scores = {name: np.full(shape, np.nan) for name in SCORES}

@@ -8,10 +8,10 @@ lower index comes first, as in `knn`.
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from ilo_fast.arrays import not_negative, whole_number
 from ilo_fast.errors import InputError
 from ilo_fast.lists import as_tensor
 
@@ -25,19 +25,20 @@ def retrieval(similarity: Any, *, tolerance: float = 0.0) -> Tensor:
 
     Args:
         similarity: ``[..., S, S]``, source rows, target columns.
-        tolerance: values this close are equal; the lower index wins.
+        tolerance: at least 0; values this close are equal, and the lower index wins.
 
     Returns:
         float64 ``[...]`` in 0 … 1.
 
     Raises:
-        InputError: when the similarities are not square matrices of finite numbers.
+        InputError: when the similarities are not square matrices of finite numbers, or the
+            tolerance is below 0.
 
     >>> retrieval([[0.9, 0.1], [0.8, 0.2]])
     tensor(0.5000, dtype=torch.float64)
     """
     matrix = _square(similarity)
-    return _hits(matrix, tolerance / 2)
+    return _hits(matrix, not_negative(tolerance, "tolerance") / 2)
 
 
 def mexa(similarity: Any, *, tolerance: float = 0.0) -> Tensor:
@@ -54,7 +55,7 @@ def mexa(similarity: Any, *, tolerance: float = 0.0) -> Tensor:
     >>> mexa([[0.9, 0.1], [0.8, 0.85]]), mexa([[0.9, 0.1], [0.8, 0.2]])
     (tensor(1., dtype=torch.float64), tensor(0.5000, dtype=torch.float64))
     """
-    return _mexa(_square(similarity), tolerance)
+    return _mexa(_square(similarity), not_negative(tolerance, "tolerance"))
 
 
 def xsim_error(
@@ -72,13 +73,13 @@ def xsim_error(
         similarity: ``[..., S, S]`` cosines, source rows, target columns.
         margin: "ratio" or "distance".
         k: neighbours averaged, 1 … S.
-        tolerance: values this close are equal; the lower index wins.
+        tolerance: at least 0; values this close are equal, and the lower index wins.
 
     Returns:
         float64 ``[...]`` in 0 … 1; 0 is best.
 
     Raises:
-        InputError: on similarities, a margin or a k that cannot be used.
+        InputError: on similarities, a margin, a k or a tolerance that cannot be used.
 
     >>> xsim_error([[0.9, 0.8], [0.7, 0.2]], k=1), xsim_error([[0.9, 0.8], [0.7, 0.6]], k=2)
     (tensor(0.5000, dtype=torch.float64), tensor(0.5000, dtype=torch.float64))
@@ -86,6 +87,7 @@ def xsim_error(
     matrix = _square(similarity)
     if margin not in ("ratio", "distance"):
         raise InputError(f"margin must be 'ratio' or 'distance', got {margin!r}")
+    tolerance = not_negative(tolerance, "tolerance")
     rows, columns = _top(matrix, k, -1), _top(matrix, k, -2)
     return _xsim(matrix, rows, columns, margin, tolerance)
 
@@ -99,26 +101,27 @@ def csls_retrieval(similarity: Any, *, k: int = 10, tolerance: float = 0.0) -> T
     Args:
         similarity: ``[..., S, S]`` cosines, source rows, target columns.
         k: neighbours averaged, 1 … S.
-        tolerance: values this close are equal; the lower index wins.
+        tolerance: at least 0; values this close are equal, and the lower index wins.
 
     Returns:
         float64 ``[...]`` in 0 … 1.
 
     Raises:
-        InputError: on similarities or a k that cannot be used.
+        InputError: on similarities, a k or a tolerance that cannot be used.
 
     >>> csls_retrieval([[0.9, 0.5], [0.7, 0.6]], k=1)
     tensor(1., dtype=torch.float64)
     """
     matrix = _square(similarity)
-    return _csls(matrix, _top(matrix, k, -2), tolerance)
+    return _csls(matrix, _top(matrix, k, -2), not_negative(tolerance, "tolerance"))
 
 
 def check_k(k: Any, size: int, name: str = "k") -> int:
-    """A whole number 1 … size, or an error."""
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= size:
-        raise InputError(f"{name} must be a whole number 1 … {size} (the sentences), got {k!r}")
-    return int(k)
+    """`whole_number`, and InputError outside 1 … size."""
+    number = whole_number(k, name)
+    if not 1 <= number <= size:
+        raise InputError(f"{name} must be a whole number 1 … {size} (the sentences), got {number}")
+    return number
 
 
 def _square(similarity: Any) -> Tensor:
@@ -134,7 +137,7 @@ def _square(similarity: Any) -> Tensor:
 
 def _top(matrix: Tensor, k: int, axis: int) -> Tensor:
     """The k largest values along an axis, largest first, on the last axis: ``[..., S, k]``."""
-    check_k(k, matrix.shape[-1])
+    k = check_k(k, matrix.shape[-1])
     if axis == -2:  # contiguous rows are what top-k reads fastest
         matrix = matrix.transpose(-1, -2).contiguous()
     return matrix.topk(k, dim=-1).values

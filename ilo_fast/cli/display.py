@@ -88,10 +88,10 @@ def show_environment() -> None:
             plain(console, line)
 
 
-def make_console() -> Console:
+def make_console(width: int = _WIDTH_OF_PIPES) -> Console:
     """Of the terminal, or of a fixed width where there is none."""
     console = Console()
-    return console if console.is_terminal else Console(width=_WIDTH_OF_PIPES)
+    return console if console.is_terminal else Console(width=width)
 
 
 def plain(console: Console, line: str) -> None:

@@ -4,16 +4,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from ilo_fast.cli.display import make_console, plain
 
 if TYPE_CHECKING:
     from ilo_fast.scans.run import ScanSummary
 
 __all__ = ["show_dry_run", "show_summary"]
 
-_WIDTH_OF_PIPES = 120
+_WIDTH_OF_PIPES = 120  # eight columns
 
 
 def show_dry_run(plan_file: Path, out: Path | None, *, skip_failed: bool) -> None:
@@ -35,7 +36,7 @@ def show_dry_run(plan_file: Path, out: Path | None, *, skip_failed: bool) -> Non
     for note in todo.notes:
         click.echo(note, err=True)
     estimates = [todo.estimate(job) for job in todo.jobs]
-    console = _console()
+    console = make_console(_WIDTH_OF_PIPES)
     table = Table(title="Jobs to do", title_justify="left")
     for name in ("model", "revision", "corpus", "metrics"):
         table.add_column(name, overflow="fold")
@@ -64,14 +65,14 @@ def show_dry_run(plan_file: Path, out: Path | None, *, skip_failed: bool) -> Non
     if unknown:
         lines.append(f"{unknown} jobs without an estimate: their configuration cannot be read.")
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        plain(console, line)
 
 
 def show_summary(summary: "ScanSummary") -> None:
     """What was done, why, and where the results are."""
     from ilo_fast.scans.view import duration
 
-    console = _console()
+    console = make_console(_WIDTH_OF_PIPES)
     why = ", ".join(f"{count} {reason}" for reason, count in summary.reasons.items())
     lines = [
         f"{summary.computed} computed, {summary.failed} failed, {summary.skipped} skipped as there "
@@ -81,9 +82,4 @@ def show_summary(summary: "ScanSummary") -> None:
         lines.append("Stopped before the end: run the same command to go on.")
     lines.append(f"Results in {summary.folder}")
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=_WIDTH_OF_PIPES)
+        plain(console, line)

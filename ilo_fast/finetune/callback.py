@@ -27,7 +27,8 @@ class ILOCallback(TrainerCallback):  # type: ignore[misc]
     Args:
         corpus, **options: as of `ilo_fast.finetune.Watch`: ``every="auto"``, ``overhead=0.02``,
             ``groups``, ``out``, ``tokenizer`` (default: the Trainer's ``processing_class``),
-            ``languages``, ``limit``, …
+            ``languages``, ``limit``, and those of `ilo_fast.score`: ``k``, ``layers``, ``pool``, …
+            What cannot be used is refused here, not in the middle of a training.
 
     >>> from ilo_fast.finetune import ILOCallback
     >>> callback = ILOCallback("demo", every=100)

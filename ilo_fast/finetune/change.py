@@ -61,6 +61,9 @@ def score_change(
         groups: names of groups to the languages in them; ``"all"`` is added. Default: ``"all"``
             alone.
         threshold: other languages a point must see to bridge.
+        samples: bootstrap draws.
+        level: coverage of the intervals, between 0 and 1.
+        seed: of the draws.
 
     Returns:
         dict: group name → score name → `Change`.

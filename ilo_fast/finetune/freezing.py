@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from ilo_fast.arrays import true_or_false, whole_number
 from ilo_fast.errors import InputError, ModelError
 from ilo_fast.finetune.parts import Parts, find_parts, unwrap
 from ilo_fast.finetune.report import FreezeReport, FrozenPart
@@ -67,11 +68,10 @@ def freeze(
     >>> all(parameter.requires_grad for parameter in model.parameters())
     True
     """
-    _check_count("first", first)
-    _check_count("last", last)
-    for name, value in (("embeddings", embeddings), ("head", head), ("final_norm", final_norm)):
-        if not isinstance(value, bool):
-            raise TypeError(f"{name} must be True or False, got {value!r}")
+    first, last = _layer_count(first, "first"), _layer_count(last, "last")
+    embeddings, head = true_or_false(embeddings, "embeddings"), true_or_false(head, "head")
+    final_norm = true_or_false(final_norm, "final_norm")
+    reference_count = true_or_false(reference_count, "reference_count")
     parts = find_parts(model)
     if not any(parameter.requires_grad for parameter in parts.parameters.values()):
         raise ModelError(
@@ -154,11 +154,11 @@ def _stacks_of(parts: Parts, stack: str) -> dict[str, list[tuple[str, ...]]]:
     return {name: parts.stacks[name]}
 
 
-def _check_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number of layers, got {value!r}")
-    if value < 0:
-        raise InputError(f"{name} must be at least 0 layers, got {value}")
+def _layer_count(value: Any, name: str) -> int:
+    number = whole_number(value, name)
+    if number < 0:
+        raise InputError(f"{name} must be at least 0 layers; got {number}")
+    return number
 
 
 def _check_tied(parts: Parts, embeddings: bool, head: bool) -> None:

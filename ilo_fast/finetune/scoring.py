@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ilo_fast.activations import extract
+from ilo_fast.activations.pooling import PoolSpec
 from ilo_fast.corpora import Corpus
 from ilo_fast.layers import LayerSpec
 from ilo_fast.scoring import score_layers
@@ -26,9 +27,10 @@ class ScoreOptions:
     threshold: int = 3
     layers: LayerSpec = None
     metric: str = "cosine"
-    pool: str = "mean"
+    pool: PoolSpec = "mean"
     batch_tokens: Any = "auto"
     backend: str = "auto"
+    fused: str = "auto"
     truncate: bool = False
 
 
@@ -63,6 +65,7 @@ def score_in_place(
         pool=options.pool,
         batch_tokens=options.batch_tokens,
         truncate=options.truncate,
+        fused=options.fused,
     )
     indices: list[np.ndarray] = []
     scores = score_layers(

@@ -8,6 +8,7 @@ from torch import nn
 
 from ilo_fast.errors import ModelError
 from ilo_fast.models.gguf import fast_gguf
+from ilo_fast.models.load import locate
 
 __all__ = ["skeleton"]
 
@@ -26,21 +27,16 @@ def skeleton(
     """
     import transformers
 
-    path = Path(model).expanduser()
+    source, path = locate(str(model), revision)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-    local = path.exists() or path.suffix == ".gguf" or str(model).startswith((".", "/", "~"))
-    if local and not path.exists():
-        raise ModelError(f"model: there is no file or folder {model}")
-    if local and revision is not None:
-        raise ModelError(f"revision: only a hub id has revisions, {model} is local")
     try:
-        if path.is_file():
+        if path is not None and source == "gguf":
             with fast_gguf(path):
                 config = transformers.AutoConfig.from_pretrained(
                     path.parent, gguf_file=path.name, **options
                 )
         else:
-            where = str(path) if local else str(model)
+            where = str(model) if path is None else str(path)
             config = transformers.AutoConfig.from_pretrained(where, revision=revision, **options)
         with torch.device("meta"):
             return _build(transformers, config, trust_remote_code)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -10,13 +11,16 @@ import pandas as pd
 from torch import nn
 
 from ilo_fast import environment
+from ilo_fast.activations.pooling import check_pool
+from ilo_fast.arrays import at_least_1, real_number
 from ilo_fast.corpora import Corpus, load_corpus
 from ilo_fast.errors import InputError, ModelError
 from ilo_fast.finetune.parts import unwrap
 from ilo_fast.finetune.scoring import ScoreOptions, score_in_place, untouched
-from ilo_fast.ilo import check_threshold
+from ilo_fast.ilo import check_neighbors, check_threshold
 from ilo_fast.layers import LayerSpec, parse_layers, resolve_layers
 from ilo_fast.models import find_backbone
+from ilo_fast.pipeline import check_options
 from ilo_fast.results import Result, from_columns, read_parquet
 
 __all__ = ["LOGGED", "Watch"]
@@ -42,8 +46,13 @@ class Watch:
             0, the embedding output).
         out: where the table goes, a ``.parquet`` file; None for the framework's own folder.
         name: the model's name in the table; None takes its configuration's.
-        layers, k, threshold, metric, pool, batch_tokens, backend, truncate: as in `ilo_fast.score`.
+        layers, k, threshold, metric, pool, batch_tokens, backend, fused, truncate: as in
+            `ilo_fast.score`.
         languages, limit: only these languages, only the first sentences.
+
+    Raises:
+        InputError, TypeError: on options that cannot be used, before there is a model; on layers
+            that it does not have, when training begins.
     """
 
     def __init__(
@@ -64,16 +73,12 @@ class Watch:
         if unknown:
             raise TypeError(f"unknown argument {unknown[0]!r}")
         self.every = _check_every(every)
-        if not 0 < overhead < 1:
+        self.overhead = real_number(overhead, "overhead")
+        if not 0 < self.overhead < 1:
             raise InputError(f"overhead must lie between 0 and 1, got {overhead!r}")
-        self.overhead = overhead
+        self.options = _checked(ScoreOptions(**options))
         self.corpus = load_corpus(corpus, languages=languages, limit=limit)
-        self.options = ScoreOptions(**options)
-        if self.options.k >= self.corpus.n_points or self.corpus.n_languages < 2:
-            raise InputError(
-                f"corpus must have at least 2 languages and more than k={self.options.k} points, "
-                f"got {self.corpus.n_languages} and {self.corpus.n_points}"
-            )
+        check_neighbors(self.options.k, self.corpus.n_languages, self.corpus.n_sentences)
         check_threshold(self.options.threshold, self.options.k, self.corpus.n_languages)
         self._groups = groups
         for layers in (groups or {}).values():
@@ -124,9 +129,14 @@ class Watch:
 
     def _check_earlier(self, earlier: Result, out: Path) -> None:
         """One table holds one corpus and one way to score: else its steps could not be compared."""
-        corpus = earlier.record.get("corpus", {}).get("sha256", self.corpus.sha256)
-        came = {"corpus": {corpus}}
-        asked: dict[str, Any] = {"corpus": self.corpus.sha256}
+        asked: dict[str, Any] = {
+            "corpus": self.corpus.sha256,
+            "pool": check_pool(self.options.pool).name,
+            "truncate": self.options.truncate,
+        }
+        made = {**earlier.record.get("extraction", {})}
+        made["corpus"] = earlier.record.get("corpus", {}).get("sha256", self.corpus.sha256)
+        came = {name: {made.get(name, asked[name])} for name in asked}
         for name in ("k", "threshold", "metric"):
             came[name] = set(earlier.table[name])
             asked[name] = getattr(self.options, name)
@@ -207,6 +217,14 @@ class Watch:
             means = table[table["layer"].isin(layers)][list(LOGGED)].mean()
             logs.update({f"{score}/{group}": float(means[score]) for score in LOGGED})
         return logs
+
+
+def _checked(options: ScoreOptions) -> ScoreOptions:
+    """The options, each in itself possible; counts as Python's whole numbers."""
+    given = dict(vars(options))
+    k, threshold = (at_least_1(given.pop(name), name) for name in ("k", "threshold"))
+    check_options(**given)
+    return replace(options, k=k, threshold=threshold)
 
 
 def _check_every(every: Any) -> int | tuple[int, ...] | Literal["auto"]:

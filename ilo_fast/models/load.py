@@ -18,7 +18,7 @@ from ilo_fast.models.gguf import fast_gguf
 from ilo_fast.models.structure import find_backbone, parameter_dtype, token_limit
 from ilo_fast.shown import Shown
 
-__all__ = ["LoadedModel", "load_model", "looks_local", "wrap_model"]
+__all__ = ["LoadedModel", "load_model", "locate", "looks_local", "wrap_model"]
 
 _DTYPES = {
     "float32": torch.float32,
@@ -61,10 +61,12 @@ class LoadedModel(Shown):
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of the weights."""
         return parameter_dtype(self.model)
 
     @property
     def device(self) -> torch.device:
+        """Of the first weights."""
         device: torch.device = next(self.model.parameters()).device
         return device
 
@@ -118,7 +120,12 @@ def looks_local(model: str) -> bool:
     return model.endswith(".gguf") or model.startswith((".", "/", "~")) or model.count("/") > 1
 
 
-def _locate(model: str, revision: str | None) -> tuple[Source, Path | None]:
+def locate(model: str, revision: str | None) -> tuple[Source, Path | None]:
+    """Whether a name is a hub id, a folder or a GGUF file, and where that is; None for the hub's.
+
+    Raises:
+        ModelError: when it can be none of them, or is local and has a revision.
+    """
     if not model.strip():
         raise ModelError(
             f"model: expected a hub id, a folder or a .gguf file, got the text {model!r}"
@@ -236,7 +243,7 @@ def load_model(
         )
     wanted, place = _checked_dtype(dtype), check_device(device)
     name = str(model)
-    source, path = _locate(name, revision)
+    source, path = locate(name, revision)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     load: dict[str, Any] = {"dtype": wanted}
     if place == "balanced":

@@ -4,9 +4,17 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["METRICS", "EngineResult", "NeighborStats", "Request"]
+from ilo_fast.errors import InputError
+
+__all__ = ["METRICS", "EngineResult", "NeighborStats", "Request", "check_metric"]
 
 METRICS = ("cosine", "euclidean", "inner_product")
+
+
+def check_metric(metric: str) -> None:
+    """Raise InputError unless ``metric`` is one of `METRICS`."""
+    if metric not in METRICS:
+        raise InputError(f"metric must be one of {', '.join(METRICS)}; got {metric!r}")
 
 
 @dataclass(frozen=True)

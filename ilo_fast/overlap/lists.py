@@ -52,7 +52,7 @@ def mutual_knn(a: Any, b: Any) -> np.ndarray:
 def neighborhood_overlap(a: Any, b: Any) -> np.ndarray:
     """DADApy's data overlap, ``mean_i |A_i ∩ B_i| / k``: another name of `mutual_knn`.
 
-    (Doimo, Glielmo, Ansuini, Laio 2020, arXiv 2007.03506.)
+    (Doimo, Glielmo, Ansuini, Laio 2020, arXiv 2007.03506.) Args, Returns, Raises: as there.
 
     >>> neighborhood_overlap([[1], [0]], [[1], [0]])
     array([1.])

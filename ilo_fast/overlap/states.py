@@ -19,6 +19,7 @@ from ilo_fast.lists import (
 from ilo_fast.ops.centred import Centred, centre
 from ilo_fast.ops.exact import pair_values, tie_error
 from ilo_fast.ops.points import Points, prepare_points
+from ilo_fast.ops.request import check_metric
 
 __all__ = ["information_imbalance", "neighbor_ranks", "second_order_cosine"]
 
@@ -98,8 +99,7 @@ def neighbor_ranks(neighbors: Any, states: Any, *, metric: str = "cosine") -> np
             [2],
             [2]]])
     """
-    if metric not in ("cosine", "euclidean", "inner_product"):
-        raise InputError(f"metric must be 'cosine', 'euclidean' or 'inner_product', got {metric!r}")
+    check_metric(metric)
     lists = index_lists(neighbors)
     no_own_points(lists, "neighbors")
     layers = _layers_of(states, lists, "states")

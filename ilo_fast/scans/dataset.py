@@ -112,9 +112,9 @@ class Dataset:
                     shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
 
     @contextlib.contextmanager
-    def claim(self, job: Job, *, wait: bool = False) -> Iterator[bool]:
+    def claim(self, job: Job) -> Iterator[bool]:
         """Whether this scan may do the job now: no other scan is at it."""
-        with locked(self.folder / _LOCKS / f"{job.id}.lock", wait=wait) as mine:
+        with locked(self.folder / _LOCKS / f"{job.id}.lock") as mine:
             yield mine
 
     def write(self, job: Job, cell: Cell, tables: Mapping[str, bytes]) -> None:

@@ -10,7 +10,7 @@ from typing import IO
 __all__ = ["locked", "try_lock"]
 
 
-def try_lock(path: Path, *, wait: bool = False) -> IO[bytes] | None:
+def try_lock(path: Path) -> IO[bytes] | None:
     """The open, locked file at ``path``, or None when another process has it locked."""
     while True:
         try:
@@ -19,7 +19,7 @@ def try_lock(path: Path, *, wait: bool = False) -> IO[bytes] | None:
         except FileNotFoundError:
             continue  # the folder was tidied away in between
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
             return None
@@ -36,9 +36,9 @@ def try_lock(path: Path, *, wait: bool = False) -> IO[bytes] | None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, wait: bool = False) -> Iterator[bool]:
+def locked(path: Path) -> Iterator[bool]:
     """Hold the lock for the block: True, or False when another process has it."""
-    file = try_lock(path, wait=wait)
+    file = try_lock(path)
     try:
         yield file is not None
     finally:

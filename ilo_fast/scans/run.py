@@ -44,7 +44,7 @@ class ScanSummary:
     seconds: float
 
     def to_pandas(self, table: str = "scores") -> pd.DataFrame:
-        """A table of the results: scores, layers, languages, pairs or failures."""
+        """A table of the results, one of `ilo_fast.scans.query.VIEWS`."""
         return read_table(self.folder, table)
 
 

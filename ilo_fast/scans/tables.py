@@ -14,8 +14,10 @@ import pyarrow.parquet as pq
 
 from ilo_fast import __version__
 from ilo_fast.alignment import bootstrap_intervals, ilo_null, neighbor_counts
+from ilo_fast.companions import add_intervals, add_null
 from ilo_fast.corpora import Corpus
-from ilo_fast.results import SCORES, Result
+from ilo_fast.kept import list_rows
+from ilo_fast.results import SCHEMA, SCORES, Result
 from ilo_fast.scans.jobs import Cell, Job
 from ilo_fast.tables import RECORD_KEY
 
@@ -39,20 +41,7 @@ _CHANCE = {"ilo_null": _REAL, "ilo_null_sd": _REAL, "ilo_p": _REAL, "ilo_p_lower
 SCHEMAS: dict[str, pa.Schema] = {
     "scores": pa.schema(
         {
-            "model": _TEXT,
-            "layer": _WHOLE,
-            "language": _TEXT,
-            "n_points": _WHOLE,
-            "k": _WHOLE,
-            "threshold": _WHOLE,
-            "metric": _TEXT,
-            "bridge": _REAL,
-            "reach": _REAL,
-            "reach_count": _WHOLE,
-            "ilo": _REAL,
-            "translation_hit": _REAL,
-            "same_language": _REAL,
-            "certified": _REAL,
+            **SCHEMA,
             "revision": _TEXT,
             "corpus": _TEXT,
             "pool": _TEXT,
@@ -124,7 +113,7 @@ def cell_tables(
     scores = result.table.copy()
     scores["model"] = job.model
     layers = result.layers()
-    layer_numbers = layers["layer"].to_numpy()
+    layer_numbers = layers["layer"].tolist()
     place = {"model": job.model, "revision": job.revision, "corpus": job.corpus}
     how = {
         "pool": options["pool"],
@@ -147,10 +136,7 @@ def cell_tables(
             samples=options["intervals"],
             seed=options["seed"],
         )
-        for name in SCORES:
-            for end in ("low", "high"):
-                scores[f"{name}_{end}"] = getattr(getattr(ranges, name), end).ravel()
-                layers[f"{name}_{end}"] = getattr(ranges.mean[name], end)
+        add_intervals(ranges, scores, layers)
     if options["permutations"]:
         chance = ilo_null(
             lists,
@@ -159,33 +145,20 @@ def cell_tables(
             permutations=options["permutations"],
             seed=options["seed"],
         )
-        for table, found in ((scores, chance.ilo), (layers, chance.mean_ilo)):
-            table["ilo_null"] = found.null_mean.ravel()
-            table["ilo_null_sd"] = found.null_std.ravel()
-            table["ilo_p"] = found.p_value.ravel()
-            table["ilo_p_lower"] = found.p_lower.ravel()
+        add_null(chance, scores, layers)
     for name, value in {**place, **how}.items():
         layers[name] = value
     tables = {"scores": scores, "layers": layers}
     tables["pairs"] = _pairs(lists, layer_numbers, text, {**place, **how})
     if options["keep_neighbors"]:
-        _, n, _ = lists.shape
-        tables["neighbors"] = pd.DataFrame(
-            {
-                **place,
-                **how,
-                "layer": np.repeat(layer_numbers, n),
-                "point": np.tile(np.arange(n), len(layer_numbers)),
-                "neighbors": list(lists.reshape(-1, lists.shape[2]).astype(np.int32)),
-            }
-        )
+        tables["neighbors"] = list_rows(lists, layer_numbers).assign(**place, **how)
     for table in tables.values():
         table["key"] = cell.key
     return tables
 
 
 def _pairs(
-    lists: npt.NDArray[np.int64], layers: Any, text: Corpus, described: Mapping[str, Any]
+    lists: npt.NDArray[np.int64], layers: list[int], text: Corpus, described: Mapping[str, Any]
 ) -> pd.DataFrame:
     """Per layer: how many neighbours the points of one language have in another, and what share."""
     counts = neighbor_counts(lists, text.language_ids)

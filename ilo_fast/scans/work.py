@@ -113,6 +113,7 @@ def _run(job: Job, cache: ModelCache, progress: Any) -> tuple[dict[str, dict[str
         pool=options["pool"],
         batch_tokens=options["batch_tokens"],
         truncate=options["truncate"],
+        fused=options["fused"],
         progress=progress,
     )
     files: dict[str, dict[str, bytes]] = {}
@@ -127,6 +128,7 @@ def _run(job: Job, cache: ModelCache, progress: Any) -> tuple[dict[str, dict[str
             metric=cell.metric,
             pool=options["pool"],
             backend=options["backend"],
+            fused=options["fused"],
             seed=options["seed"],
             truncate=options["truncate"],
             states=states,

@@ -65,6 +65,29 @@ def test_unknown_language():
         ILO().update(torch.ones(1, 2), ["de"])
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"k": 0}, ValueError, "k must be at least 1; got 0"),
+        ({"threshold": 2.5}, TypeError, "threshold must be an integer; got 2.5"),
+        ({"metric": "cos"}, ValueError, "metric must be one of"),
+        ({"backend": "faiss"}, ValueError, "backend must be one of"),
+    ],
+)
+def test_options_are_checked_when_it_is_made(options, error, message):
+    with pytest.raises(error, match=message):
+        ILO(LANGUAGES, **options)
+
+
+def test_a_backend_of_choice():
+    hidden, labels = points()
+    metric = ILO(LANGUAGES, k=3, threshold=1, backend="reference")
+    metric.update(hidden, labels)
+    scores = ilo_fast.ILO(k=3, threshold=1, backend="reference")
+    scores.update(hidden, labels)
+    assert metric.compute().tolist() == scores.compute().ilo.mean(axis=1).astype("f4").tolist()
+
+
 def test_lightning_module(tmp_path):
     lightning = pytest.importorskip(
         "pytorch_lightning", reason="needs pytorch-lightning: make test-adapters"

@@ -179,6 +179,14 @@ def test_bad_input(change, message):
         pair_scores(**arguments)
 
 
+def test_k_may_be_of_any_library_but_no_real_number():
+    data = parallel(layers=1, languages=2)
+    assert type(pair_scores(*data, k=np.int64(4), csls_k=torch.tensor(3)).csls_k) is int
+    for name in ("k", "csls_k"):
+        with pytest.raises(TypeError, match=f"^{name} must be an integer; got 4.0"):
+            pair_scores(*data, **{name: 4.0})
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_nan_and_infinity_name_layer_and_row(bad):
     states, languages, sentences = parallel()

@@ -135,8 +135,25 @@ def test_the_short_lists_decide_as_the_whole_rows_do(size, kind, tolerance):
         (lambda: xsim_error(np.eye(5), k=0), "k must be"),
         (lambda: xsim_error(np.eye(5), margin="absolute"), "margin"),
         (lambda: csls_retrieval(np.eye(5), k=6), "k must be"),
+        (lambda: retrieval(np.eye(5), tolerance=-1e-9), "tolerance must be at least 0; got -1e-09"),
+        (lambda: mexa(np.eye(5), tolerance=float("nan")), "tolerance must be a number; got nan"),
+        (lambda: xsim_error(np.eye(5), tolerance=-1), "tolerance must be at least 0"),
+        (lambda: csls_retrieval(np.eye(5), k=2, tolerance=-1), "tolerance must be at least 0"),
     ],
 )
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: xsim_error(np.eye(5), k=2.0), "k must be an integer; got 2.0"),
+        (lambda: csls_retrieval(np.eye(5), k=True), "k must be an integer; got True"),
+        (lambda: retrieval(np.eye(5), tolerance="1e-9"), "tolerance must be a number; got '1e-9'"),
+    ],
+)
+def test_wrong_types(call, message):
+    with pytest.raises(TypeError, match=message):
         call()

@@ -210,7 +210,12 @@ def test_a_resumed_training_refuses_a_table_scored_otherwise(corpus, tmp_path, t
     first.begin(model, tokenizer, 0, out)
     first.measure(model, 0)
     Watch(corpus).begin(model, tokenizer, 2, out)
-    for options, named in (({"k": 4}, "k"), ({"limit": 6, "threshold": 2}, "corpus and threshold")):
+    for options, named in (
+        ({"k": 4}, "k"),
+        ({"limit": 6, "threshold": 2}, "corpus and threshold"),
+        ({"pool": "last"}, "pool"),
+        ({"truncate": True}, "truncate"),
+    ):
         with pytest.raises(InputError, match=f"with another {named}: give the callback the same"):
             Watch(corpus, **options).begin(model, tokenizer, 2, out)
     Watch(corpus, k=4).begin(model, tokenizer, 0, out)  # a new training: the table is replaced
@@ -250,7 +255,18 @@ def test_what_cannot_work_is_said(make, corpus):
         ({"every": ()}, InputError, "every must be"),
         ({"every": 2.5}, InputError, "every must be"),
         ({"overhead": 0}, InputError, "overhead must lie"),
-        ({"k": 48}, InputError, "more than k=48 points"),
+        ({"overhead": "2 %"}, TypeError, "overhead must be a number"),
+        ({"k": 48}, InputError, "k must be less than the number of points, 48"),
+        ({"k": 2.5}, TypeError, "k must be an integer; got 2.5"),
+        ({"k": 0}, InputError, "k must be at least 1; got 0"),
+        ({"threshold": 0}, InputError, "threshold must be at least 1; got 0"),
+        ({"metric": "manhattan"}, InputError, "metric must be one of cosine.*'manhattan'"),
+        ({"pool": "max"}, InputError, "pool: expected one of mean"),
+        ({"layers": "a"}, InputError, "layers must be"),
+        ({"batch_tokens": 0}, InputError, "batch_tokens: expected at least 1, got 0"),
+        ({"backend": "gpu"}, InputError, "backend must be one of auto.*'gpu'"),
+        ({"fused": "on"}, InputError, "fused: expected one of auto, off, liger, got 'on'"),
+        ({"truncate": "no"}, TypeError, "truncate must be True or False; got 'no'"),
         ({"threshold": 4}, InputError, "threshold must be at most 3.*; got 4"),
         ({"languages": ["eng_Latn"]}, InputError, "at least 2"),
         ({"groups": {"x": "1:a"}}, InputError, "layers must be"),

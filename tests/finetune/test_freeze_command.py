@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -65,12 +66,25 @@ def test_what_cannot_be_is_one_line(capsys, tiny_model, arguments, says):
     assert "Traceback" not in said
 
 
-def test_no_such_model(capsys, tmp_path):
-    status, _, said = run(capsys, tmp_path / "none", "--dry-run")
-    assert status == 2
-    assert "there is no file or folder" in said
-    (tmp_path / "empty").mkdir()
-    assert run(capsys, tmp_path / "empty", "--dry-run")[0] == 2
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("./none", "there is no file or folder ./none"),
+        ("no/such/folder", "there is no file or folder no/such/folder"),  # and no hub id
+        ("empty", "the folder empty holds no config.json"),
+        ("notes.txt", "notes.txt is neither a folder nor a .gguf file"),
+        ("", "expected a hub id, a folder or a .gguf file, got the text ''"),
+    ],
+)
+def test_no_such_model(capsys, tmp_path, monkeypatch, tiny_model, model, says):
+    """Said as score says it; an empty name is not the current folder, here one of a model."""
+    shutil.copytree(tiny_model, tmp_path / "here")
+    (tmp_path / "here" / "empty").mkdir()
+    (tmp_path / "here" / "notes.txt").write_text("no model")
+    monkeypatch.chdir(tmp_path / "here")
+    status, shown, said = run(capsys, model, "--dry-run")
+    assert (status, shown) == (2, "")
+    assert said.strip() == f"ilo-fast: model: {says}"
 
 
 def test_skeletons_have_no_weights_and_keep_ties(tiny_model, tmp_path):

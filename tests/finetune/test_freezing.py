@@ -431,9 +431,10 @@ def test_printed_report():
         ({"first": 4, "reference_count": True}, InputError, r"\+ 1 by reference_count"),
         ({"first": 2, "last": 3}, InputError, "last=3 ask for 5 layers"),
         ({"first": -1}, InputError, "first must be at least 0"),
-        ({"first": 2.0}, TypeError, "first must be a whole number"),
-        ({"first": True}, TypeError, "first must be a whole number"),
+        ({"first": 2.0}, TypeError, "first must be an integer"),
+        ({"first": True}, TypeError, "first must be an integer"),
         ({"first": 1, "embeddings": 1}, TypeError, "embeddings must be True or False"),
+        ({"first": 1, "reference_count": "yes"}, TypeError, "reference_count must be True or"),
         ({"first": 1, "stack": "middle"}, InputError, "stack must be"),
     ],
 )

@@ -67,7 +67,8 @@ def test_keys_change_with_what_matters_and_nothing_else(plan, models):
     assert keys() == before
     assert keys(options={"device": "cpu", "batch_tokens": 7}) == before
     shorter = [{**plan["corpora"][0], "limit": 4}]
-    others = [keys(options={"intervals": 5}), keys(options={"layers": "0"}), keys(corpora=shorter)]
+    changes = ({"intervals": 5}, {"layers": "0"}, {"fused": "off"})
+    others = [*(keys(options=one) for one in changes), keys(corpora=shorter)]
     assert all(set(other).isdisjoint(before) for other in others)
     change(models / "step9", 2.0)
     after = keys()

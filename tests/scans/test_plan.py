@@ -1,9 +1,14 @@
 """Plans: what they may say, and the line and key of each mistake."""
 
+import inspect
+from dataclasses import fields
+
 import pytest
 
+from ilo_fast import score
 from ilo_fast.errors import InputError
-from ilo_fast.scans.plan import PlanError, read_plan
+from ilo_fast.finetune.scoring import ScoreOptions
+from ilo_fast.scans.plan import Options, PlanError, read_plan
 from ilo_fast.scans.positions import load_yaml
 
 GOOD = """
@@ -43,6 +48,25 @@ def test_defaults_and_overrides(read, tmp_path):
     assert [model.trust_remote_code for model in plan.models] == [False, True]
     assert plan.results_folder == tmp_path / "out"
     assert plan.corpora[0].corpus == "demo"
+
+
+def test_a_plan_a_callback_and_score_take_the_same_options():
+    """With the same defaults; metrics of a plan are the metric of several scorings."""
+    of_score = {
+        name: parameter.default
+        for name, parameter in inspect.signature(score).parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
+    of_plan = {name: field.get_default() for name, field in Options.model_fields.items()}
+    of_callback = {field.name: field.default for field in fields(ScoreOptions)}
+    [of_plan["metric"]] = of_plan.pop("metrics")
+    only = {"intervals", "permutations", "keep_neighbors"}
+    assert {name: of_score.get(name, "no such") for name in of_plan.keys() - only} == {
+        name: default for name, default in of_plan.items() if name not in only
+    }
+    assert {name: of_score[name] for name in of_callback} == of_callback
+    assert of_callback.keys() - of_plan.keys() == set()
+    assert of_plan.keys() - of_callback.keys() - only == {"device", "dtype", "seed"}
 
 
 def test_every_mistake_with_line_and_key(read):

@@ -297,6 +297,13 @@ def test_a_backend_that_cannot_serve_fails_before_the_model_runs(run, models, mo
     assert "cosine and euclidean only" in row["reason"]
 
 
+def test_kernels_asked_for_that_cannot_serve_are_a_failure(run, models):
+    entry = {"model": str(models / "step9"), "fused": "liger"}
+    row = run(models=[entry, str(models / "step10")]).to_pandas("failures").iloc[0]
+    assert (row["model"], row["kind"]) == (entry["model"], "options")
+    assert "'liger' cannot serve LlamaModel: the model runs on cpu" in row["reason"]
+
+
 def test_folders_that_hold_something_else(run, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("…")
