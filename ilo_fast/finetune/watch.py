@@ -10,6 +10,7 @@ import pandas as pd
 from torch import nn
 
 from ilo_fast import environment
+from ilo_fast.activations.pooling import check_pool
 from ilo_fast.corpora import Corpus, load_corpus
 from ilo_fast.errors import InputError, ModelError
 from ilo_fast.finetune.parts import unwrap
@@ -145,9 +146,16 @@ class Watch:
 
     def _check_earlier(self, earlier: Result, out: Path) -> None:
         """One table holds one corpus and one way to score: else its steps could not be compared."""
-        corpus = earlier.record.get("corpus", {}).get("sha256", self.corpus.sha256)
-        came = {"corpus": {corpus}}
-        asked: dict[str, Any] = {"corpus": self.corpus.sha256}
+        asked: dict[str, Any] = {
+            "corpus": self.corpus.sha256,
+            "layers": self._layers,
+            "pool": check_pool(self.options.pool).name,
+        }
+        came = {
+            "corpus": {earlier.record.get("corpus", {}).get("sha256", asked["corpus"])},
+            "layers": {tuple(sorted(set(earlier.table["layer"])))},
+            "pool": {earlier.record.get("extraction", {}).get("pool", asked["pool"])},
+        }
         for name in ("k", "threshold", "metric"):
             came[name] = set(earlier.table[name])
             asked[name] = getattr(self.options, name)

@@ -218,8 +218,8 @@ def test_two_callbacks_of_a_training_write_two_tables(make, corpus, tmp_path):
     ]
     assert [sorted(set(table["step"])) for table in tables] == [[0, 2, 4, 6], [0, 3, 6]]
     assert [set(table["k"]) for table in tables] == [{3}, {5}]
+    ILOCallback(corpus, out=tmp_path / "out" / ".." / "other.parquet").attach(trainer)
     with pytest.raises(InputError, match="out: another callback"):
-        ILOCallback(corpus, out=tmp_path / "out" / ".." / "other.parquet").attach(trainer)
         trainer.train()
 
 
@@ -239,7 +239,12 @@ def test_a_resumed_training_refuses_a_table_scored_otherwise(corpus, tmp_path, t
     first.begin(model, tokenizer, 0, out)
     first.measure(model, 0)
     Watch(corpus).begin(model, tokenizer, 2, out)
-    for options, named in (({"k": 4}, "k"), ({"limit": 6, "threshold": 2}, "corpus and threshold")):
+    for options, named in (
+        ({"k": 4}, "k"),
+        ({"limit": 6, "threshold": 2}, "corpus and threshold"),
+        ({"pool": "last"}, "pool"),
+        ({"layers": "1:3"}, "layers"),
+    ):
         with pytest.raises(InputError, match=f"with another {named}: give the callback the same"):
             Watch(corpus, **options).begin(model, tokenizer, 2, out)
     Watch(corpus, k=4).begin(model, tokenizer, 0, out)  # a new training: the table is replaced
