@@ -31,8 +31,7 @@ def staged(folder: str | Path, *, obsolete: Iterable[str] = ()) -> Iterator[Path
     """
     folder = Path(folder)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".ilo-fast-", dir=folder))
+    temporary = _temporary(folder)
     try:
         yield temporary
         written = sorted(temporary.iterdir())
@@ -48,6 +47,19 @@ def staged(folder: str | Path, *, obsolete: Iterable[str] = ()) -> Iterator[Path
         for path in made:
             with suppress(OSError):  # it holds something: what was written, or another's files
                 path.rmdir()
+
+
+def _temporary(folder: Path) -> Path:
+    """A new folder inside ``folder``, which is made if it is missing."""
+    tries = 3  # another process that found it missing too may take it away again in between
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return Path(tempfile.mkdtemp(prefix=".ilo-fast-", dir=folder))
+        except FileNotFoundError:
+            tries -= 1
+            if not tries:
+                raise
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import tempfile
 
 import pytest
 
@@ -43,6 +44,27 @@ def test_a_folder_made_for_nothing_goes_again(tmp_path):
     with pytest.raises(KeyboardInterrupt), staged(tmp_path / "mine"):
         raise KeyboardInterrupt
     assert (tmp_path / "mine").is_dir()
+
+
+def test_a_folder_that_another_process_takes_away_is_made_again(tmp_path, monkeypatch):
+    """As one does that made it at the same time, and had nothing to write yet."""
+    make, taken = tempfile.mkdtemp, []
+
+    def late(prefix, dir):
+        if not taken:
+            taken.append(dir)
+            dir.rmdir()
+            dir.parent.rmdir()
+        return make(prefix=prefix, dir=dir)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", late)
+    with staged(tmp_path / "new" / "folder") as temporary:
+        (temporary / "a").write_text("1")
+    assert (tmp_path / "new" / "folder" / "a").read_text() == "1"
+    assert len(taken) == 1
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda prefix, dir: dir.rmdir() or make(dir=dir))
+    with pytest.raises(FileNotFoundError), staged(tmp_path / "other"):
+        pass
 
 
 def test_a_disk_that_fills_at_the_flush(tmp_path, monkeypatch):

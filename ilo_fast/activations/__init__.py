@@ -2,7 +2,8 @@
 
 from ilo_fast.activations.disk import open_store
 from ilo_fast.activations.extract import extract
+from ilo_fast.activations.hooks import ForwardStopped
 from ilo_fast.activations.store import ActivationStore
-from ilo_fast.activations.taps import ForwardStopped, Tap, tap
+from ilo_fast.activations.taps import Tap, tap
 
 __all__ = ["ActivationStore", "ForwardStopped", "Tap", "extract", "open_store", "tap"]

@@ -9,23 +9,27 @@ its reason, and the next exact way is taken.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ilo_fast.activations.attention import NotPackable, packed_rows
+from ilo_fast.activations.captures import evaluating, foreign_hooks, no_new_captures
+from ilo_fast.activations.hooks import check_states, hooked
 from ilo_fast.activations.packing import Segments, sent
-from ilo_fast.activations.taps import check_states, hooked
 from ilo_fast.errors import ModelError
-from ilo_fast.models.structure import Backbone, position_offset
+from ilo_fast.models.structure import Backbone, input_device, position_offset
 
-__all__ = ["Capability", "Forward", "probe", "states_apart", "trial_states"]
+__all__ = ["Capability", "Forward", "counted_otherwise", "probe", "states_apart", "trial_states"]
 
 _PROBE_LENGTHS = (5, 11, 7)
 # Share of a dimension's size by which a packed state may differ from the sentence alone: rounding
 # reaches a few per cent in 16 bits (measured 2 % on random weights), another sentence's tokens move
 # half the dimensions by tens of per cent.
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.1}
+
+_tried: WeakKeyDictionary[nn.Module, frozenset[int]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,19 @@ class Forward:
         return self.module(**inputs)
 
 
+def _vocabulary(backbone: Backbone) -> int:
+    config: Any = backbone.module.config
+    return int(getattr(config.get_text_config(), "vocab_size", 0))
+
+
 def _probe_ids(backbone: Backbone, device: torch.device) -> Tensor:
     """Arbitrary tokens that are neither padding nor among the lowest, where special ones lie."""
-    config = backbone.module.config
-    vocabulary = int(config.get_text_config().vocab_size)  # type: ignore[union-attr, operator]
+    config, vocabulary = backbone.module.config, _vocabulary(backbone)
+    if not vocabulary:
+        raise ModelError(
+            f"model: {type(backbone.module).__name__} reads no token ids (its configuration names "
+            "no vocab_size)"
+        )
     generator = torch.Generator().manual_seed(0)
     low = min(10, vocabulary - 1)
     ids = torch.randint(
@@ -83,6 +96,12 @@ def _probe_ids(backbone: Backbone, device: torch.device) -> Tensor:
     return ids.to(device)
 
 
+def _one_of(row: Tensor) -> Tensor:
+    """The middle one of the probe's three sentences, of ids or states ``[1, tokens, …]``."""
+    first, middle, _ = _PROBE_LENGTHS
+    return row[:, first : first + middle]
+
+
 def probe(backbone: Backbone, device: torch.device) -> Capability:
     """Try hooks and packing on a few tokens of this model, in its own dtype.
 
@@ -91,36 +110,57 @@ def probe(backbone: Backbone, device: torch.device) -> Capability:
             dim]``.
     """
     ids = _probe_ids(backbone, device)
-    first, middle, _ = _PROBE_LENGTHS
-    alone = ids[:, first : first + middle]
-    entries = tuple(range(backbone.n_entries))
-    seen: dict[int, Tensor] = {}
-
-    def keep(entry: int, states: Tensor) -> None:
-        seen[entry] = states.detach().clone()
-
     taps_reason = None
     try:
-        with hooked(backbone, entries, keep, stop_early=False):
-            truth = _hidden_states(backbone, alone)
+        truth, wrong = _try_hooks(backbone, _one_of(ids))
+        if wrong:
+            taps_reason = f"hooks see other states than output_hidden_states at entries {wrong}"
     except ModelError as error:
         if backbone.blocks is not None:
             raise
-        truth, taps_reason = _hidden_states(backbone, alone), str(error)
-    if taps_reason is None:
-        wrong = [e for e in entries if e not in seen or not _same(seen[e], truth[e])]
-        if wrong:
-            taps_reason = f"hooks see other states than output_hidden_states at entries {wrong}"
+        truth, taps_reason = _hidden_states(backbone, _one_of(ids)), str(error)
     if taps_reason is not None:
         return Capability("equal lengths", "output_hidden_states", taps_reason, taps_reason)
-    reason = _why_not_packed(backbone, ids, truth, seen, keep)
+    reason = _why_not_packed(backbone, ids, truth)
     return Capability("packed" if reason is None else "equal lengths", "hooks", reason)
+
+
+def counted_otherwise(backbone: Backbone) -> frozenset[int]:
+    """Entries of ``hidden_states`` that are not what hooks see; tried once for each model.
+
+    Mamba's and RWKV's begin behind the first layer, the last of CLIP's text models is the one
+    before the final norm. None of a model that cannot be tried without changing what its user
+    sees or does: other hooks on the layers (a steering one, FSDP's, another tap's) would run too,
+    and may themselves be the difference; a model may want more than token ids.
+
+    Raises:
+        ModelError: when it returns no hidden states, or some that are not ``[batch, tokens, dim]``.
+    """
+    module, blocks = backbone.module, backbone.blocks
+    if module not in _tried:
+        if blocks is None or any(foreign_hooks(each) for each in (module, *blocks)):
+            return frozenset()
+        if not _vocabulary(backbone):
+            return frozenset()
+        with (
+            torch.no_grad(),
+            torch.compiler.set_stance("force_eager"),  # compiled now, it would run without hooks
+            evaluating(module),
+            no_new_captures(module),
+        ):
+            try:
+                ids = _probe_ids(backbone, input_device(module))
+                _tried[module] = frozenset(_try_hooks(backbone, _one_of(ids))[1])
+            except ModelError:
+                raise
+            except (AttributeError, NotImplementedError, TypeError, ValueError):
+                return frozenset()
+    return _tried[module]
 
 
 def trial_states(backbone: Backbone, device: torch.device) -> tuple[Tensor, ...]:
     """Hidden states of one short arbitrary sentence as the model gives them; copies."""
-    first, middle, _ = _PROBE_LENGTHS
-    ids = _probe_ids(backbone, device)[:, first : first + middle]
+    ids = _one_of(_probe_ids(backbone, device))
     return tuple(states.clone() for states in _hidden_states(backbone, ids))
 
 
@@ -150,23 +190,38 @@ def _hidden_states(backbone: Backbone, ids: Tensor) -> tuple[Tensor, ...]:
     return tuple(states)
 
 
+def _try_hooks(backbone: Backbone, ids: Tensor) -> tuple[tuple[Tensor, ...], list[int]]:
+    """The hidden states of a sentence, and the entries at which hooks see others."""
+    entries, seen = tuple(range(backbone.n_entries)), _Seen()
+    with hooked(backbone, entries, seen.keep, stop_early=False):
+        truth = _hidden_states(backbone, ids)
+    wrong = [e for e in entries if e not in seen.states or not _same(seen.states[e], truth[e])]
+    return truth, wrong
+
+
+class _Seen:
+    """Copies of what hooks see, by entry."""
+
+    def __init__(self) -> None:
+        self.states: dict[int, Tensor] = {}
+
+    def keep(self, entry: int, states: Tensor) -> None:
+        self.states[entry] = states.detach().clone()
+
+
 def _same(ours: Tensor, truth: Tensor) -> bool:
     return ours.shape == truth.shape and torch.equal(
         ours.nan_to_num(), truth.to(ours.device).nan_to_num()
     )
 
 
-def _why_not_packed(
-    backbone: Backbone, ids: Tensor, truth: tuple[Tensor, ...], seen: dict[int, Tensor], keep: Any
-) -> str | None:
+def _why_not_packed(backbone: Backbone, ids: Tensor, truth: tuple[Tensor, ...]) -> str | None:
     """None when a packed row gives the middle sentence's states, else what stands in the way."""
-    first, middle, _ = _PROBE_LENGTHS
-    segments, entries = Segments(_PROBE_LENGTHS), tuple(range(backbone.n_entries))
-    seen.clear()
+    segments, entries, seen = Segments(_PROBE_LENGTHS), tuple(range(backbone.n_entries)), _Seen()
     try:
         with (
             packed_rows(backbone.module) as row,
-            hooked(backbone, entries, keep, stop_early=False),
+            hooked(backbone, entries, seen.keep, stop_early=False),
             row(segments),
         ):
             Forward(backbone)(ids, segments)
@@ -175,7 +230,7 @@ def _why_not_packed(
     except (AttributeError, TypeError, RuntimeError, ValueError, KeyError, IndexError) as error:
         # a model that handles its masks itself trips over ours; its own way still works
         return f"a packed row fails: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
-    middles = [seen[entry][:, first : first + middle] for entry in entries]
+    middles = [_one_of(seen.states[entry]) for entry in entries]
     apart = states_apart(middles, truth)
     return None if apart is None else f"a packed row changes {apart}"
 

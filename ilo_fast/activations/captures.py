@@ -1,4 +1,4 @@
-"""Forward hooks that transformers leaves on a model whose hidden states it was asked for.
+"""A model is left as it was: its modes, and the hooks of transformers' own.
 
 The first pass with ``output_hidden_states`` (version 5) puts hooks on the layers for good and
 marks the model, so that later passes find them. Taken off together with the mark, they come again
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-__all__ = ["no_new_captures"]
+__all__ = ["evaluating", "foreign_hooks", "no_new_captures"]
 
 _MARK = "_output_capturing_hooks_installed"
 _HOME = "transformers.utils.output_capturing"
@@ -32,3 +32,21 @@ def no_new_captures(model: nn.Module) -> Iterator[None]:
                 for number, hook in list(module._forward_hooks.items()):
                     if number not in hooks[module] and hook.__module__ == _HOME:
                         del module._forward_hooks[number]
+
+
+def foreign_hooks(module: nn.Module) -> bool:
+    """Whether a module has forward hooks that are not transformers' capturing ones."""
+    hooks = (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+    return any(getattr(hook, "__module__", None) != _HOME for hook in hooks)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode; each part's own comes back."""
+    modes = [(each, each.training) for each in module.modules()]  # parts may differ
+    module.eval()
+    try:
+        yield
+    finally:
+        for each, mode in modes:
+            each.training = mode

@@ -1,8 +1,7 @@
 """`extract`: a model, its tokenizer and a corpus to one vector a layer and sentence."""
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +11,7 @@ import torch
 from torch import nn
 
 from ilo_fast.activations.capability import probe
-from ilo_fast.activations.captures import no_new_captures
+from ilo_fast.activations.captures import evaluating, no_new_captures
 from ilo_fast.activations.disk import DiskSink
 from ilo_fast.activations.fusing import fusing
 from ilo_fast.activations.job import ExtractProgress, Job
@@ -27,7 +26,13 @@ from ilo_fast.errors import InputError
 from ilo_fast.layers import LayerSpec, resolve_layers
 from ilo_fast.models.fingerprint import weights_sha256
 from ilo_fast.models.fused import check_fused
-from ilo_fast.models.structure import Backbone, find_backbone, parameter_dtype, token_limit
+from ilo_fast.models.structure import (
+    Backbone,
+    find_backbone,
+    input_device,
+    parameter_dtype,
+    token_limit,
+)
 from ilo_fast.progress import with_progress
 
 if TYPE_CHECKING:
@@ -66,7 +71,9 @@ def extract(
         corpus: the parallel text; its points are language-major.
         layers: entries of ``hidden_states`` from 0 (embedding output) to L (last, after the final
             norm): a number, a slice, a sequence of those or text such as ``"0,5,10:20"``, each
-            layer once; ``store.layers`` is in the order given. None takes all.
+            layer once; ``store.layers`` is in the order given. None takes all. They are the
+            model's own: Mamba's and RWKV's entry 0 is behind the first layer, CLIP's last before
+            the norm (``taps_reason`` in the record says so).
         pool: ``"mean"`` over tokens, ``"last"`` token, ``"weighted"`` by position, or a function of
             packed states ``[tokens, dim]`` and int64 offsets ``[sentences + 1]`` on the same device
             that returns ``[sentences, dim]``. Sums are float32 whatever the model's dtype.
@@ -120,7 +127,7 @@ def extract(
     assert not isinstance(progress, bool)  # with_progress has made it a listener
     backbone, chosen_pool = find_backbone(model), check_pool(pool)
     entries = resolve_layers(layers, backbone.n_entries)
-    device = _input_device(backbone.module)
+    device = input_device(backbone.module)
     budget = _auto_budget(backbone, device) if given is None else given
     folder = None if folder is None else Path(folder)
     shape = (len(entries), corpus.n_points, backbone.dim)
@@ -132,7 +139,7 @@ def extract(
     with (
         torch.inference_mode(),
         torch.autocast(device.type, enabled=False),  # the caller's, if any
-        _evaluating(backbone.module),
+        evaluating(backbone.module),
         no_new_captures(backbone.module),
         fusing(backbone, device, fused) as kernels,
     ):
@@ -189,23 +196,6 @@ def extract(
         record=record,
         folder=folder,
     )
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    modes = [(each, each.training) for each in module.modules()]  # parts may differ
-    module.eval()
-    try:
-        yield
-    finally:
-        for each, mode in modes:
-            each.training = mode
-
-
-def _input_device(module: Any) -> torch.device:
-    embeddings = module.get_input_embeddings() if hasattr(module, "get_input_embeddings") else None
-    device: torch.device = next((embeddings or module).parameters()).device
-    return device
 
 
 def _auto_budget(backbone: Backbone, device: torch.device) -> int:

@@ -12,9 +12,9 @@ from torch.profiler import record_function
 
 from ilo_fast.activations.attention import packed_rows, without_plans
 from ilo_fast.activations.capability import Capability, Forward
+from ilo_fast.activations.hooks import ForwardStopped, check_states, hooked
 from ilo_fast.activations.packing import Segments, sent
 from ilo_fast.activations.pooling import Pool
-from ilo_fast.activations.taps import ForwardStopped, check_states, hooked
 from ilo_fast.errors import ModelError
 from ilo_fast.models.structure import Backbone
 

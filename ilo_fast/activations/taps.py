@@ -1,98 +1,28 @@
-"""Hooks that pool hidden states while a model runs, on the requested layers only.
-
-Hidden states are numbered as in transformers' ``hidden_states``: entry 0 is what the first layer
-takes in (the embedding output), entry i what layer i takes in, and the last entry what the model
-gives out, after its final norm. So entry i < L is read by a hook before layer i, entry L by one
-behind the model.
-"""
+"""`tap`: a model's hidden states, pooled in hooks while the user's own code runs it."""
 
 import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ilo_fast.activations.capability import counted_otherwise
+from ilo_fast.activations.hooks import ForwardStopped, check_states, hooked
 from ilo_fast.activations.packing import Segments
 from ilo_fast.activations.pooling import PoolSpec, check_pool
 from ilo_fast.errors import ModelError
 from ilo_fast.layers import LayerSpec, resolve_layers
-from ilo_fast.models.structure import Backbone, find_backbone
+from ilo_fast.models.structure import find_backbone
 
-__all__ = ["ForwardStopped", "Tap", "check_states", "hooked", "tap"]
+__all__ = ["ForwardStopped", "Tap", "tap"]
 
-
-class ForwardStopped(BaseException):
-    """Ends a forward pass after the deepest layer asked for.
-
-    Not an Exception, so that a model's own ``except Exception`` cannot swallow it.
-    """
-
-
-Receive = Callable[[int, Tensor], None]
 
 # Arguments that bring what earlier passes left: `cache` has had the next two's place since
 # transformers 5.24; RWKV and XLNet have names of their own.
 _CACHES = ("cache", "past_key_values", "cache_params", "state", "mems")
-
-
-def check_states(backbone: Backbone, entry: int, states: Any) -> None:
-    """That a hidden state is ``[batch, tokens, dim]``; some models keep several a token.
-
-    Raises:
-        ModelError: naming the model, the entry and what came.
-    """
-    fits = isinstance(states, Tensor) and states.ndim == 3 and states.shape[-1] == backbone.dim
-    if not fits:
-        got = list(states.shape) if isinstance(states, Tensor) else type(states).__name__
-        raise ModelError(
-            f"model: hidden state {entry} of {type(backbone.module).__name__} must be "
-            f"[batch, tokens, {backbone.dim}], got {got}"
-        )
-
-
-@contextmanager
-def hooked(
-    backbone: Backbone, entries: tuple[int, ...], receive: Receive, *, stop_early: bool
-) -> Iterator[None]:
-    """Call ``receive(entry, states)`` on each forward pass; the hooks go when the block ends.
-
-    ``states`` are ``[batch, tokens, dim]`` as they are in the model. With ``stop_early`` the
-    forward pass ends with `ForwardStopped` once the deepest entry is received.
-    """
-    if backbone.blocks is None:
-        raise ModelError(
-            f"model: the layers of {type(backbone.module).__name__} cannot be hooked one by one"
-        )
-    deepest = max(entries)
-    handles = []
-
-    def before_block(entry: int) -> Callable[..., None]:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            receive(entry, args[0] if args else kwargs["hidden_states"])
-            if stop_early and entry == deepest:
-                raise ForwardStopped
-
-        return hook
-
-    def after_model(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        receive(backbone.n_layers, output[0])
-
-    try:
-        for entry in entries:
-            if entry < backbone.n_layers:
-                block = backbone.blocks[entry]
-                handles.append(
-                    block.register_forward_pre_hook(before_block(entry), with_kwargs=True)
-                )
-            else:
-                handles.append(backbone.module.register_forward_hook(after_model))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class Tap:
@@ -255,8 +185,12 @@ def tap(
     pooled inside them with float32 sums, and the hooks go away however the block ends. What the
     model returns, gradients included, is not changed.
 
+    The first tap of a model runs a few tokens through it: where its own ``hidden_states`` are not
+    what hooks see (Mamba's, the last of CLIP's text models), `extract` alone can give them. That is
+    left out where the layers have other hooks already, or the model wants more than token ids.
+
     Args:
-        model: a transformers model, with or without a head.
+        model: a transformers model, with or without a head, or PEFT's wrapper of one.
         layers: entries of ``hidden_states``, 0 (embedding output) to L (last, after the final
             norm): a number, a slice, a sequence of those or text such as ``"0,5,10:20"``, each
             layer once; None takes all.
@@ -272,8 +206,8 @@ def tap(
 
     Raises:
         ModelError: when ``model`` gives no hidden states, or some that are not ``[batch, tokens,
-            dim]``, or its layers cannot be hooked; from within a forward pass that goes on from
-            a cache.
+            dim]``, or its layers cannot be hooked, or hooks see others than it gives; from within
+            a forward pass that goes on from a cache.
         InputError: on a layer the model does not have or one named twice, or an unknown pooling.
 
     >>> import torch, ilo_fast
@@ -289,6 +223,12 @@ def tap(
     """
     backbone, chosen_pool = find_backbone(model), check_pool(pool)
     entries = resolve_layers(layers, backbone.n_entries)
+    wrong = [entry for entry in entries if entry in counted_otherwise(backbone)]
+    if wrong:
+        raise ModelError(
+            f"tap: hooks see other states than output_hidden_states at layers {wrong} of "
+            f"{type(backbone.module).__name__}; `extract` gives those"
+        )
     collected, padding = Tap(entries), _Padding(backbone.module)
 
     def begin(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

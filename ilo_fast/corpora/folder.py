@@ -44,8 +44,10 @@ def _files(folder: Path, split: str | None) -> dict[str, Path]:
     if split is not None and split not in SPLITS:
         raise InputError(f"split: expected one of {', '.join(SPLITS)} for a folder, got {split!r}")
     try:
-        # A broken link is kept, to fail when it is read rather than drop a language unseen.
-        entries = sorted(path for path in folder.iterdir() if path.is_file() or path.is_symlink())
+        # A broken link or a folder of such a name is kept, to fail when it is read rather than drop
+        # a language unseen.
+        kinds = (Path.is_file, Path.is_symlink, Path.is_dir)
+        entries = sorted(path for path in folder.iterdir() if any(kind(path) for kind in kinds))
     except OSError as error:
         raise CorpusError(f"{folder}: cannot be read: {error.strerror or error}") from error
     found: dict[str, dict[str, Path]] = {}

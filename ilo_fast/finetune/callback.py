@@ -40,6 +40,9 @@ class ILOCallback(TrainerCallback):  # type: ignore[misc]
         self.watch = Watch(corpus, **options)
         self._trainer: Any = None
 
+    def __repr__(self) -> str:
+        return f"ILOCallback({self.watch.shown})"
+
     def attach(self, trainer: Any) -> "ILOCallback":
         """Join ``trainer``'s callbacks, with its loggers within reach; returns itself.
 
@@ -67,7 +70,9 @@ class ILOCallback(TrainerCallback):  # type: ignore[misc]
             return
         tokenizer = kwargs.get("processing_class")
         out = Path(args.output_dir) / "alignment.parquet"
-        self.watch.begin(kwargs["model"], tokenizer, state.global_step, out)
+        callbacks = self._trainer.callback_handler.callbacks
+        beside = [each.watch for each in callbacks if isinstance(each, ILOCallback)]
+        self.watch.begin(kwargs["model"], tokenizer, state.global_step, out, beside)
         if state.global_step == 0:
             self._score(kwargs["model"], state, control)
 

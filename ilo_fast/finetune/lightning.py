@@ -42,6 +42,9 @@ class LightningILOCallback(_callback_class()):  # type: ignore[misc]
         self.watch = Watch(corpus, **options)
         self.attribute = attribute
 
+    def __repr__(self) -> str:
+        return f"LightningILOCallback({self.watch.shown})"
+
     @property
     def result(self) -> Result:
         """All that is scored so far, with a ``step`` column."""
@@ -58,7 +61,10 @@ class LightningILOCallback(_callback_class()):  # type: ignore[misc]
         if not trainer.is_global_zero:
             return
         out = Path(trainer.default_root_dir) / "alignment.parquet"
-        self.watch.begin(self._model, None, trainer.global_step, out)
+        beside = [
+            each.watch for each in trainer.callbacks if isinstance(each, LightningILOCallback)
+        ]
+        self.watch.begin(self._model, None, trainer.global_step, out, beside)
         self._step = trainer.global_step
         if trainer.global_step == 0:
             self._score(trainer)

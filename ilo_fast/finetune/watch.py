@@ -1,7 +1,7 @@
 """When to score a model in training, what to log of it, and the table that grows with it."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,7 +44,8 @@ class Watch:
         groups: names of groups of layers to layers, each logged as means over its layers and all
             languages. Default: ``early``, ``middle`` and ``late`` thirds of the layers (not entry
             0, the embedding output).
-        out: where the table goes, a ``.parquet`` file; None for the framework's own folder.
+        out: where the table goes, a ``.parquet`` file; None for the framework's own folder. Of
+            several callbacks of one training each wants its own.
         name: the model's name in the table; None takes its configuration's.
         layers, k, threshold, metric, pool, batch_tokens, backend, fused, truncate: as in
             `ilo_fast.score`.
@@ -93,8 +94,22 @@ class Watch:
         self._last_scoring = self._trained_before = 0.0  # its seconds; those trained until then
         self._scored_at: int | None = None
 
-    def begin(self, model: nn.Module, tokenizer: Any, step: int, out: Path) -> None:
-        """Training starts at ``step``; a resumed one goes on with the table it left."""
+    def __repr__(self) -> str:
+        return f"Watch({self.shown})"
+
+    @property
+    def shown(self) -> str:
+        """What it is of and how far it is, for the ``repr`` of a callback."""
+        steps = {step for table in self._tables for step in table["step"]}
+        return f"{self.corpus!r}, every={self.every!r}, scorings={len(steps)}"
+
+    def begin(
+        self, model: nn.Module, tokenizer: Any, step: int, out: Path, beside: Iterable["Watch"] = ()
+    ) -> None:
+        """Training starts at ``step``; a resumed one goes on with the table it left.
+
+        ``out`` is the table's place where none was given; ``beside`` are the training's watches.
+        """
         given_out, given_tokenizer = self._given
         self.tokenizer = given_tokenizer if given_tokenizer is not None else tokenizer
         if self.tokenizer is None:
@@ -103,6 +118,12 @@ class Watch:
                 "tokenizer= to the callback"
             )
         self.out = given_out or out
+        places = [(other._given[0] or out).resolve() for other in beside if other is not self]
+        if self.out.resolve() in places:
+            raise InputError(
+                f"out: another callback of this training writes {self.out} too; give each an out= "
+                "of its own"
+            )
         inner = unwrap(model)
         entries = find_backbone(inner).n_entries
         self._layers = tuple(sorted(resolve_layers(self.options.layers, entries)))
@@ -131,11 +152,15 @@ class Watch:
         """One table holds one corpus and one way to score: else its steps could not be compared."""
         asked: dict[str, Any] = {
             "corpus": self.corpus.sha256,
+            "layers": self._layers,
             "pool": check_pool(self.options.pool).name,
             "truncate": self.options.truncate,
         }
-        made = {**earlier.record.get("extraction", {})}
-        made["corpus"] = earlier.record.get("corpus", {}).get("sha256", self.corpus.sha256)
+        made = {
+            "corpus": earlier.record.get("corpus", {}).get("sha256", asked["corpus"]),
+            "layers": tuple(sorted(set(earlier.table["layer"]))),
+        }
+        made = {**earlier.record.get("extraction", {}), **made}
         came = {name: {made.get(name, asked[name])} for name in asked}
         for name in ("k", "threshold", "metric"):
             came[name] = set(earlier.table[name])

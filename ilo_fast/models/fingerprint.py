@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ilo_fast.errors import ModelError
+
 __all__ = ["weights_sha256"]
 
 _WIDTH = 251
@@ -40,10 +42,18 @@ def weights_sha256(module: nn.Module) -> str:
     The sums notice what training, merging or a copy gone wrong does; weights that were changed so
     that their sums stay the same have the same hash. One pass over the weights where they lie,
     and one copy to the host.
+
+    Raises:
+        ModelError: when some weights lie elsewhere, as accelerate has it of those it offloads.
     """
     names, sums = [], []
     tensors = [*module.named_parameters(), *module.named_buffers()]
     for name, tensor in sorted(tensors, key=lambda pair: pair[0]):
+        if tensor.is_meta:
+            raise ModelError(
+                f"model: {name} is offloaded, so its weights have no hash; states kept in a folder "
+                "need one"
+            )
         if tensor.numel() and tensor.element_size() in _INTEGERS and not tensor.is_complex():
             names.append(f"{name} {tensor.dtype} {list(tensor.shape)}")
             sums.append(_bit_sums(tensor).cpu())

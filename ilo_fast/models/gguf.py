@@ -2,13 +2,16 @@
 
 transformers opens a GGUF file three times (configuration, weights, tokenizer), and each time the
 ``gguf`` reader makes two NumPy views for every vocabulary entry: together most of a minute for a
-vocabulary of 262,144 tokens. Within :func:`fast_gguf` the arrays of the header are cut in one pass
-and a file is opened once; what transformers reads from it is the same.
+vocabulary of 262,144 tokens. It also makes the table of tensor names, always the same, once for
+every module of the model: 395 times for 30 layers, several seconds. Within :func:`fast_gguf` the
+arrays of the header are cut in one pass, a file is opened once and the table made once; what
+transformers reads from it is the same.
 """
 
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -85,12 +88,13 @@ def fast_gguf(path: Path) -> Iterator[str | None]:
     # its loader draws a progress bar of its own that no setting turns off
     loader: Any = import_module("transformers.modeling_gguf_pytorch_utils")
     bar = getattr(loader, "tqdm", None)
-    gguf.GGUFReader = open_once
+    table = gguf.get_tensor_name_map
+    gguf.GGUFReader, gguf.get_tensor_name_map = open_once, cache(table)
     if bar is not None:
         loader.tqdm = lambda items, **_: items
     try:
         yield bytes(field.parts[field.data[0]]).decode() if field is not None else None
     finally:
-        gguf.GGUFReader = plain
+        gguf.GGUFReader, gguf.get_tensor_name_map = plain, table
         if bar is not None:
             loader.tqdm = bar

@@ -1,5 +1,6 @@
 """Find the parts of a transformers model that hidden states come from."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,9 +77,20 @@ def _find_blocks(module: nn.Module, n_layers: int) -> nn.ModuleList | None:
 def find_backbone(model: nn.Module) -> Backbone:
     """Find the module, layers and sizes that ``model``'s hidden states come from.
 
+    Adapters of PEFT's are within the layers; of its wrapper the model inside is taken.
+
     Raises:
-        ModelError: when ``model`` is not a transformers model that gives hidden states.
+        ModelError: when ``model`` is not a transformers model that gives hidden states, or PEFT
+            puts virtual tokens before its text.
     """
+    if hasattr(model, "get_base_model"):
+        adapter: Any = getattr(model, "active_peft_config", None)
+        if getattr(adapter, "is_prompt_learning", False):
+            raise ModelError(
+                f"model: {type(model).__name__} puts virtual tokens before the text, whose states "
+                "are no part of a sentence; model.get_base_model() runs without them"
+            )
+        model = model.get_base_model()  # type: ignore[operator]
     if not isinstance(model, nn.Module) or not hasattr(model, "config"):
         raise ModelError(
             f"model: expected a transformers PreTrainedModel, got {type(model).__name__}"
@@ -132,6 +144,27 @@ def rotary_turn(module: Any) -> int | None:
             inside = rope.get("original_max_position_embeddings")
             return inside or _number(config, "original_max_position_embeddings")
     return None
+
+
+def input_device(module: Any) -> torch.device:
+    """Where token ids go: to the input embeddings, or to where accelerate runs offloaded ones.
+
+    Raises:
+        ModelError: when the weights hold no data.
+    """
+    place = module
+    if hasattr(module, "get_input_embeddings"):
+        with suppress(NotImplementedError):  # CANINE's ids have several
+            place = module.get_input_embeddings() or module
+    device: torch.device = next(place.parameters()).device
+    if device.type != "meta":
+        return device
+    runs_on = getattr(getattr(place, "_hf_hook", None), "execution_device", None)
+    if runs_on is None:
+        raise ModelError(
+            f"model: the weights of {type(module).__name__} are on the device meta, without data"
+        )
+    return torch.device(runs_on)
 
 
 def parameter_dtype(module: nn.Module) -> torch.dtype:

@@ -1,11 +1,14 @@
 """extract(): layers, budgets, early stop, bad input, out of memory, the model left as it was."""
 
 from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 from families import SENTENCES, Characters, make
 
+import ilo_fast
 from ilo_fast import Corpus, extract
 from ilo_fast.activations import capability
 from ilo_fast.activations.runner import Runner
@@ -291,3 +294,55 @@ def test_the_model_is_looked_over_once_and_not_in_every_batch(monkeypatch):
         counts.append(len(looked))
         looked.clear()
     assert counts == [3, 3]  # two passes of the probe, and the run
+
+
+class Wrapped(torch.nn.Module):
+    """The shape of a PEFT model: a wrapper in which ``base_model`` is no transformers model."""
+
+    def __init__(self, model, prompt=False):
+        super().__init__()
+        self.config, self.base_model = model.config, torch.nn.Module()
+        self.base_model.model, self.base_model.config = model, model.config
+        self.active_peft_config = SimpleNamespace(is_prompt_learning=prompt)
+
+    def get_base_model(self):
+        return self.base_model.model
+
+    def forward(self, *args, **kwargs):
+        return self.get_base_model()(*args, **kwargs)
+
+
+def test_a_model_within_pefts_wrapper():
+    model = make("llama")
+    expected, ids = extract(model, Characters(), CORPUS), torch.tensor([[5, 6, 7]])
+    store = extract(Wrapped(model), Characters(), CORPUS)
+    assert store.record["batches"] == "packed"
+    assert torch.equal(store.states, expected.states)
+    with ilo_fast.tap(Wrapped(model)) as ours, ilo_fast.tap(model) as theirs:
+        Wrapped(model)(ids)
+    assert torch.equal(ours.states, theirs.states)
+    with pytest.raises(ModelError, match="Wrapped puts virtual tokens before the text"):
+        extract(Wrapped(model, prompt=True), Characters(), CORPUS)
+
+
+def test_a_model_whose_weights_are_offloaded(tmp_path):
+    accelerate = pytest.importorskip("accelerate")
+    expected = extract(make("llama"), Characters(), CORPUS).states
+    model = accelerate.cpu_offload(make("llama"), execution_device=torch.device("cpu"))
+    assert next(model.parameters()).is_meta
+    assert torch.equal(extract(model, Characters(), CORPUS).states, expected)
+    with pytest.raises(ModelError, match=r"weight is offloaded, so its weights have no hash"):
+        extract(model, Characters(), CORPUS, folder=tmp_path / "states")
+    with pytest.raises(ModelError, match="LlamaModel are on the device meta, without data"):
+        extract(make("llama").to("meta"), Characters(), CORPUS)
+
+
+def test_a_model_without_one_table_of_embeddings():
+    canine = transformers.CanineModel(
+        transformers.CanineConfig(
+            hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+            num_hash_buckets=16,
+        )
+    )  # fmt: skip
+    with pytest.raises(ModelError, match="CanineModel reads no token ids"):
+        extract(canine, Characters(), CORPUS)

@@ -99,7 +99,7 @@ def test_a_state_space_model_that_decodes_is_refused():
         transformers.MambaConfig(vocab_size=99, hidden_size=16, state_size=4, num_hidden_layers=2)
     ).eval()
     ids = torch.tensor(ROWS[:1] * 2)
-    with ilo_fast.tap(model) as tap, pytest.raises(ModelError, match="from a cached state"):
+    with ilo_fast.tap(model, 2) as tap, pytest.raises(ModelError, match="from a cached state"):
         model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=3)
     assert tap.n_points == 2  # the prompts
 
@@ -145,6 +145,95 @@ def test_states_of_another_batch_are_refused():
     with ilo_fast.tap(model), pytest.raises(ModelError, match=r"2 sequences .* got \[5, 2, 32\]"):
         model(inputs_embeds=torch.ones(2, 5, 32))
     turn.remove()
+
+
+@pytest.mark.parametrize(
+    ("make_model", "wrong"),
+    [
+        (lambda: make("mamba"), [0, 1, 2]),  # its hidden_states begin behind the first layer
+        (
+            lambda: transformers.CLIPTextModel(  # whose last are those before the final norm
+                transformers.CLIPTextConfig(
+                    vocab_size=99, hidden_size=32, intermediate_size=48, num_hidden_layers=3,
+                    num_attention_heads=4, bos_token_id=1, eos_token_id=2,
+                )
+            ).eval(),
+            [3],
+        ),
+    ],
+)  # fmt: skip
+def test_states_that_the_model_counts_otherwise_are_refused(make_model, wrong):
+    model = make_model()
+    ids = torch.tensor(ROWS[:1])
+    for layers in (None, wrong[-1:]):
+        named = wrong if layers is None else layers
+        with (
+            pytest.raises(ModelError, match=rf"at layers \[{named[0]}.*`extract` gives those"),
+            ilo_fast.tap(model, layers),
+        ):
+            pass
+    right = [entry for entry in range(4) if entry not in wrong]
+    with ilo_fast.tap(model, right) as tap:
+        model(ids)
+    truth = model(ids, output_hidden_states=True).hidden_states
+    for row, entry in enumerate(right):
+        expected = truth[entry].detach().double().mean(1)
+        torch.testing.assert_close(tap.states[row].double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_trying_a_model_leaves_no_trace():
+    model = make("llama").train()
+    model.model.layers[1].eval()
+    modes, before = [module.training for module in model.modules()], hooks(model)
+    passes = []
+    run, model.model.forward = model.model.forward, lambda *a, **k: passes.append(1) or run(*a, **k)
+    with ilo_fast.tap(model) as outer:
+        model(torch.tensor(ROWS[:1]))
+        with ilo_fast.tap(model) as inner:
+            model(torch.tensor(ROWS[:1]))
+    assert (outer.n_points, inner.n_points) == (2, 1)
+    assert len(passes) == 3  # one try, and the user's own
+    assert [module.training for module in model.modules()] == modes
+    assert hooks(model) == before
+
+
+def test_others_hooks_on_the_layers_do_not_see_a_try():
+    """One that steers would make the model's own hidden states look counted otherwise."""
+    model, calls = make("llama"), []
+
+    def steer(_, args):
+        calls.append(1)
+        return (args[0] + 1, *args[1:])
+
+    handle = model.model.layers[1].register_forward_pre_hook(steer)
+    ids = torch.tensor(ROWS[:1])
+    with ilo_fast.tap(model, [1]) as tap:
+        states = model(ids, output_hidden_states=True).hidden_states
+    assert len(calls) == 1
+    torch.testing.assert_close(tap.states[0], states[1].detach().mean(1) + 1)
+    handle.remove()
+
+
+def test_a_model_compiled_whole_is_tried_as_it_is():
+    model = make("llama").model
+    model.compile(backend="eager")  # at its first pass, with the hooks that are there then
+    ids = torch.tensor(ROWS[:1])
+    with ilo_fast.tap(model) as tap, torch.no_grad():
+        model(ids)
+        model(ids)
+    assert tap.n_points == 2
+    torch._dynamo.reset()
+
+
+def test_a_model_that_wants_more_than_ids_is_tapped_untried():
+    config = transformers.BrosConfig(
+        vocab_size=99, hidden_size=64, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4,
+    )  # fmt: skip
+    model = transformers.BrosModel(config).eval()
+    with ilo_fast.tap(model) as tap:
+        model(torch.tensor(ROWS[:1]), bbox=torch.rand(1, 5, 4))
+    assert tap.states.shape == (3, 1, 64)
 
 
 @pytest.mark.parametrize("layers", [None, [0, 1]])
@@ -299,10 +388,9 @@ def several_streams():
 
 def test_several_states_a_token_are_refused():
     model = several_streams()
-    ids = torch.tensor([[3, 4, 5, 6]])
-    said = r"hidden state 0 of Gemma3nTextModel must be \[batch, tokens, 32\], got \[4, 1, 4, 32\]"
+    said = r"hidden state 0 of Gemma3nTextModel must be \[batch, tokens, 32\], got \[4, 1, 11, 32\]"
     with pytest.raises(ModelError, match=said), ilo_fast.tap(model, [0, 3]):
-        model(ids)
+        pass
     assert hooks(model) == 0
     corpus = ilo_fast.Corpus("c", ("aa", "bb"), (("abc", "de"), ("fg", "hij")))
     with pytest.raises(ModelError, match=r"must be \[batch, tokens, 32\], got \[4, 1, 11, 32\]"):

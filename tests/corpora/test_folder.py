@@ -22,12 +22,20 @@ def refused(match, *args, **kwargs):
 
 def test_reads_languages_sorted_by_name(folder):
     path = folder(GOOD | {"README.md": "no corpus", ".hidden.txt": "x", "._eng_Latn.txt": "x"})
-    (path / "directory.txt").mkdir()
+    (path / "directory").mkdir()
     corpus = load_corpus(path)
     assert corpus.languages == ("deu_Latn", "eng_Latn")
     assert corpus.sentences == (("Eins.", "Zwei."), ("One.", "Two."))
     assert (corpus.name, corpus.source) == ("corpus", str(path))
     assert load_corpus(str(path)) == corpus
+
+
+def test_a_folder_with_a_languages_name_is_named(folder):
+    """As an archive's tool leaves one for a file; it would drop a language unseen."""
+    path = folder(GOOD)
+    (path / "fra_Latn.txt").mkdir()
+    refused("fra_Latn.txt: cannot be read: Is a directory", path)
+    assert load_corpus(path, languages=["deu_Latn", "eng_Latn"]).n_languages == 2
 
 
 @pytest.mark.parametrize("suffix", ["txt", "dev", "devtest", "TXT"])

@@ -203,6 +203,35 @@ def test_a_second_training_has_its_own_folder_and_tokenizer(corpus, tmp_path, ti
     assert given.out == tmp_path / "c.parquet"
 
 
+def test_two_callbacks_of_a_training_write_two_tables(make, corpus, tmp_path):
+    first = ILOCallback(corpus, every=2, k=3)
+    trainer, _ = make(first)
+    second = ILOCallback(corpus, every=3, k=5).attach(trainer)
+    with pytest.raises(InputError, match=r"out: another callback .*alignment.parquet too"):
+        trainer.train()
+    trainer.remove_callback(second)
+    other = tmp_path / "other.parquet"
+    second = ILOCallback(corpus, every=3, k=5, out=other).attach(trainer)
+    trainer.train()
+    tables = [
+        Result.read_parquet(path).table for path in (tmp_path / "out/alignment.parquet", other)
+    ]
+    assert [sorted(set(table["step"])) for table in tables] == [[0, 2, 4, 6], [0, 3, 6]]
+    assert [set(table["k"]) for table in tables] == [{3}, {5}]
+    ILOCallback(corpus, out=tmp_path / "out" / ".." / "other.parquet").attach(trainer)
+    with pytest.raises(InputError, match="out: another callback"):
+        trainer.train()
+
+
+def test_a_callback_says_what_it_watches(make, corpus):
+    callback = ILOCallback(corpus, every=3)
+    assert repr(callback) == f"ILOCallback({corpus!r}, every=3, scorings=0)"
+    trainer, _ = make(callback)
+    trainer.train()
+    assert repr(callback) == f"ILOCallback({corpus!r}, every=3, scorings=3)"
+    assert repr(callback.watch).startswith("Watch(Corpus('tiny'")
+
+
 def test_a_resumed_training_refuses_a_table_scored_otherwise(corpus, tmp_path, tiny_model):
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model)
@@ -215,6 +244,7 @@ def test_a_resumed_training_refuses_a_table_scored_otherwise(corpus, tmp_path, t
         ({"limit": 6, "threshold": 2}, "corpus and threshold"),
         ({"pool": "last"}, "pool"),
         ({"truncate": True}, "truncate"),
+        ({"layers": "1:3"}, "layers"),
     ):
         with pytest.raises(InputError, match=f"with another {named}: give the callback the same"):
             Watch(corpus, **options).begin(model, tokenizer, 2, out)

@@ -214,11 +214,18 @@ def test_the_fast_gguf_reader_reads_what_the_plain_one_does(tmp_path):
     path = tmp_path / "a.gguf"
     gguf = write_gguf(path)
     plain, reader_class = gguf.GGUFReader(path), gguf.GGUFReader
+    names = gguf.get_tensor_name_map
     with fast_gguf(Path(path)) as licence:
+        table = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
+        assert table.mapping == names(gguf.MODEL_ARCH.LLAMA, 2).mapping
+        # transformers asks for every module of a model
+        assert gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2) is table
+        assert gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 3) is not table
         assert licence == "apache-2.0"
         fast = gguf.GGUFReader(str(path))
         assert fast is gguf.GGUFReader(path)
     assert gguf.GGUFReader is reader_class
+    assert gguf.get_tensor_name_map is names
     assert list(fast.fields) == list(plain.fields)
     for name, field in plain.fields.items():
         ours = fast.fields[name]

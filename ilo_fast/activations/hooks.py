@@ -1,0 +1,85 @@
+"""Hooks on the layers of a model that hand its hidden states over while it runs.
+
+Hidden states are numbered as in transformers' ``hidden_states``: entry 0 is what the first layer
+takes in (the embedding output), entry i what layer i takes in, and the last entry what the model
+gives out, after its final norm. So entry i < L is read by a hook before layer i, entry L by one
+behind the model. Whether a model's own ``hidden_states`` are these, `capability` tries.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from ilo_fast.errors import ModelError
+from ilo_fast.models.structure import Backbone
+
+__all__ = ["ForwardStopped", "check_states", "hooked"]
+
+
+class ForwardStopped(BaseException):
+    """Ends a forward pass after the deepest layer asked for.
+
+    Not an Exception, so that a model's own ``except Exception`` cannot swallow it.
+    """
+
+
+Receive = Callable[[int, Tensor], None]
+
+
+def check_states(backbone: Backbone, entry: int, states: Any) -> None:
+    """That a hidden state is ``[batch, tokens, dim]``; some models keep several a token.
+
+    Raises:
+        ModelError: naming the model, the entry and what came.
+    """
+    fits = isinstance(states, Tensor) and states.ndim == 3 and states.shape[-1] == backbone.dim
+    if not fits:
+        got = list(states.shape) if isinstance(states, Tensor) else type(states).__name__
+        raise ModelError(
+            f"model: hidden state {entry} of {type(backbone.module).__name__} must be "
+            f"[batch, tokens, {backbone.dim}], got {got}"
+        )
+
+
+@contextmanager
+def hooked(
+    backbone: Backbone, entries: tuple[int, ...], receive: Receive, *, stop_early: bool
+) -> Iterator[None]:
+    """Call ``receive(entry, states)`` on each forward pass; the hooks go when the block ends.
+
+    ``states`` are ``[batch, tokens, dim]`` as they are in the model. With ``stop_early`` the
+    forward pass ends with `ForwardStopped` once the deepest entry is received.
+    """
+    if backbone.blocks is None:
+        raise ModelError(
+            f"model: the layers of {type(backbone.module).__name__} cannot be hooked one by one"
+        )
+    deepest = max(entries)
+    handles = []
+
+    def before_block(entry: int) -> Callable[..., None]:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            receive(entry, args[0] if args else kwargs["hidden_states"])
+            if stop_early and entry == deepest:
+                raise ForwardStopped
+
+        return hook
+
+    def after_model(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        receive(backbone.n_layers, output[0])
+
+    try:
+        for entry in entries:
+            if entry < backbone.n_layers:
+                block = backbone.blocks[entry]
+                handles.append(
+                    block.register_forward_pre_hook(before_block(entry), with_kwargs=True)
+                )
+            else:
+                handles.append(backbone.module.register_forward_hook(after_model))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
