@@ -1,5 +1,6 @@
 """`score_states`: kept hidden states scored again, without their model and corpus."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -8,10 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
-from ilo_fast import ActivationStore, cli, score, score_states
+from ilo_fast import ActivationStore, cli, extract, load_corpus, score, score_states
 from ilo_fast.activations import open_store
 from ilo_fast.errors import InputError
 from ilo_fast.models import load_model
+from ilo_fast.models.fingerprint import weights_sha256
 from ilo_fast.results import read_parquet
 
 
@@ -134,8 +136,32 @@ def test_what_is_refused(change, options, error, message):
         score_states(replace(made_by_hand(), **change), **options)
 
 
+@pytest.mark.parametrize(
+    "about", ["x", {"model": 3}, {"model": {"name": None}}, {"model": {"n_layers": "6"}}]
+)
+def test_a_damaged_record_is_named(kept, about):
+    path = kept[0] / "record.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "about": about}))
+    with pytest.raises(InputError, match=r"record.json in .* is damaged \(its about cannot be"):
+        score_states(kept[0])
+
+
 def test_what_is_no_state_is_named(tmp_path):
     with pytest.raises(TypeError, match="states must be a folder or an ActivationStore, got float"):
         score_states(1.5)
     with pytest.raises(InputError, match="holds no finished states"):
         score_states(tmp_path)
+
+
+def test_extract_says_of_states_what_it_is_told(tiny_model, corpus_folder, tmp_path):
+    loaded, corpus = load_model(tiny_model), load_corpus(corpus_folder)
+    about = {"model": {"name": "step 400"}, "corpus": {"name": "mine"}}
+    extract(loaded.model, loaded.tokenizer, corpus, folder=tmp_path / "states", about=about)
+    result = score_states(tmp_path / "states", threshold=2)
+    assert result.model == "step 400"
+    assert result.record["corpus"]["name"] == "mine"
+    assert result.record["corpus"]["sha256"] == corpus.sha256
+    assert result.record["model"]["weights_sha256"] == weights_sha256(loaded.model)
+    for wrong in ("step 400", {"model": "step 400"}):
+        with pytest.raises(InputError, match="about must map model and corpus to mappings"):
+            extract(loaded.model, loaded.tokenizer, corpus, about=wrong)

@@ -33,7 +33,7 @@ from ilo_fast.activations.journal import (
     gaps,
     read_journal,
 )
-from ilo_fast.activations.manifest import check_key, damaged, read_json
+from ilo_fast.activations.manifest import check_key, damaged, describes, read_json
 from ilo_fast.activations.space import human
 from ilo_fast.activations.store import ActivationStore
 from ilo_fast.environment import free_disk
@@ -245,6 +245,8 @@ def open_store(folder: str | Path) -> ActivationStore:
         )
     check_key(folder, _STORE, key)
     record = read_json(folder, _RECORD)
+    if not describes(record.get("about", {})):
+        raise damaged(folder, _RECORD, f"its about cannot be {record['about']!r:.80}")
     layers, points, dim = key["shape"]
     with (folder / _WHOLE).open("rb") as file:
         offset = 8 + int.from_bytes(file.read(8), "little")

@@ -15,6 +15,7 @@ from ilo_fast.activations.captures import evaluating, no_new_captures
 from ilo_fast.activations.disk import DiskSink
 from ilo_fast.activations.fusing import fusing
 from ilo_fast.activations.job import ExtractProgress, Job
+from ilo_fast.activations.manifest import describes
 from ilo_fast.activations.packing import check_batch_tokens
 from ilo_fast.activations.pooling import Pool, PoolSpec, check_pool
 from ilo_fast.activations.runner import running
@@ -92,8 +93,9 @@ def extract(
             ``"liger"``, which raises where it cannot serve.
         progress: told ``start(total_tokens)``, ``advance(tokens, sentences)`` and ``finish()``;
             True shows a rate and the time left on standard error.
-        about: what the record shall say besides, plain values ready for JSON, under ``"about"``:
-            `ilo_fast.score` gives the model's and the corpus' own records.
+        about: what the record shall say of ``"model"`` and ``"corpus"``, mappings of plain values
+            with a ``"name"`` each, under ``"about"``: `ilo_fast.score` gives its own records of
+            them, `ilo_fast.score_states` reads them.
 
     Returns:
         ActivationStore: ``states`` float32 ``[layers, points, dim]`` and a ``record`` of how they
@@ -123,6 +125,11 @@ def extract(
             f"corpus must be an ilo_fast.Corpus, as load_corpus gives; got {type(corpus).__name__}"
         )
     check_fused(fused)
+    if about is not None and not describes(about):
+        raise InputError(
+            "about must map model and corpus to mappings of plain values, their names among them, "
+            f"got {about!r:.80}"
+        )
     truncate, given = true_or_false(truncate, "truncate"), check_batch_tokens(batch_tokens)
     assert not isinstance(progress, bool)  # with_progress has made it a listener
     backbone, chosen_pool = find_backbone(model), check_pool(pool)

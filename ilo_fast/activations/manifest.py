@@ -1,12 +1,13 @@
 """What a folder of states says of itself in JSON, checked before it is believed."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ilo_fast.errors import InputError
 
-__all__ = ["check_key", "damaged", "read_json"]
+__all__ = ["check_key", "damaged", "describes", "read_json"]
 
 
 def damaged(folder: Path, name: str, why: str) -> InputError:
@@ -49,6 +50,22 @@ def check_key(folder: Path, name: str, key: dict[str, Any]) -> None:
             raise damaged(folder, name, f"its {field} cannot be {key.get(field)!r:.80}")
     if shape[1] % len(languages):
         raise damaged(folder, name, f"{shape[1]} points are not of {len(languages)} languages")
+
+
+def describes(about: object) -> bool:
+    """Whether a value can say of model and corpus what they are: a mapping of mappings.
+
+    Names are text and ``n_layers`` is a number, where they are there at all.
+    """
+    if not isinstance(about, Mapping):
+        return False
+    model, corpus = about.get("model", {}), about.get("corpus", {})
+    return (
+        isinstance(model, Mapping)
+        and isinstance(corpus, Mapping)
+        and all(isinstance(of.get("name", ""), str) for of in (model, corpus))
+        and type(model.get("n_layers", 1)) is int
+    )
 
 
 def _listed(value: Any) -> list[Any]:
