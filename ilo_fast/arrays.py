@@ -18,7 +18,9 @@ __all__ = [
     "FLOATS",
     "FLUSHED",
     "at_least_1",
+    "check_flag",
     "check_seed",
+    "check_tolerance",
     "flushes",
     "has_subnormal",
     "magnitudes",
@@ -56,11 +58,20 @@ def whole_number(value: Any, name: str = "k") -> int:
 
 
 def at_least_1(value: Any, name: str) -> int:
-    """`whole_number`, and InputError below 1."""
+    """`whole_number`, and InputError below 1 or beyond 64 bits."""
     number = whole_number(value, name)
     if number < 1:
         raise InputError(f"{name} must be at least 1; got {number}")
+    if number >= 1 << 63:
+        raise InputError(f"{name} must be below {1 << 63}; got {number}")
     return number
+
+
+def check_flag(value: Any, name: str) -> bool:
+    """True or False, NumPy's too; nothing that only counts as one of them."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False; got {value!r}")
+    return bool(value)
 
 
 def check_seed(value: Any, below: int = 1 << 63) -> int:
@@ -81,6 +92,14 @@ def real_number(value: Any, name: str) -> float:
     if math.isnan(value):
         raise InputError(f"{name} must be a number; got {value!r}")
     return float(value)
+
+
+def check_tolerance(value: Any) -> float:
+    """`real_number`, and InputError below 0."""
+    tolerance = real_number(value, "tolerance")
+    if tolerance < 0:
+        raise InputError(f"tolerance must be at least 0, got {tolerance}")
+    return tolerance
 
 
 def magnitudes(rows: torch.Tensor) -> torch.Tensor:

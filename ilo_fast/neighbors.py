@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, SupportsIndex
 
-import numpy as np
-
-from ilo_fast.arrays import row_max, to_torch, whole_number
+from ilo_fast.arrays import check_flag, row_max, to_torch, whole_number
 from ilo_fast.errors import InputError
 from ilo_fast.ops import dispatch
 from ilo_fast.ops.request import METRICS, NeighborStats, Request
@@ -97,9 +95,7 @@ def knn(
             f"x must hold at least 1 layer, 2 points and 1 dimension; got {list(tensor.shape)}"
         )
     count = whole_number(k)
-    for name, value in (("exact", exact), ("exclude_self", exclude_self)):
-        if not isinstance(value, bool | np.bool_):
-            raise TypeError(f"{name} must be True or False; got {value!r}")
+    exact, exclude_self = check_flag(exact, "exact"), check_flag(exclude_self, "exclude_self")
     most = n - 1 if exclude_self else n
     if not 1 <= count <= most:
         raise InputError(
@@ -109,7 +105,7 @@ def knn(
     if metric not in METRICS:
         raise InputError(f"metric must be one of {', '.join(METRICS)}; got {metric!r}")
     largest = row_max(states, single)
-    request = Request(states, largest, count, metric, bool(exact), bool(exclude_self))
+    request = Request(states, largest, count, metric, exact, exclude_self)
     chosen = dispatch.choose(backend, request)
     result = chosen.load()(request)
     arrays = (result.indices, result.distances, result.certified)

@@ -8,10 +8,10 @@ lower index comes first, as in `knn`.
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from ilo_fast.arrays import check_tolerance, whole_number
 from ilo_fast.errors import InputError
 from ilo_fast.lists import as_tensor
 
@@ -31,13 +31,15 @@ def retrieval(similarity: Any, *, tolerance: float = 0.0) -> Tensor:
         float64 ``[...]`` in 0 … 1.
 
     Raises:
-        InputError: when the similarities are not square matrices of finite numbers.
+        InputError: when the similarities are not square matrices of finite numbers, or the
+            tolerance is below 0.
+        TypeError: a tolerance (or a k, where there is one) that is no number.
 
     >>> retrieval([[0.9, 0.1], [0.8, 0.2]])
     tensor(0.5000, dtype=torch.float64)
     """
     matrix = _square(similarity)
-    return _hits(matrix, tolerance / 2)
+    return _hits(matrix, check_tolerance(tolerance) / 2)
 
 
 def mexa(similarity: Any, *, tolerance: float = 0.0) -> Tensor:
@@ -54,7 +56,7 @@ def mexa(similarity: Any, *, tolerance: float = 0.0) -> Tensor:
     >>> mexa([[0.9, 0.1], [0.8, 0.85]]), mexa([[0.9, 0.1], [0.8, 0.2]])
     (tensor(1., dtype=torch.float64), tensor(0.5000, dtype=torch.float64))
     """
-    return _mexa(_square(similarity), tolerance)
+    return _mexa(_square(similarity), check_tolerance(tolerance))
 
 
 def xsim_error(
@@ -66,7 +68,8 @@ def xsim_error(
     ``b_ij = (r_i + c_j) / 2``: the winner among the k most similar targets of i has the largest
     ``C_ij / b_ij`` (ratio) or ``C_ij - b_ij`` (distance); the error is the share of rows whose
     winner is not i (LASER's xSIM; margins of Artetxe and Schwenk 2019, arXiv 1811.01136).
-    Targets as similar as the k-th take part too. Where b is 0 the ratio is 0.
+    Targets as similar as the k-th take part too. Where b is 0, to half the tolerance, the ratio
+    is 0.
 
     Args:
         similarity: ``[..., S, S]`` cosines, source rows, target columns.
@@ -78,7 +81,7 @@ def xsim_error(
         float64 ``[...]`` in 0 … 1; 0 is best.
 
     Raises:
-        InputError: on similarities, a margin or a k that cannot be used.
+        InputError, TypeError: on similarities, a margin, a k or a tolerance that cannot be used.
 
     >>> xsim_error([[0.9, 0.8], [0.7, 0.2]], k=1), xsim_error([[0.9, 0.8], [0.7, 0.6]], k=2)
     (tensor(0.5000, dtype=torch.float64), tensor(0.5000, dtype=torch.float64))
@@ -87,7 +90,7 @@ def xsim_error(
     if margin not in ("ratio", "distance"):
         raise InputError(f"margin must be 'ratio' or 'distance', got {margin!r}")
     rows, columns = _top(matrix, k, -1), _top(matrix, k, -2)
-    return _xsim(matrix, rows, columns, margin, tolerance)
+    return _xsim(matrix, rows, columns, margin, check_tolerance(tolerance))
 
 
 def csls_retrieval(similarity: Any, *, k: int = 10, tolerance: float = 0.0) -> Tensor:
@@ -105,20 +108,21 @@ def csls_retrieval(similarity: Any, *, k: int = 10, tolerance: float = 0.0) -> T
         float64 ``[...]`` in 0 … 1.
 
     Raises:
-        InputError: on similarities or a k that cannot be used.
+        InputError, TypeError: on similarities, a k or a tolerance that cannot be used.
 
     >>> csls_retrieval([[0.9, 0.5], [0.7, 0.6]], k=1)
     tensor(1., dtype=torch.float64)
     """
     matrix = _square(similarity)
-    return _csls(matrix, _top(matrix, k, -2), tolerance)
+    return _csls(matrix, _top(matrix, k, -2), check_tolerance(tolerance))
 
 
 def check_k(k: Any, size: int, name: str = "k") -> int:
     """A whole number 1 … size, or an error."""
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= size:
+    number = whole_number(k, name)
+    if not 1 <= number <= size:
         raise InputError(f"{name} must be a whole number 1 … {size} (the sentences), got {k!r}")
-    return int(k)
+    return number
 
 
 def _square(similarity: Any) -> Tensor:
@@ -126,6 +130,8 @@ def _square(similarity: Any) -> Tensor:
     matrix = as_tensor(similarity, "similarity")
     if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2] or matrix.shape[-1] == 0:
         raise InputError(f"similarity must have shape [..., S, S], got {list(matrix.shape)}")
+    if matrix.is_complex():
+        raise InputError(f"similarity must hold real numbers, got dtype {matrix.dtype}")
     matrix = matrix.double()
     if not bool(torch.isfinite(matrix).all()):
         raise InputError("similarity must be finite, found NaN or infinity")
@@ -134,7 +140,7 @@ def _square(similarity: Any) -> Tensor:
 
 def _top(matrix: Tensor, k: int, axis: int) -> Tensor:
     """The k largest values along an axis, largest first, on the last axis: ``[..., S, k]``."""
-    check_k(k, matrix.shape[-1])
+    k = check_k(k, matrix.shape[-1])
     if axis == -2:  # contiguous rows are what top-k reads fastest
         matrix = matrix.transpose(-1, -2).contiguous()
     return matrix.topk(k, dim=-1).values
@@ -167,8 +173,9 @@ def _xsim(matrix: Tensor, rows: Tensor, columns: Tensor, margin: str, tolerance:
     if margin == "distance":
         score = matrix - half
     else:
-        divisor = torch.where(half == 0, 1.0, half)
-        score = torch.where(half == 0, 0.0, matrix / divisor)
+        no_half = half.abs() <= tolerance / 2  # as far as rounding can tell
+        divisor = torch.where(no_half, 1.0, half)
+        score = torch.where(no_half, 0.0, matrix / divisor)
         if tolerance:  # to first order, |C / b| moves by (error of C + |C / b| error of b) / |b|
             error = tolerance / 2 * (1 + score.abs()) / divisor.abs()
     candidate = matrix >= rows[..., -1:] - tolerance
