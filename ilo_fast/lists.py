@@ -170,7 +170,7 @@ def label_codes(
     if not isinstance(labels, Iterable):
         raise TypeError(f"{name} must be {n} labels, got {type(labels).__name__}")
     if isinstance(labels, Set | Mapping):
-        raise TypeError(f"{name} must be in the points' order, got a {type(labels).__name__}")
+        raise TypeError(f"{name} must have an order, got a {type(labels).__name__}")
     items: Sequence[Any] = labels.tolist() if hasattr(labels, "tolist") else list(labels)
     if len(items) != n:
         raise InputError(f"{name} must have one label per point, {n}, got {len(items)}")

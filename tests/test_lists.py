@@ -147,7 +147,7 @@ def test_tensors_of_no_integers_are_no_labels(labels):
 
 @pytest.mark.parametrize("labels", [{"a", "b"}, frozenset("ab"), {"a": 0, "b": 1}])
 def test_labels_without_the_order_of_the_points_are_refused(labels):
-    with pytest.raises(TypeError, match="mine must be in the points' order"):
+    with pytest.raises(TypeError, match="mine must have an order, got a"):
         label_codes(labels, 2, "mine")
 
 

@@ -7,11 +7,12 @@ import torch
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from ilo_fast.alignment import language_order
 from ilo_fast.errors import InputError
 from ilo_fast.ilo import ILOScores, ilo_scores
 from ilo_fast.lists import label_codes, state_layers
 from ilo_fast.neighbors import knn
-from ilo_fast.streaming_ilo import canonical_order
+from ilo_fast.streaming_ilo import canonical_order, check_fit, check_options
 
 __all__ = ["ILO"]
 
@@ -20,8 +21,8 @@ class ILO(Metric):  # type: ignore[misc]
     """Mean ILO over languages: a scalar, or ``[layers]`` where several layers are given.
 
     Args:
-        languages: all labels that can come, in the same order on every process; None where the
-            labels are integers already.
+        languages: all labels that can come, at least two, in the same order on every process; None
+            where the labels are integers (of 64 bits) already.
         k, threshold, metric: as for `ilo_fast.ILO`.
         **kwargs: torchmetrics' own (``sync_on_compute``, ``dist_sync_fn``, ...).
 
@@ -29,8 +30,9 @@ class ILO(Metric):  # type: ignore[misc]
     in a training loop use `update`.
 
     Raises:
-        ValueError: from `update`, a label that ``languages`` does not hold; from `compute`, a k,
-            threshold or metric that `ilo_fast.ILO` refuses.
+        ValueError, TypeError: languages that are no such labels, or a k, threshold or metric that
+            `ilo_fast.ILO` refuses; from `update`, a label that ``languages`` does not hold, or
+            states of another shape than those before; from `compute`, what `ilo_fast.ILO` says.
 
     >>> metric = ILO(["en", "de"], k=2, threshold=1)
     >>> metric.update(torch.tensor([[1.0, 0.0], [0.9, 0.1]]), ["en", "de"])
@@ -55,8 +57,11 @@ class ILO(Metric):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.languages = None if languages is None else tuple(languages)
-        self.k, self.threshold, self.metric = k, threshold, metric
+        self.languages = None if languages is None else language_order(languages)
+        if self.languages is not None and len(self.languages) < 2:
+            raise InputError(f"languages must name at least 2, got {list(self.languages)}")
+        self.k, self.threshold = check_options(k, threshold, metric)
+        self.metric = metric
         # Points first, as torchmetrics joins states along the first axis: [n, layers, d] and [n].
         self.add_state("hidden", default=[], dist_reduce_fx="cat")
         self.add_state("codes", default=[], dist_reduce_fx="cat")
@@ -64,22 +69,34 @@ class ILO(Metric):  # type: ignore[misc]
     def update(self, hidden: torch.Tensor, languages: Any) -> None:
         """Add a batch: hidden states ``[n, d]`` or ``[layers, n, d]``, n labels."""
         states = state_layers(hidden, "hidden").detach()
+        if self.hidden:
+            check_fit(states, self.hidden[0].transpose(0, 1))
         names, codes = label_codes(languages, states.shape[1], device=states.device)
         known = {name: code for code, name in enumerate(self.languages or ())}
         numbers = []
         for name in names:
             number = name if self.languages is None else known.get(name)
-            if not isinstance(number, int):
-                raise InputError(
-                    f"languages must hold only {self.languages or 'integers'}; got {name!r}"
-                )
+            if not isinstance(number, int) or not -(1 << 63) <= number < 1 << 63:
+                known_as = self.languages or "integers of 64 bits"
+                raise InputError(f"languages must hold only {known_as}; got {name!r}")
             numbers.append(number)
         self.hidden.append(states.transpose(0, 1).contiguous())
         self.codes.append(torch.tensor(numbers, device=states.device)[codes])
 
+    def set_dtype(self, dst_type: str | torch.dtype) -> "ILO":
+        """Turn the points gathered so far to another dtype; their labels stay integers."""
+        codes = self.codes
+        super().set_dtype(dst_type)
+        self.codes = codes
+        return self
+
     def scores(self) -> ILOScores:
         """Bridge, reach and ILO of every layer and language, sorted, of this process's points."""
+        if not len(self.hidden):
+            raise InputError("nothing to compute: update was never called")
         hidden = dim_zero_cat(self.hidden).transpose(0, 1)
+        if hidden.shape[1] == 1:
+            raise InputError("nothing to compute: one point has no neighbours")
         numbers = dim_zero_cat(self.codes).tolist()
         labels = [self.languages[number] if self.languages else number for number in numbers]
         order = canonical_order(hidden, labels)
