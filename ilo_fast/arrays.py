@@ -58,10 +58,12 @@ def whole_number(value: Any, name: str = "k") -> int:
 
 
 def at_least_1(value: Any, name: str) -> int:
-    """`whole_number`, and InputError below 1."""
+    """`whole_number`, and InputError below 1 or beyond 64 bits."""
     number = whole_number(value, name)
     if number < 1:
         raise InputError(f"{name} must be at least 1; got {number}")
+    if number >= 1 << 63:
+        raise InputError(f"{name} must be below {1 << 63}; got {number}")
     return number
 
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from ilo_fast.arrays import check_seed, not_negative, real_number
 from ilo_fast.errors import InputError
+from ilo_fast.lists import real_array
 from ilo_fast.shown import Shown
 
-__all__ = ["Calibration", "calibrate", "draw_permutations"]
+__all__ = ["Calibration", "calibrate", "check_alpha", "draw_permutations"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -66,25 +67,21 @@ def calibrate(
         A `Calibration`.
 
     Raises:
-        InputError: when the shapes do not fit, there is no draw, a value is NaN, or alpha or
-            tolerance is out of range.
+        InputError: when the shapes do not fit, there is no draw, a value is no finite number, or
+            alpha or tolerance is out of range.
 
     >>> result = calibrate(0.5, [0.1, 0.2, 0.3, 0.1], alpha=0.2)
     >>> float(result.p_value), float(result.threshold), round(float(result.score), 3)
     (0.2, 0.3, 0.286)
     """
-    scores = np.asarray(observed, dtype=np.float64)
-    draws = np.asarray(null, dtype=np.float64)
+    scores, draws = real_array(observed, "observed"), real_array(null, "null")
     if draws.ndim != scores.ndim + 1 or draws.shape[1:] != scores.shape or draws.shape[0] < 1:
-        raise InputError(
-            f"null must have shape [draws, *{list(scores.shape)}], got {list(draws.shape)}"
-        )
-    alpha, ceiling = real_number(alpha, "alpha"), real_number(ceiling, "ceiling")
-    if not 0 < alpha < 1:
-        raise InputError(f"alpha must lie between 0 and 1, got {alpha}")
+        wanted = ", ".join(["draws", *map(str, scores.shape)])
+        raise InputError(f"null must have shape [{wanted}], got {list(draws.shape)}")
+    alpha, ceiling = check_alpha(alpha), real_number(ceiling, "ceiling")
     tolerance = not_negative(tolerance, "tolerance")
-    if np.isnan(scores).any() or np.isnan(draws).any():
-        raise InputError("observed and null must hold no NaN")
+    if not (np.isfinite(scores).all() and np.isfinite(draws).all()):
+        raise InputError("observed and null must be finite, found NaN or infinity")
     if tolerance:
         draws = np.where(np.abs(draws - scores) <= tolerance, scores, draws)
     count = draws.shape[0]
@@ -105,6 +102,14 @@ def calibrate(
         permutations=count,
         alpha=alpha,
     )
+
+
+def check_alpha(value: Any) -> float:
+    """`real_number`, and InputError where it is no level between 0 and 1."""
+    alpha = real_number(value, "alpha")
+    if not 0 < alpha < 1:
+        raise InputError(f"alpha must lie between 0 and 1, got {alpha}")
+    return alpha
 
 
 def draw_permutations(

@@ -11,6 +11,7 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from ilo_fast.arrays import true_or_false
 from ilo_fast.errors import InputError
 from ilo_fast.hsic import Space, cross_products, unbiased_cka, unbiased_hsic_sums
 from ilo_fast.lists import no_own_points, paired_lists, state_layers, unit_rows
@@ -58,6 +59,7 @@ def cka(x: Any, y: Any, *, unbiased: bool = False) -> np.ndarray:
     >>> cka(x, x).round(6), cka(x, x, unbiased=True).round(6)
     (array([[1.]]), array([[1.]]))
     """
+    unbiased = true_or_false(unbiased, "unbiased")
     one, two = _same_points(x, y)
     fewest = 4 if unbiased else 2
     if one.shape[1] < fewest:
@@ -108,6 +110,7 @@ def cknna(x: Any, y: Any, a: Any, b: Any, *, normalize: bool = True) -> np.ndarr
     >>> cknna(x, x, lists, lists).round(6)
     array([1.])
     """
+    normalize = true_or_false(normalize, "normalize")
     one, two = _same_points(x, y)
     first, second = paired_lists(a, b)
     if not len(one) == len(two) == len(first) == len(second):

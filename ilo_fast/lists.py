@@ -4,7 +4,7 @@ The metrics take a `Neighbors` or a bare index array. Both become one int64
 tensor ``[layers, n, k]`` here, checked once, on the device it came from.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 import torch.utils.dlpack
 from torch import Tensor
 
-from ilo_fast.arrays import readable, with_numbers, without_mask
+from ilo_fast.arrays import FLOATS, readable, with_numbers, without_mask
 from ilo_fast.errors import HiddenStateError, InputError
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "no_own_points",
     "one_metric_per_layer",
     "paired_lists",
+    "real_array",
     "rounding_tolerance",
     "state_layers",
     "unit_rows",
@@ -72,8 +73,23 @@ def as_tensor(value: Any, name: str) -> Tensor:
         return torch.utils.dlpack.from_dlpack(value)
     try:
         return torch.from_numpy(np.array(value))
-    except (TypeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:  # RuntimeError: tensors with gradients
         raise InputError(f"{name} must be an array, got {type(value).__name__}") from error
+
+
+def real_array(value: Any, name: str) -> np.ndarray:
+    """Real numbers as float64 NumPy, of any shape.
+
+    Raises:
+        InputError: when they are none.
+
+    >>> real_array(torch.tensor([1.0, 0.5], dtype=torch.bfloat16), "scores")
+    array([1. , 0.5])
+    """
+    tensor = as_tensor(value, name)
+    if tensor.is_complex():
+        raise InputError(f"{name} must hold real numbers, got dtype {tensor.dtype}")
+    return np.asarray(tensor.double().cpu().numpy())
 
 
 def index_lists(neighbors: Any, name: str = "neighbors") -> Tensor:
@@ -143,7 +159,8 @@ def label_codes(
     """The distinct labels in order of first appearance, and each point's number among them.
 
     Args:
-        labels: n labels, strings or integers: a sequence, or a 1-d array or tensor.
+        labels: n labels, strings or integers, in the points' order: a sequence, or a 1-d array or
+            tensor.
         n: how many points there are.
 
     Returns:
@@ -151,6 +168,7 @@ def label_codes(
 
     Raises:
         InputError: when there are not n labels, or one is neither a string nor an integer.
+        TypeError: what is no sequence, or has no order.
 
     >>> label_codes(["de", "en", "de"], 3)
     (('de', 'en'), tensor([0, 1, 0]))
@@ -159,6 +177,8 @@ def label_codes(
         raise InputError(f"{name} must be {n} labels, got one {type(labels).__name__}")
     if isinstance(labels, Tensor):
         with_numbers(labels, name)
+        if labels.is_floating_point() or labels.is_complex():
+            raise InputError(f"{name} must be strings or integers, got dtype {labels.dtype}")
         labels = labels.cpu().numpy()
     if isinstance(labels, np.ndarray):
         without_mask(labels, name)
@@ -168,6 +188,8 @@ def label_codes(
         return _number_codes(labels, device)
     if not isinstance(labels, Iterable):
         raise TypeError(f"{name} must be {n} labels, got {type(labels).__name__}")
+    if isinstance(labels, Set | Mapping):
+        raise TypeError(f"{name} must have an order, got a {type(labels).__name__}")
     items: Sequence[Any] = labels.tolist() if hasattr(labels, "tolist") else list(labels)
     if len(items) != n:
         raise InputError(f"{name} must have one label per point, {n}, got {len(items)}")
@@ -216,8 +238,11 @@ def state_layers(states: Any, name: str = "states") -> Tensor:
     torch.Size([1, 2, 2])
     """
     tensor = as_tensor(states, name)
-    if not tensor.dtype.is_floating_point:
-        raise InputError(f"{name} must hold floating-point numbers, got dtype {tensor.dtype}")
+    if tensor.dtype not in FLOATS:
+        raise InputError(
+            f"{name} must hold floating-point numbers (float16, bfloat16, float32 or float64), got "
+            f"dtype {tensor.dtype}"
+        )
     if tensor.ndim == 2:
         tensor = tensor.unsqueeze(0)
     if tensor.ndim != 3 or 0 in tensor.shape:

@@ -6,7 +6,7 @@ from typing import Any, SupportsIndex
 import torch
 import torch.distributed as dist
 
-from ilo_fast.arrays import at_least_1
+from ilo_fast.arrays import at_least_1, true_or_false
 from ilo_fast.errors import InputError
 from ilo_fast.ilo import ILOScores, ilo_scores
 from ilo_fast.lists import Label, label_codes, state_layers
@@ -14,7 +14,9 @@ from ilo_fast.neighbors import knn
 from ilo_fast.ops import dispatch
 from ilo_fast.ops.request import check_metric
 
-__all__ = ["ILO", "canonical_order"]
+__all__ = ["ILO", "canonical_order", "check_fit", "check_options"]
+
+_SHARED = ("k", "threshold", "metric")  # what scores of one set must have in common
 
 
 class ILO:
@@ -55,12 +57,10 @@ class ILO:
         backend: str = "auto",
         sync: bool = True,
     ) -> None:
-        self.k, self.threshold = at_least_1(k, "k"), at_least_1(threshold, "threshold")
-        check_metric(metric)
-        dispatch.check_name(backend)
+        self.k, self.threshold = check_options(k, threshold, metric, backend)
         self.metric = metric
         self.backend = backend
-        self.sync = sync
+        self.sync = true_or_false(sync, "sync")
         self.reset()
 
     def __repr__(self) -> str:
@@ -91,7 +91,7 @@ class ILO:
         states = state_layers(hidden, "hidden").detach()
         names, codes = label_codes(languages, states.shape[1])
         if self._hidden:
-            _check_fit(states, self._hidden[0])
+            check_fit(states, self._hidden[0])
         self._hidden.append(states.clone())
         self._languages.extend(names[code] for code in codes.tolist())
 
@@ -110,7 +110,7 @@ class ILO:
                 "incoming must be another ILO; got itself, whose points would be twice"
             )
         if isinstance(incoming, ILO):
-            for name in ("k", "threshold", "metric"):
+            for name in _SHARED:
                 own, other = getattr(self, name), getattr(incoming, name)
                 if own != other:
                     raise InputError(
@@ -138,18 +138,29 @@ class ILO:
         order of merging.
 
         Raises:
-            InputError: no points, fewer than k + 1 of them, or one language only.
+            InputError: no points, fewer than k + 1 of them, one language only, or another k,
+                threshold or metric on another rank.
         """
         state = self.state()
         hidden, languages = state["hidden"], state["languages"]
         if self.sync and dist.is_available() and dist.is_initialized():
-            hidden, languages = _gather(hidden, languages)
+            options = {name: getattr(self, name) for name in _SHARED}
+            hidden, languages = _gather(hidden, languages, options)
         if hidden is None:
             raise InputError("nothing to compute: update was never called")
+        if hidden.shape[1] == 1:
+            raise InputError("nothing to compute: one point has no neighbours")
         order = canonical_order(hidden, languages)
         found = knn(hidden[:, order], self.k, metric=self.metric, backend=self.backend)
         ordered = [languages[index] for index in order.tolist()]
         return ilo_scores(found, ordered, threshold=self.threshold)
+
+
+def check_options(k: SupportsIndex, threshold: int, metric: str, backend: str) -> tuple[int, int]:
+    """k and threshold as Python's; raises on what `ILO` cannot use."""
+    check_metric(metric)
+    dispatch.check_name(backend)
+    return at_least_1(k, "k"), at_least_1(threshold, "threshold")
 
 
 def canonical_order(hidden: torch.Tensor, languages: Sequence[Label]) -> torch.Tensor:
@@ -196,14 +207,18 @@ def _fingerprints(hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _gather(
-    hidden: torch.Tensor | None, languages: list[Label]
+    hidden: torch.Tensor | None, languages: list[Label], options: dict[str, Any]
 ) -> tuple[torch.Tensor | None, list[Label]]:
     """The points of all ranks; ranks may hold different numbers of them, also none."""
     ranks = dist.get_world_size()
     mine = None if hidden is None else (hidden.shape[0], hidden.shape[2], hidden.dtype)
     reports: list[Any] = [None] * ranks
-    dist.all_gather_object(reports, (mine, languages))
-    shapes = [shape for shape, _ in reports if shape is not None]
+    dist.all_gather_object(reports, (mine, languages, options))
+    for name in options:
+        said = [of_rank[name] for _, _, of_rank in reports]
+        if len(set(said)) > 1:
+            raise InputError(f"{name} must be the same on every rank; got {said}")
+    shapes = [shape for shape, _, _ in reports if shape is not None]
     if not shapes:
         return None, []
     if len({shape[:2] for shape in shapes}) > 1:
@@ -211,7 +226,7 @@ def _gather(
     layers, d, dtype = shapes[0]
     for _, _, other in shapes[1:]:
         dtype = torch.promote_types(dtype, other)
-    longest = max(len(labels) for _, labels in reports)
+    longest = max(len(labels) for _, labels, _ in reports)
     on_cuda = dist.get_backend() == "nccl"
     device = torch.device("cuda", torch.cuda.current_device()) if on_cuda else torch.device("cpu")
     padded = torch.zeros(layers, longest, d, dtype=dtype, device=device)
@@ -219,14 +234,15 @@ def _gather(
         padded[:, : hidden.shape[1]] = hidden
     parts = [torch.empty_like(padded) for _ in range(ranks)]
     dist.all_gather(parts, padded)
-    joined = [part[:, : len(labels)] for part, (_, labels) in zip(parts, reports, strict=True)]
+    joined = [part[:, : len(labels)] for part, (_, labels, _) in zip(parts, reports, strict=True)]
     everything = torch.cat(joined, dim=1)
     if hidden is not None:
         everything = everything.to(hidden.device)
-    return everything, [label for _, labels in reports for label in labels]
+    return everything, [label for _, labels, _ in reports for label in labels]
 
 
-def _check_fit(new: torch.Tensor, old: torch.Tensor) -> None:
+def check_fit(new: torch.Tensor, old: torch.Tensor) -> None:
+    """InputError where a batch ``[layers, n, d]`` cannot be joined to another."""
     if new.shape[0] != old.shape[0] or new.shape[2] != old.shape[2]:
         raise InputError(
             f"hidden must have {old.shape[0]} layers of {old.shape[2]} dimensions like the "

@@ -72,6 +72,11 @@ def test_ranges_and_order(null, score, alpha):
         (0.5, [0.1], 1.0, "alpha"),
         (0.5, [float("nan")], 0.05, "NaN"),
         (float("nan"), [0.1], 0.05, "NaN"),
+        (float("inf"), [0.1], 0.05, "infinity"),
+        (0.5, [0.1, -np.inf], 0.05, "infinity"),
+        ("half", [0.1], 0.05, "observed must be an array"),
+        (0.5, [[0.1], [0.1, 0.2]], 0.05, "null must be an array"),
+        ([0.5, 0.5, 0.5], [0.1], 0.05, r"null must have shape \[draws, 3\], got \[1\]"),
     ],
 )
 def test_bad_input(observed, null, alpha, message):

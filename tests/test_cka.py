@@ -299,6 +299,14 @@ def test_bad_input(call, message):
         call()
 
 
+@pytest.mark.parametrize("flag", [None, 1, "no"])
+def test_flags_are_true_or_false(flag):
+    with pytest.raises(TypeError, match="unbiased must be True or False; got"):
+        cka(X, X, unbiased=flag)
+    with pytest.raises(TypeError, match="normalize must be True or False; got"):
+        cknna(X, X, LISTS, LISTS, normalize=flag)
+
+
 def test_nan_is_named():
     bad = X.copy()
     bad[3, 0] = np.inf

@@ -110,6 +110,12 @@ def test_bad_languages(languages, message):
         ilo_scores(np.array([[1], [2], [0]]), languages)
 
 
+def test_a_threshold_beyond_64_bits_is_named():
+    with pytest.raises(ValueError, match=f"threshold must be below {1 << 63}; got {10**30}"):
+        ilo_scores([[1], [0]], ["a", "b"], threshold=10**30)
+    assert ilo_scores([[1], [0]], ["a", "b"], threshold=(1 << 63) - 1).bridge.tolist() == [[0, 0]]
+
+
 def test_languages_that_are_no_labels_at_all():
     with pytest.raises(TypeError, match="languages must be 3 labels, got NoneType"):
         ilo_scores(np.array([[1], [2], [0]]), None)

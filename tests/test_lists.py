@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 
 from ilo_fast.adapters._shared import float_tensor
 from ilo_fast.errors import HiddenStateError
-from ilo_fast.lists import index_lists, label_codes, rounding_tolerance, state_layers, unit_rows
+from ilo_fast.lists import (
+    index_lists,
+    label_codes,
+    real_array,
+    rounding_tolerance,
+    state_layers,
+    unit_rows,
+)
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.uint64, ">i4", np.int64])
@@ -114,3 +121,44 @@ def test_equal_cosines_are_within_the_tolerance(d):
 def test_states_with_a_gradient_are_read_without_it():
     states = torch.randn(4, 3, requires_grad=True)
     assert not state_layers(states).requires_grad
+    with pytest.raises(ValueError, match="states must be an array, got list"):
+        state_layers([states])
+
+
+def test_floating_types_that_nothing_computes_with_are_named():
+    with pytest.raises(ValueError, match=r"states must hold floating-point .* torch.float8_e4m3fn"):
+        state_layers(torch.eye(3).to(torch.float8_e4m3fn))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        torch.ones(2, dtype=torch.bfloat16),
+        torch.ones(2, requires_grad=True),
+        torch.ones(2, dtype=torch.complex64),
+    ],
+)
+def test_tensors_of_no_integers_are_no_labels(labels):
+    with pytest.raises(
+        ValueError, match=f"mine must be strings or integers, got dtype {labels.dtype}"
+    ):
+        label_codes(labels, 2, "mine")
+
+
+@pytest.mark.parametrize("labels", [{"a", "b"}, frozenset("ab"), {"a": 0, "b": 1}])
+def test_labels_without_the_order_of_the_points_are_refused(labels):
+    with pytest.raises(TypeError, match="mine must have an order, got a"):
+        label_codes(labels, 2, "mine")
+
+
+def test_real_arrays_of_any_kind():
+    for value in (
+        0.5,
+        [0.5],
+        torch.tensor(0.5).bfloat16(),
+        torch.tensor([0.5], requires_grad=True),
+    ):
+        assert float(real_array(value, "mine").sum()) == 0.5
+    for bad in ("x", ["0.5"], [[1], [1, 2]], {}, 1j, np.ones(2) * 1j):
+        with pytest.raises(ValueError, match="mine must"):
+            real_array(bad, "mine")

@@ -116,6 +116,10 @@ def test_hostile_input():
     assert metric.n == 3
     with pytest.raises(ValueError, match="k must be between 1 and 2"):
         metric.compute()
+    metric.reset()
+    metric.update(torch.ones(1, 4), ["a"])
+    with pytest.raises(ValueError, match="one point has no neighbours"):
+        metric.compute()
 
 
 @pytest.mark.parametrize(
@@ -149,6 +153,7 @@ def test_no_point_counts_twice_by_a_merge_with_itself():
         ({"threshold": -1}, ValueError, "threshold must be at least 1; got -1"),
         ({"k": 2.5}, TypeError, "k must be an integer"),
         ({"metric": "cos"}, ValueError, "metric must be one of"),
+        ({"sync": "no"}, TypeError, "sync must be True or False; got 'no'"),
         ({"backend": "tritn"}, ValueError, "backend must be one of auto, .* got .tritn."),
     ],
 )
@@ -185,6 +190,13 @@ try:
     ILO().compute()
 except ValueError as error:
     assert "never called" in str(error)
+other = ILO(k=3, threshold=1 + rank)
+other.update(hidden, labels)
+try:
+    other.compute()
+    raise AssertionError
+except ValueError as error:
+    assert str(error) == "threshold must be the same on every rank; got [1, 2]"
 dist.destroy_process_group()
 print("done", rank)
 """

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ilo_fast.alignment.draws import draw_sentences, drawn_scores
+from ilo_fast.alignment.draws import draw_sentences, drawn_scores, mean_of_drawn
 from ilo_fast.alignment.intervals import check_level, interval
 from ilo_fast.arrays import at_least_1
 from ilo_fast.errors import InputError
@@ -105,7 +105,7 @@ def bootstrap_intervals(
     scores = drawn_scores(indices, language, sentence, draws, len(names), threshold)
     intervals = {name: _interval(values, name, level) for name, values in scores.items()}
     means_over_languages = {
-        name: _interval(np.nanmean(values, axis=2), name, level) for name, values in scores.items()
+        name: _interval(mean_of_drawn(values), name, level) for name, values in scores.items()
     }
     return BootstrapIntervals(
         languages=names,

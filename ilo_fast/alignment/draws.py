@@ -9,7 +9,7 @@ from ilo_fast.alignment.translation import first_translation
 from ilo_fast.arrays import check_seed
 from ilo_fast.ilo import harmonic
 
-__all__ = ["draw_sentences", "drawn_scores"]
+__all__ = ["draw_sentences", "drawn_scores", "mean_of_drawn"]
 
 
 def draw_sentences(sentences: int, samples: int, seed: int) -> Tensor:
@@ -66,6 +66,18 @@ def drawn_scores(
         scores["reach"][:, :, code] = others.numpy()
     scores["ilo"] = harmonic(scores["bridge"], scores["reach"])
     return scores
+
+
+def mean_of_drawn(values: np.ndarray) -> np.ndarray:
+    """Mean over languages, the last axis, that have a value; NaN where none has one.
+
+    >>> mean_of_drawn(np.array([[0.5, np.nan, 1.0], [np.nan, np.nan, np.nan]]))
+    array([0.75,  nan])
+    """
+    known = ~np.isnan(values)
+    count = known.sum(axis=-1)
+    total = np.where(known, values, 0.0).sum(axis=-1)
+    return np.asarray(np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0))
 
 
 def _per_point(

@@ -1,5 +1,6 @@
 """Intervals of a score from bootstrap draws over sentences."""
 
+import warnings
 from statistics import NormalDist
 from typing import Any
 
@@ -31,11 +32,15 @@ def interval(
     different ones, and a union over those is smaller: the draws of `UNIONS` tell how much the score
     spreads but not where it lies. They get the estimate plus and minus their standard deviation
     times the normal quantile, cut to ``bounds``, much as ecology has it for species seen
-    (Chao et al. 2014, doi 10.1890/13-0133.1). NaN marks a draw without a value.
+    (Chao et al. 2014, doi 10.1890/13-0133.1). NaN marks a draw without a value, and an interval of
+    which no draw has one.
     """
-    if score not in UNIONS:
-        low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
-        return low, high
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice|Degrees of freedom", RuntimeWarning)
+        if score not in UNIONS:
+            low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+            return low, high
+        spread = np.nanstd(draws, axis=0)
     # by the lower tail, which is above 0 for the largest level below 1
-    reach = -NormalDist().inv_cdf((1 - level) / 2) * np.nanstd(draws, axis=0)
+    reach = -NormalDist().inv_cdf((1 - level) / 2) * spread
     return np.maximum(estimate - reach, bounds[0]), np.minimum(estimate + reach, bounds[1])

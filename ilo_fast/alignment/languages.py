@@ -30,7 +30,13 @@ def language_order(languages: Any) -> tuple[Label, ...]:
     >>> language_order(["de", "en", "de"])
     ('de', 'en')
     """
-    return label_codes(languages, len(languages))[0]
+    try:
+        count = len(languages)
+    except TypeError:
+        raise TypeError(
+            f"languages must be a sequence of labels, got {type(languages).__name__}"
+        ) from None
+    return label_codes(languages, count)[0]
 
 
 def same_language(neighbors: Any, languages: Any) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ilo_fast.arrays import at_least_1
-from ilo_fast.calibration import Calibration, calibrate, draw_permutations
+from ilo_fast.calibration import Calibration, calibrate, check_alpha, draw_permutations
 from ilo_fast.errors import InputError
 from ilo_fast.ilo import harmonic
 from ilo_fast.lists import Label, index_lists, label_codes
@@ -89,7 +89,7 @@ def ilo_null(
     if len(names) < 2:
         raise InputError("languages must hold at least two different languages, got one")
     threshold = at_least_1(threshold, "threshold")
-    count = at_least_1(permutations, "permutations")
+    count, alpha = at_least_1(permutations, "permutations"), check_alpha(alpha)
     blocks = None if sentences is None else label_codes(sentences, n, "sentences")[1].numpy()
 
     columns = np.ascontiguousarray(lists.transpose(0, 2, 1))  # [layers, k, n]: one lookup a column

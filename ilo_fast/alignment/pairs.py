@@ -14,7 +14,7 @@ from ilo_fast.alignment.similarity import check_k
 from ilo_fast.alignment.winners import SCORES, block_hits, scores_of_hits
 from ilo_fast.arrays import magnitudes
 from ilo_fast.errors import InputError
-from ilo_fast.lists import Label, label_codes, rounding_tolerance, state_layers
+from ilo_fast.lists import Label, label_codes, real_array, rounding_tolerance, state_layers
 from ilo_fast.ops.points import prepare_points
 from ilo_fast.ops.precision import ieee_products
 from ilo_fast.ops.workers import mapped, worker_threads
@@ -97,6 +97,7 @@ def pair_scores(
     Raises:
         InputError: on states, labels or numbers that cannot be used, a single language, a
             language with one sentence twice, or a pair that shares fewer sentences than k.
+        TypeError: a k that is no whole number.
         HiddenStateError: on NaN or infinity.
 
     >>> states = [[1.0, 0.0], [0.0, 1.0], [1.0, 0.1], [0.1, 1.0]]
@@ -148,12 +149,12 @@ def aggregate_layers(scores: Any, how: str = "mean") -> np.ndarray:
         float64 ``[...]``.
 
     Raises:
-        InputError: on another `how`, or scores without a layer axis.
+        InputError: on another `how`, scores that are no real numbers or without a layer axis.
 
     >>> aggregate_layers([[0.2, 0.4], [0.6, 0.0]], "max")
     array([0.6, 0.4])
     """
-    values = np.asarray(scores, dtype=np.float64)
+    values = real_array(scores, "scores")
     if how not in ("mean", "max"):
         raise InputError(f"how must be 'mean' or 'max', got {how!r}")
     if values.ndim < 1 or values.shape[0] == 0:

@@ -33,6 +33,7 @@ def retrieval(similarity: Any, *, tolerance: float = 0.0) -> Tensor:
     Raises:
         InputError: when the similarities are not square matrices of finite numbers, or the
             tolerance is below 0.
+        TypeError: a tolerance (or a k, where there is one) that is no number.
 
     >>> retrieval([[0.9, 0.1], [0.8, 0.2]])
     tensor(0.5000, dtype=torch.float64)
@@ -67,7 +68,8 @@ def xsim_error(
     ``b_ij = (r_i + c_j) / 2``: the winner among the k most similar targets of i has the largest
     ``C_ij / b_ij`` (ratio) or ``C_ij - b_ij`` (distance); the error is the share of rows whose
     winner is not i (LASER's xSIM; margins of Artetxe and Schwenk 2019, arXiv 1811.01136).
-    Targets as similar as the k-th take part too. Where b is 0 the ratio is 0.
+    Targets as similar as the k-th take part too. Where b is 0, to half the tolerance, the ratio
+    is 0.
 
     Args:
         similarity: ``[..., S, S]`` cosines, source rows, target columns.
@@ -79,7 +81,7 @@ def xsim_error(
         float64 ``[...]`` in 0 … 1; 0 is best.
 
     Raises:
-        InputError: on similarities, a margin, a k or a tolerance that cannot be used.
+        InputError, TypeError: on similarities, a margin, a k or a tolerance that cannot be used.
 
     >>> xsim_error([[0.9, 0.8], [0.7, 0.2]], k=1), xsim_error([[0.9, 0.8], [0.7, 0.6]], k=2)
     (tensor(0.5000, dtype=torch.float64), tensor(0.5000, dtype=torch.float64))
@@ -89,7 +91,7 @@ def xsim_error(
         raise InputError(f"margin must be 'ratio' or 'distance', got {margin!r}")
     tolerance = not_negative(tolerance, "tolerance")
     rows, columns = _top(matrix, k, -1), _top(matrix, k, -2)
-    return _xsim(matrix, rows, columns, margin, tolerance)
+    return _xsim(matrix, rows, columns, margin, not_negative(tolerance, "tolerance"))
 
 
 def csls_retrieval(similarity: Any, *, k: int = 10, tolerance: float = 0.0) -> Tensor:
@@ -107,7 +109,7 @@ def csls_retrieval(similarity: Any, *, k: int = 10, tolerance: float = 0.0) -> T
         float64 ``[...]`` in 0 … 1.
 
     Raises:
-        InputError: on similarities, a k or a tolerance that cannot be used.
+        InputError, TypeError: on similarities, a k or a tolerance that cannot be used.
 
     >>> csls_retrieval([[0.9, 0.5], [0.7, 0.6]], k=1)
     tensor(1., dtype=torch.float64)
@@ -117,10 +119,10 @@ def csls_retrieval(similarity: Any, *, k: int = 10, tolerance: float = 0.0) -> T
 
 
 def check_k(k: Any, size: int, name: str = "k") -> int:
-    """`whole_number`, and InputError outside 1 … size."""
+    """A whole number 1 … size, or an error."""
     number = whole_number(k, name)
     if not 1 <= number <= size:
-        raise InputError(f"{name} must be a whole number 1 … {size} (the sentences), got {number}")
+        raise InputError(f"{name} must be a whole number 1 … {size} (the sentences), got {k!r}")
     return number
 
 
@@ -129,6 +131,8 @@ def _square(similarity: Any) -> Tensor:
     matrix = as_tensor(similarity, "similarity")
     if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2] or matrix.shape[-1] == 0:
         raise InputError(f"similarity must have shape [..., S, S], got {list(matrix.shape)}")
+    if matrix.is_complex():
+        raise InputError(f"similarity must hold real numbers, got dtype {matrix.dtype}")
     matrix = matrix.double()
     if not bool(torch.isfinite(matrix).all()):
         raise InputError("similarity must be finite, found NaN or infinity")
@@ -170,8 +174,9 @@ def _xsim(matrix: Tensor, rows: Tensor, columns: Tensor, margin: str, tolerance:
     if margin == "distance":
         score = matrix - half
     else:
-        divisor = torch.where(half == 0, 1.0, half)
-        score = torch.where(half == 0, 0.0, matrix / divisor)
+        no_half = half.abs() <= tolerance / 2  # as far as rounding can tell
+        divisor = torch.where(no_half, 1.0, half)
+        score = torch.where(no_half, 0.0, matrix / divisor)
         if tolerance:  # to first order, |C / b| moves by (error of C + |C / b| error of b) / |b|
             error = tolerance / 2 * (1 + score.abs()) / divisor.abs()
     candidate = matrix >= rows[..., -1:] - tolerance

@@ -172,8 +172,9 @@ def _choose(
     half = (
         search.row_means(search.k)[rows][:, None] + xsim_columns[of_matrix[:, None], places]
     ) / 2
-    divisor = torch.where(half == 0, 1.0, half)
-    ratio = torch.where(half == 0, 0.0, values / divisor)
+    no_half = half.abs() <= tolerance / 2  # as far as rounding can tell
+    divisor = torch.where(no_half, 1.0, half)
+    ratio = torch.where(no_half, 0.0, values / divisor)
     ratio_error = tolerance / 2 * (1 + ratio.abs()) / divisor.abs()
     distance = values - half
     winners["ratio"] = _first(_near(ratio, ratio_error, candidate), places)

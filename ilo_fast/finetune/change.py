@@ -1,13 +1,13 @@
 """How scores changed from before a training to after it, with intervals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from ilo_fast.alignment.draws import draw_sentences, drawn_scores
+from ilo_fast.alignment.draws import draw_sentences, drawn_scores, mean_of_drawn
 from ilo_fast.alignment.intervals import check_level, interval
 from ilo_fast.arrays import at_least_1
 from ilo_fast.errors import InputError
@@ -66,11 +66,13 @@ def score_change(
         seed: of the draws.
 
     Returns:
-        dict: group name → score name → `Change`.
+        dict: group name → score name → `Change`. A draw that takes no point of a group's languages
+        (possible where languages have different sentences) is left out of its interval.
 
     Raises:
-        InputError: on shapes that differ, unknown languages in a group, fewer than two languages,
-            no run at all, or a threshold, samples or level out of range.
+        InputError: on shapes that differ, languages in a group that are unknown or there twice,
+            fewer than two languages, no run at all, or a threshold, samples or level out of range.
+        TypeError: on an `after` or `groups` of another form.
 
     >>> before, after = [[[2], [3], [0], [1]]], [[[1], [0], [3], [2]]]
     >>> got = score_change(before, after, ["a", "a", "b", "b"], [0, 1, 0, 1], threshold=1)
@@ -78,11 +80,15 @@ def score_change(
     (array([-1.]), array([-1.]))
     """
     start = index_lists(before, "before").cpu()
-    if not after:
-        raise InputError("after must hold the neighbours of at least one run, got none")
+    if not isinstance(after, Iterable):
+        raise TypeError(
+            f"after must be a sequence of neighbours, one a run; got {type(after).__name__}"
+        )
     samples, threshold = at_least_1(samples, "samples"), at_least_1(threshold, "threshold")
     level = check_level(level)
     ends = [index_lists(run, f"after[{number}]").cpu() for number, run in enumerate(after)]
+    if not ends:
+        raise InputError("after must hold the neighbours of at least one run, got none")
     for number, run in enumerate(ends):
         if run.shape != start.shape:
             raise InputError(
@@ -108,7 +114,7 @@ def score_change(
         for name in SCORES:
             # [runs, draws, layers]; the first draw takes every sentence once
             moved = np.stack(
-                [np.nanmean((run[name] - base[name])[:, :, members], axis=2) for run in runs]
+                [mean_of_drawn((run[name] - base[name])[:, :, members]) for run in runs]
             )
             mean = moved.mean(axis=0)
             low, high = interval(mean[0], mean[1:], name, level, (-1, 1))
@@ -120,11 +126,17 @@ def _groups(
     groups: Mapping[str, Sequence[Label]] | None, names: tuple[Label, ...]
 ) -> dict[str, list[int]]:
     chosen = {"all": list(range(len(names)))}
-    for group, members in (groups or {}).items():
-        unknown = [member for member in members if member not in names]
-        if unknown or not members:
+    if not isinstance(groups, Mapping | None):
+        raise TypeError(f"groups must map names to languages, got {type(groups).__name__}")
+    for group, named in (groups or {}).items():
+        if isinstance(named, str) or not isinstance(named, Iterable):
+            raise TypeError(f"groups[{group!r}] must be languages, got {named!r}")
+        members = list(named)
+        known = [names.index(member) for member in members if member in names]
+        if not members or len(set(known)) < len(members):
             raise InputError(
-                f"groups[{group!r}] must name languages among {list(names)}, got {list(members)}"
+                f"groups[{group!r}] must name languages among {list(names)}, each once, got "
+                f"{members}"
             )
-        chosen[group] = [names.index(member) for member in members]
+        chosen[group] = known
     return chosen

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ilo_fast.arrays import at_least_1
-from ilo_fast.calibration import Calibration, calibrate, draw_permutations
+from ilo_fast.arrays import at_least_1, whole_number
+from ilo_fast.calibration import Calibration, calibrate, check_alpha, draw_permutations
 from ilo_fast.errors import InputError
 from ilo_fast.lists import as_tensor, index_lists, paired_lists
 from ilo_fast.ops.intersect import intersection_sizes
@@ -74,17 +74,19 @@ def layer_overlap(
         (not per pair of layers); of the other metrics as much as the matrix itself.
 
     Raises:
-        InputError: on lists, a metric or numbers that cannot be used.
+        InputError, TypeError: on lists, a metric or numbers that cannot be used.
 
     >>> lists = [[[1, 2], [0, 2], [0, 1], [0, 1]], [[1, 3], [0, 3], [0, 1], [2, 1]]]
     >>> layer_overlap(lists).values
     array([[1.   , 0.625],
            [0.625, 1.   ]])
     """
-    if metric not in LIST_METRICS:
+    if metric not in tuple(LIST_METRICS):  # a list or the like has no hash
         raise InputError(f"metric must be one of {', '.join(LIST_METRICS)}, got {metric!r}")
+    permutations = whole_number(permutations, "permutations")
     if permutations != 0:
-        permutations = at_least_1(permutations, "permutations")
+        at_least_1(permutations, "permutations")
+    alpha = check_alpha(alpha)
     first, second = paired_lists(a, a if b is None else b)  # one and the same where a and b are
     _, n, k = first.shape
     score = _scorer(metric, first, second)
@@ -123,10 +125,10 @@ def relabel(neighbors: Any, order: Any) -> Tensor:
     lists = index_lists(neighbors)
     n = lists.shape[1]
     given = as_tensor(order, "order")
-    whole = not (given.dtype.is_floating_point or given.dtype == torch.bool)
-    pi = given.to(lists.device, torch.int64)
+    whole = not (given.is_floating_point() or given.is_complex() or given.dtype == torch.bool)
+    pi = given.to(lists.device, torch.int64) if whole else None
     every = torch.arange(n, device=lists.device)
-    if not whole or pi.shape != (n,) or not torch.equal(pi.sort().values, every):
+    if pi is None or pi.shape != (n,) or not torch.equal(pi.sort().values, every):
         raise InputError(f"order must be a permutation of 0 … {n - 1}")
     inverse = torch.empty_like(pi)
     inverse[pi] = every

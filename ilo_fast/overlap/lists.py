@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ilo_fast.arrays import true_or_false
 from ilo_fast.errors import InputError
 from ilo_fast.lists import index_lists, label_codes, one_metric_per_layer, paired_lists
 
@@ -166,6 +167,7 @@ def label_overlap(neighbors: Any, labels: Any, *, weighted: bool = True) -> np.n
     >>> label_overlap([[1, 2], [0, 2], [0, 1]], ["x", "x", "y"])
     array([0.25])
     """
+    weighted = true_or_false(weighted, "weighted")
     indices = index_lists(neighbors)
     names, code = label_codes(labels, indices.shape[1], "labels", indices.device)
     weight = torch.ones(len(code), dtype=torch.float64, device=code.device)

@@ -69,14 +69,53 @@ def test_unknown_language():
     ("options", "error", "message"),
     [
         ({"k": 0}, ValueError, "k must be at least 1; got 0"),
-        ({"threshold": 2.5}, TypeError, "threshold must be an integer; got 2.5"),
-        ({"metric": "cos"}, ValueError, "metric must be one of"),
+        ({"k": 2.5}, TypeError, "k must be an integer; got 2.5"),
+        ({"threshold": "3"}, TypeError, "threshold must be an integer"),
+        ({"metric": "cos"}, ValueError, "metric must be one of .* got 'cos'"),
         ({"backend": "faiss"}, ValueError, "backend must be one of"),
+        ({"languages": "en"}, ValueError, "languages must be .* got one str"),
+        ({"languages": ["de", "de"]}, ValueError, "languages must name at least 2"),
+        ({"languages": [None, "de"]}, ValueError, "languages must be strings or integers"),
+        ({"languages": {"de", "en"}}, TypeError, "languages must have an order, got a set"),
     ],
 )
-def test_options_are_checked_when_it_is_made(options, error, message):
+def test_options_are_checked_before_the_first_batch(options, error, message):
     with pytest.raises(error, match=message):
-        ILO(LANGUAGES, **options)
+        ILO(**options)
+
+
+def test_a_batch_that_does_not_fit_is_named_and_leaves_the_others():
+    hidden, labels = points()
+    metric = ILO(LANGUAGES, k=3, threshold=1)
+    metric.update(hidden, labels)
+    with pytest.raises(ValueError, match="hidden must have 2 layers of 5 dimensions"):
+        metric.update(hidden[:, :, :4], labels)
+    torch.testing.assert_close(metric.compute(), expected(hidden, labels))
+    numbers = ILO(k=3, threshold=1)
+    numbers.update(hidden, torch.arange(48) % 4)
+    with pytest.raises(ValueError, match=f"integers of 64 bits; got {2**70}"):
+        numbers.update(hidden, [2**70, 1] * 24)
+    torch.testing.assert_close(numbers.compute(), expected(hidden, labels))
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+def test_nothing_and_one_point_have_no_score():
+    metric = ILO()
+    with pytest.raises(ValueError, match="update was never called"):
+        metric.compute()
+    metric = ILO()
+    metric.update(torch.ones(1, 3), [0])
+    with pytest.raises(ValueError, match="one point has no neighbours"):
+        metric.compute()
+
+
+def test_labels_and_languages_of_numpy_and_another_dtype():
+    hidden, labels = points()
+    metric = ILO(np.array(LANGUAGES), k=3, threshold=1)
+    metric.update(hidden, labels)
+    metric.set_dtype(torch.float64)
+    torch.testing.assert_close(metric.compute(), expected(hidden, labels))
+    assert metric.scores().languages == LANGUAGES
 
 
 def test_a_backend_of_choice():

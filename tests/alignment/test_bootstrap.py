@@ -158,6 +158,21 @@ def test_a_number_of_samples_that_is_not_whole():
         bootstrap_intervals([[1], [0]], ["a", "b"], [0, 0], samples=1.0)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_language_that_no_draw_took_has_no_interval():
+    # 30 sentences, of which language b has one
+    languages, sentences = ["a"] * 30 + ["b"], [*range(30), 0]
+    lists = [[30]] * 30 + [[0]]
+    seed = next(
+        s for s in range(99) if np.random.default_rng(s).multinomial(30, [1 / 30] * 30)[0] == 0
+    )
+    got = bootstrap_intervals(lists, languages, sentences, threshold=1, samples=1, seed=seed)
+    for name in NAMES:
+        one = getattr(got, name)
+        np.testing.assert_array_equal(np.isnan([one.low, one.high]), [[[False, True]]] * 2)
+        assert np.isfinite([got.mean[name].low, got.mean[name].high]).all()
+
+
 def test_every_level_below_one():
     lists, languages, sentences = [[2], [3], [0], [0]], ["a", "a", "b", "b"], [0, 1, 0, 1]
     for level in (np.nextafter(1, 0), np.nextafter(0, 1)):

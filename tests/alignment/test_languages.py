@@ -47,3 +47,9 @@ def test_against_the_plain_definitions(problem):
 def test_a_minimum_below_one_is_refused(bad, error):
     with pytest.raises(error, match="min_count"):
         reach_graph(LISTS, LANGUAGES, min_count=bad)
+
+
+@pytest.mark.parametrize("none", [None, 3, (label for label in "ab")])
+def test_an_order_needs_labels(none):
+    with pytest.raises(TypeError, match="languages must be a sequence of labels, got"):
+        language_order(none)

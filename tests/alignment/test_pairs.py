@@ -155,6 +155,11 @@ def test_layers_are_aggregated_as_published():
             aggregate_layers(scores, bad)
     with pytest.raises(ValueError, match="layer axis"):
         aggregate_layers(3.0)
+    for none in ("0.5", [[1.0], [1.0, 2.0]], scores * 1j):
+        with pytest.raises(ValueError, match="scores must"):
+            aggregate_layers(none)
+    low = torch.from_numpy(scores).bfloat16()
+    np.testing.assert_array_equal(aggregate_layers(low), [0.5, np.nan])
 
 
 @pytest.mark.parametrize(

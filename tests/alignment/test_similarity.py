@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,7 @@ from hypothesis import strategies as st
 
 from ilo_fast.alignment import csls_retrieval, mexa, retrieval, xsim_error
 from ilo_fast.alignment.winners import block_hits, scores_of_hits
+from ilo_fast.lists import rounding_tolerance
 
 SIMILARITY = np.array([[0.9, 0.5, 0.1], [0.8, 0.6, 0.2], [0.3, 0.65, 0.7]])
 
@@ -147,13 +150,33 @@ def test_bad_input(call, message):
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: xsim_error(np.eye(5), k=2.0), "k must be an integer; got 2.0"),
-        (lambda: csls_retrieval(np.eye(5), k=True), "k must be an integer; got True"),
-        (lambda: retrieval(np.eye(5), tolerance="1e-9"), "tolerance must be a number; got '1e-9'"),
-    ],
+    "score", [retrieval, mexa, partial(xsim_error, k=1), partial(csls_retrieval, k=1)]
 )
-def test_wrong_types(call, message):
-    with pytest.raises(TypeError, match=message):
-        call()
+def test_a_tolerance_that_is_none(score):
+    for bad in (None, "0", True):
+        with pytest.raises(TypeError, match="tolerance must be a number"):
+            score(SIMILARITY, tolerance=bad)
+    for bad in (-1e-9, float("nan")):
+        with pytest.raises(ValueError, match="tolerance must be"):
+            score(SIMILARITY, tolerance=bad)
+
+
+def test_arguments_of_the_wrong_type():
+    for k in (2.0, True, "2", None):
+        with pytest.raises(TypeError, match="k must be an integer"):
+            xsim_error(SIMILARITY, k=k)
+    with pytest.raises(ValueError, match="similarity must hold real numbers"):
+        retrieval(np.eye(2) * 1j)
+
+
+def test_half_means_that_are_zero_but_for_rounding_give_ratio_zero():
+    """Exactly, b is 0 at (0, 1) and (1, 0), where C is not: 1 finds itself by 9.5, 0 finds 1."""
+    points = np.array([[1.0, 1.0], [-1.0, -1.0], [1.0, -2.0]])
+    unit = points / np.linalg.norm(points, axis=1, keepdims=True)
+    tolerance = rounding_tolerance(2)
+    for sign in (1, -1):  # whatever the rounding comes to
+        for off in (0, 1e-16, 3e-16):
+            matrix = unit @ unit.T + sign * off
+            assert xsim_error(matrix, k=3, tolerance=tolerance) == pytest.approx(1 / 3)
+            hits = block_hits(torch.from_numpy(matrix)[None], 3, 3, tolerance)
+            assert scores_of_hits(*hits)["xsim_ratio"].tolist() == [[pytest.approx(1 / 3)]] * 2

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from ilo_fast import ilo_scores
+from ilo_fast import ilo_scores, knn
 from ilo_fast.alignment import same_language, translation_hit
 from ilo_fast.errors import InputError
 from ilo_fast.finetune import score_change
@@ -136,12 +136,16 @@ def test_tensors_and_one_layer_will_do():
             np.testing.assert_array_equal(getattr(change, name), getattr(expected[score], name))
 
 
+@pytest.mark.filterwarnings("error")
 def test_a_draw_that_misses_a_language_is_left_out():
     # language b has sentence 0 only, which half of the draws of one of two sentences miss
     lang, sent = ["a", "a", "b"], [0, 1, 0]
     before, after = [[1], [0], [0]], [[2], [0], [0]]
-    got = score_change(before, [after], lang, sent, threshold=1, samples=200)["all"]["bridge"]
-    assert np.isfinite([got.low, got.high]).all()
+    groups = {"one": ["b"]}
+    got = score_change(before, [after], lang, sent, groups=groups, threshold=1, samples=200)
+    for group in ("all", "one"):
+        bridge = got[group]["bridge"]
+        assert np.isfinite([bridge.low, bridge.high]).all()
 
 
 @pytest.mark.parametrize(
@@ -151,6 +155,8 @@ def test_a_draw_that_misses_a_language_is_left_out():
         ({"after": [np.zeros((1, 6, 3), dtype=int)]}, r"after\[0\] must have before's shape"),
         ({"groups": {"x": ["zz"]}}, r"groups\['x'\] must name languages"),
         ({"groups": {"x": []}}, r"groups\['x'\] must name languages"),
+        ({"groups": {"x": np.array(["l0", "zz"])}}, r"groups\['x'\] must name languages"),
+        ({"groups": {"x": ["l0", "l0"]}}, r"groups\['x'\] must name languages .* each once"),
         ({"samples": 0}, "samples must be"),
         ({"level": 1.0}, "level must lie between 0 and 1"),
         ({"threshold": 0}, "threshold must be at least 1"),
@@ -163,6 +169,35 @@ def test_hostile_input(changes, says):
     given = {"before": lists, "after": [lists], "languages": lang, "sentences": sent, **changes}
     with pytest.raises(InputError, match=says):
         score_change(**given)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"after": knn(np.eye(6), 2)}, "after must be a sequence of neighbours.* got Neighbors"),
+        ({"after": None}, "after must be a sequence"),
+        ({"groups": ["l0"]}, "groups must map names to languages, got list"),
+        ({"groups": {"x": "l0"}}, r"groups\['x'\] must be languages, got 'l0'"),
+        ({"groups": {"x": None}}, r"groups\['x'\] must be languages, got None"),
+    ],
+)
+def test_runs_and_groups_of_another_form(changes, says):
+    lang, sent = points(2, 3)
+    lists = random_lists(0, 1, 6, 2)
+    given = {"before": lists, "after": [lists], "languages": lang, "sentences": sent, **changes}
+    with pytest.raises(TypeError, match=says):
+        score_change(**given)
+
+
+def test_runs_as_one_array_and_groups_of_any_sequence():
+    lang, sent = points(3, 4)
+    before, runs = random_lists(0, 1, 12, 3), np.stack([random_lists(s, 1, 12, 3) for s in (1, 2)])
+    expected = score_change(before, list(runs), lang, sent, groups={"x": ["l0", "l2"]}, samples=9)
+    for members in (np.array(["l0", "l2"]), iter(["l0", "l2"]), {"l0": 0, "l2": 0}.keys()):
+        got = score_change(before, runs, lang, sent, groups={"x": members}, samples=9)
+        for name, change in got["x"].items():
+            np.testing.assert_array_equal(change.runs, expected["x"][name].runs)
+            np.testing.assert_array_equal(change.high, expected["x"][name].high)
 
 
 @pytest.mark.parametrize("option", ["samples", "threshold", "level"])

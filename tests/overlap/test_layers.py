@@ -122,10 +122,12 @@ def test_more_layers_than_bits_of_a_word():
     ("change", "message"),
     [
         ({"metric": "cka"}, "metric must be one of"),
+        ({"metric": ["jaccard"]}, "metric must be one of"),
         ({"metric": "second_order_cosine"}, "metric must be one of"),
         ({"metric": "information_imbalance"}, "metric must be one of"),
         ({"permutations": -1}, "permutations"),
         ({"permutations": 2, "alpha": 1.5}, "alpha"),
+        ({"alpha": 1.5}, "alpha"),  # before anything is scored
         ({"b": [[1, 2], [0, 2], [0, 1]]}, "same points and k"),
     ],
 )
@@ -135,12 +137,14 @@ def test_bad_input(change, message):
         layer_overlap(**arguments)
 
 
-def test_a_number_of_permutations_that_is_not_whole():
+@pytest.mark.parametrize("permutations", [1.5, False, None, [1, 2]])
+def test_a_number_of_permutations_that_is_not_whole(permutations):
     with pytest.raises(TypeError, match="permutations must be an integer"):
-        layer_overlap([[1], [0]], [[1], [0]], permutations=1.5)
+        layer_overlap([[1], [0]], [[1], [0]], permutations=permutations)
 
 
-@pytest.mark.parametrize("order", [[0, 0, 1], [0, 1], [1, 2, 3], [0.0, 1.0, 2.0]])
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("order", [[0, 0, 1], [0, 1], [1, 2, 3], [0.0, 1.0, 2.0], [0j, 1, 2]])
 def test_an_order_that_is_no_permutation_is_refused(order):
     with pytest.raises(ValueError, match="permutation"):
         relabel(torch.tensor([[1], [0], [0]]), order)

@@ -135,6 +135,11 @@ def test_label_overlap_by_hand():
     np.testing.assert_allclose(label_overlap(lists, ["x"] * 4), [1])
 
 
+def test_the_weighting_is_asked_for_by_true_or_false():
+    with pytest.raises(TypeError, match="weighted must be True or False; got None"):
+        label_overlap([[1], [0]], ["x", "y"], weighted=None)
+
+
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize(
     ("a", "b", "message"),
