@@ -108,7 +108,7 @@ def names() -> tuple[str, ...]:
 
 def check_name(backend: str) -> None:
     """Raise InputError unless ``backend`` is one of `names`."""
-    if backend not in _KNOWN:
+    if not isinstance(backend, str) or backend not in _KNOWN:
         raise InputError(f"backend must be one of {', '.join(_KNOWN)}; got {backend!r}")
 
 

@@ -13,7 +13,7 @@ METRICS = ("cosine", "euclidean", "inner_product")
 
 def check_metric(metric: str) -> None:
     """Raise InputError unless ``metric`` is one of `METRICS`."""
-    if metric not in METRICS:
+    if not isinstance(metric, str) or metric not in METRICS:
         raise InputError(f"metric must be one of {', '.join(METRICS)}; got {metric!r}")
 
 
