@@ -66,7 +66,10 @@ def check_metrics(metrics: str | Iterable[str]) -> tuple[str, ...]:
     >>> check_metrics("null,mrr"), check_metrics([]), check_metrics("all") == METRICS
     (('mrr', 'null'), (), True)
     """
-    names = metrics.split(",") if isinstance(metrics, str) else list(metrics)
+    names = metrics.split(",") if isinstance(metrics, str) else metrics
+    if not isinstance(names, Iterable):
+        raise TypeError(f"metrics must be names, got {names!r}")
+    names = list(names)
     if not all(isinstance(name, str) for name in names):
         raise TypeError(f"metrics must be names, got {names!r}")
     asked = {name.strip() for name in names}

@@ -100,8 +100,9 @@ def test_metrics_are_checked():
     for bad in ("mrr,", "ilo", ["all", "hub"]):
         with pytest.raises(InputError, match="metrics must be among mrr, fragments"):
             check_metrics(bad)
-    with pytest.raises(TypeError, match="metrics must be names"):
-        check_metrics([1])
+    for bad in ([1], 1, None):
+        with pytest.raises(TypeError, match="metrics must be names"):
+            check_metrics(bad)
 
 
 def test_pairs_need_their_sentences_before_a_model_is_loaded(corpus):

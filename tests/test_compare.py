@@ -297,6 +297,37 @@ def test_unusable_tables_and_numbers():
         compare(two, seed=-1)
 
 
+def test_lists_of_points_in_another_order_are_refused():
+    """Scores alone may stand in any order of languages; lists name points by their place."""
+    a, turned = from_store(store(), "a"), from_store(store(1, LANGUAGES[::-1]), "b")
+    with pytest.raises(InputError, match="a and b cannot be compared, their points are in another"):
+        compare([[a], [turned]])
+    found = compare([[a], from_result(turned.to_result(), "b")], samples=5)
+    here = a.values["ilo"] - turned.values["ilo"][:, ::-1]
+    for place, code in enumerate(LANGUAGES):
+        np.testing.assert_array_equal(of(found, "language", code)["difference"], -here[:, place])
+
+
+def test_models_without_a_layer_in_common_are_refused():
+    few = {"model": {"n_layers": 3}}
+    parts = [
+        Result(table[table["layer"].isin(kept)], few)
+        for table, kept in ((result().table, [0, 1]), (result().table, [2, 3]))
+    ]
+    with pytest.raises(InputError, match=r"a and b have no layer in common: \[0, 1\] and \[2, 3\]"):
+        compare([from_result(part, name) for part, name in zip(parts, "ab", strict=True)])
+
+
+def test_another_dtype_is_noted():
+    kinds = {"a": "float32", "b": "bfloat16", "c": "float32"}
+    a, b, c = (
+        from_result(result(record={"model": {"dtype": kind}, "corpus": {"sha256": "ab"}}), name)
+        for name, kind in kinds.items()
+    )
+    assert compare([a, b], samples=5).record["notes"] == ["a ran in float32, b in bfloat16"]
+    assert compare([a, c], samples=5).record["notes"] == []
+
+
 def test_folders_that_hold_nothing(tmp_path):
     with pytest.raises(InputError, match=r"holds neither scores\.parquet"):
         read_sources(tmp_path)

@@ -22,6 +22,7 @@ from ilo_fast.kept import list_rows
 from ilo_fast.overlap import layer_overlap
 from ilo_fast.pictures import picture
 from ilo_fast.plane import pca, umap
+from ilo_fast.results import Result
 from ilo_fast.sources import from_result, from_store
 from ilo_fast.tables import write_table
 
@@ -426,6 +427,22 @@ def test_the_command_draws_a_results_folder(run, folder, tmp_path, kind):
     assert shown == f"Written to {out}\n"
     assert out.read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in out.parent.iterdir()] == ["picture.png"]
+
+
+def test_a_step_of_a_training_is_drawn(run, tmp_path):
+    """Of several in a table the one that is named, or the last."""
+    scorings = {step: make_result(seed=step) for step in (0, 40)}
+    whole = pd.concat([one.table.assign(step=step) for step, one in scorings.items()])
+    Result(whole, {}).write_parquet(tmp_path / "alignment.parquet")
+    for step, given in ((0, ("--step", 0)), (40, ("--step", 40)), (40, ())):
+        out = tmp_path / "drawn.png"
+        assert run("plot", tmp_path / "alignment.parquet", *given, "--out", out)[0] == 0
+        alone = plots.save(plots.layers(Result(scorings[step].table, {})), tmp_path / "alone.png")
+        assert out.read_bytes() == alone.read_bytes(), (step, given)
+    _, _, said = run(
+        "plot", tmp_path / "alignment.parquet", "--step", 7, "--out", tmp_path / "x.png"
+    )
+    assert said.endswith("holds steps 0, 40, got 7\n")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ilo_fast.activations.space import free_memory, human
+from ilo_fast.arrays import at_least_1
 from ilo_fast.errors import InputError
 from ilo_fast.shown import Shown
 
@@ -67,9 +68,8 @@ class ActivationStore(Shown):
         """
         place = self.states.device if device is None else torch.device(device)
         if max_bytes is None:
-            max_bytes = free_memory(place) // 4
-        if max_bytes <= 0:
-            raise InputError(f"max_bytes: expected a positive number of bytes, got {max_bytes}")
+            max_bytes = max(1, free_memory(place) // 4)
+        max_bytes = at_least_1(max_bytes, "max_bytes")
         layer_bytes = self.states[0].numel() * self.states.element_size()
         size = max(1, max_bytes // max(1, layer_bytes))
         for first in range(0, len(self.layers), size):

@@ -253,17 +253,18 @@ def _checked(options: ScoreOptions) -> ScoreOptions:
 
 
 def _check_every(every: Any) -> int | tuple[int, ...] | Literal["auto"]:
-    if every == "auto":
+    if isinstance(every, str) and every == "auto":
         return "auto"
     several = isinstance(every, Sequence) and not isinstance(every, str)
-    steps = tuple(every) if several else (every,)
-    if not steps or not all(
-        isinstance(step, int) and not isinstance(step, bool) and step >= 1 for step in steps
-    ):
+    try:
+        steps = tuple(at_least_1(step, "every") for step in (every if several else (every,)))
+    except (InputError, TypeError):
+        steps = ()
+    if not steps:
         raise InputError(
             f"every must be 'auto', a number of steps of at least 1, or several, got {every!r}"
         )
-    return steps if several else int(steps[0])
+    return steps if several else steps[0]
 
 
 def _resolve_groups(

@@ -128,6 +128,11 @@ def test_the_store_describes_its_points():
     groups = list(store.groups(max_bytes=1))
     assert [layers for layers, _ in groups] == [(0,), (3,)]
     assert torch.equal(torch.cat([states for _, states in groups]), store.states)
+    [(layers, states)] = store.groups(device="meta")
+    assert (layers, states.device.type) == ((0, 3), "meta")
+    for bad, error in ((0, InputError), (4e9, TypeError)):
+        with pytest.raises(error, match="max_bytes must be"):
+            next(store.groups(bad))
 
 
 def test_the_model_is_left_as_it_was():

@@ -308,6 +308,11 @@ def test_hostile_options(corpus, options, error, says):
         ILOCallback(corpus, **options)
 
 
+def test_whole_numbers_of_numpy_are_steps(corpus):
+    assert Watch(corpus, every=np.int64(5)).every == 5
+    assert Watch(corpus, every=(1, np.int32(4))).every == (1, 4)
+
+
 def test_groups_must_be_scored(make, corpus):
     trainer, _ = make(ILOCallback(corpus, layers=[1, 2], groups={"last": 3}))
     with pytest.raises(InputError, match=r"holds layers \[3\]"):
