@@ -61,6 +61,11 @@ class Forward:
         self.module = backbone.module
         self._accepted = frozenset(inspect.signature(self.module.forward).parameters)
         self._first_position = position_offset(self.module)
+        # Chinese-CLIP cuts its zeros from a buffer of one sentence's length, shorter than a row.
+        names = (name for name, _ in self.module.named_buffers())
+        self._zeros = "token_type_ids" in self._accepted and any(
+            name.endswith("token_type_ids") for name in names
+        )
 
     def __call__(self, ids: Tensor, segments: Segments | None, **extra: Any) -> Any:
         """One pass of ``ids``: a packed row ``[1, tokens]`` of ``segments``, or ``[b, n]``.
@@ -73,6 +78,8 @@ class Forward:
                 raise NotPackable(f"{type(self.module).__name__} takes no position_ids")
             positions = segments.positions(self._first_position)
             inputs["position_ids"] = sent(positions, ids.device)[None]
+            if self._zeros:
+                inputs["token_type_ids"] = torch.zeros_like(ids)
         if "use_cache" in self._accepted:
             inputs["use_cache"] = False
         return self.module(**inputs)

@@ -55,6 +55,20 @@ def test_equals_one_sentence_at_a_time(name):
     assert np.ptp(truth["mean"], axis=1).max(axis=1).min() > 0.01
 
 
+def test_a_row_longer_than_any_sentence_may_be():
+    """Its model has a buffer of token types, as long as its longest sentence."""
+    torch.manual_seed(0)
+    settings = transformers.ChineseCLIPTextConfig(
+        vocab_size=99, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, max_position_embeddings=24, pad_token_id=0,
+    )  # fmt: skip
+    model, tokenizer = transformers.ChineseCLIPTextModel(settings).eval(), Characters()
+    store = extract(model, tokenizer, CORPUS)
+    assert store.record["batches"] == "packed"
+    assert store.record["tokens"] > 2 * 24
+    assert worst(store.states, one_at_a_time(model, tokenizer, CORPUS)["mean"]) < 1e-5
+
+
 def forced_error(monkeypatch, name):
     """The worst error of the mean when packing is used without asking the probe."""
     model, tokenizer = make(name), Characters()
