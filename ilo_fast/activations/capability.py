@@ -6,6 +6,7 @@ a packed row: the same sentence must come out the same to rounding, and whatever
 fails is recorded with its reason, and the next exact way is taken.
 """
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,7 @@ _NEIGHBOURS = {torch.float64: 1e-12, torch.float32: 1e-5}
 _NEIGHBOURS_16_BIT = 1e-3
 
 _tried: WeakKeyDictionary[nn.Module, frozenset[int]] = WeakKeyDictionary()
+_trying = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -149,26 +151,34 @@ def counted_otherwise(backbone: Backbone) -> frozenset[int]:
     Raises:
         ModelError: when it returns no hidden states, or some that are not ``[batch, tokens, dim]``.
     """
-    module, blocks = backbone.module, backbone.blocks
-    if module not in _tried:
-        if blocks is None or any(foreign_hooks(each) for each in (module, *blocks)):
-            return frozenset()
-        if not _vocabulary(backbone):
-            return frozenset()
-        with (
-            torch.no_grad(),
-            torch.compiler.set_stance("force_eager"),  # compiled now, it would run without hooks
-            evaluating(module),
-            no_new_captures(module),
-        ):
-            try:
-                ids = _probe_ids(backbone, input_device(module))
-                _tried[module] = frozenset(_try_hooks(backbone, _one_of(ids))[1])
-            except ModelError:
-                raise
-            except (AttributeError, NotImplementedError, TypeError, ValueError):
+    with _trying:  # the tap of another thread waits, so that its hooks do not see this one's tokens
+        if backbone.module not in _tried:
+            found = _try_counting(backbone)
+            if found is None:
                 return frozenset()
-    return _tried[module]
+            _tried[backbone.module] = found
+        return _tried[backbone.module]
+
+
+def _try_counting(backbone: Backbone) -> frozenset[int] | None:
+    module, blocks = backbone.module, backbone.blocks
+    if blocks is None or any(foreign_hooks(each) for each in (module, *blocks)):
+        return None
+    if not _vocabulary(backbone):
+        return None
+    with (
+        torch.no_grad(),
+        torch.compiler.set_stance("force_eager"),  # compiled now, it would run without hooks
+        evaluating(module),
+        no_new_captures(module),
+    ):
+        try:
+            ids = _probe_ids(backbone, input_device(module))
+            return frozenset(_try_hooks(backbone, _one_of(ids))[1])
+        except ModelError:
+            raise
+        except (AttributeError, NotImplementedError, TypeError, ValueError):
+            return None
 
 
 def trial_states(backbone: Backbone, device: torch.device) -> tuple[Tensor, ...]:
