@@ -20,6 +20,7 @@ from ilo_fast.finetune.scoring import ScoreOptions, score_in_place, untouched
 from ilo_fast.ilo import check_neighbors, check_threshold
 from ilo_fast.layers import LayerSpec, parse_layers, resolve_layers
 from ilo_fast.models import find_backbone
+from ilo_fast.models.structure import refuse_virtual_tokens
 from ilo_fast.pipeline import check_options
 from ilo_fast.results import Result, from_columns, read_parquet
 
@@ -124,6 +125,7 @@ class Watch:
                 f"out: another callback of this training writes {self.out} too; give each an out= "
                 "of its own"
             )
+        refuse_virtual_tokens(model)
         inner = unwrap(model)
         entries = find_backbone(inner).n_entries
         self._layers = tuple(sorted(resolve_layers(self.options.layers, entries)))

@@ -84,12 +84,7 @@ def find_backbone(model: nn.Module) -> Backbone:
             puts virtual tokens before its text.
     """
     if hasattr(model, "get_base_model"):
-        adapter: Any = getattr(model, "active_peft_config", None)
-        if getattr(adapter, "is_prompt_learning", False):
-            raise ModelError(
-                f"model: {type(model).__name__} puts virtual tokens before the text, whose states "
-                "are no part of a sentence; model.get_base_model() runs without them"
-            )
+        refuse_virtual_tokens(model)
         model = model.get_base_model()  # type: ignore[operator]
     if not isinstance(model, nn.Module) or not hasattr(model, "config"):
         raise ModelError(
@@ -107,6 +102,20 @@ def find_backbone(model: nn.Module) -> Backbone:
         )
     turned = getattr(config, "model_type", None) in _TURNED_WITHIN
     return Backbone(module, None if turned else _find_blocks(module, n_layers), n_layers, dim)
+
+
+def refuse_virtual_tokens(model: nn.Module) -> None:
+    """That no wrapper of PEFT's in ``model`` learns a prompt, which the model inside is without.
+
+    Raises:
+        ModelError: naming the wrapper.
+    """
+    for module in model.modules():
+        if getattr(getattr(module, "active_peft_config", None), "is_prompt_learning", False):
+            raise ModelError(
+                f"model: {type(module).__name__} puts virtual tokens before the text, whose states "
+                "are no part of a sentence; model.get_base_model() runs without them"
+            )
 
 
 def position_offset(module: nn.Module) -> int:

@@ -111,7 +111,7 @@ def test_chosen_layers_stop_the_forward_pass():
     assert all_layers.layers == (0, 1, 2, 3)
     model.model.layers[2].register_forward_hook(count("last block"))
     some = extract(model, tokenizer, CORPUS, layers=[1, 0])
-    assert ran["last block"] == 2  # the probe's two passes over a few tokens, nothing else
+    assert ran["last block"] == 3  # the probe's three passes over a few tokens, nothing else
     assert some.layers == (1, 0)
     assert torch.equal(some.states, all_layers.states[[1, 0]])
     assert [layer for layer, _ in some.by_layer()] == [0, 1]
@@ -298,7 +298,7 @@ def test_the_model_is_looked_over_once_and_not_in_every_batch(monkeypatch):
         extract(make("llama"), Characters(), CORPUS, batch_tokens=budget)
         counts.append(len(looked))
         looked.clear()
-    assert counts == [3, 3]  # two passes of the probe, and the run
+    assert counts == [4, 4]  # three passes of the probe, and the run
 
 
 class Wrapped(torch.nn.Module):

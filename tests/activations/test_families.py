@@ -5,6 +5,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 import torch
+import transformers
 from families import FAMILIES, SENTENCES, Characters, make
 
 from ilo_fast import Corpus, extract
@@ -54,6 +55,20 @@ def test_equals_one_sentence_at_a_time(name):
     assert np.ptp(truth["mean"], axis=1).max(axis=1).min() > 0.01
 
 
+def test_a_row_longer_than_any_sentence_may_be():
+    """Its model has a buffer of token types, as long as its longest sentence."""
+    torch.manual_seed(0)
+    settings = transformers.ChineseCLIPTextConfig(
+        vocab_size=99, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, max_position_embeddings=24, pad_token_id=0,
+    )  # fmt: skip
+    model, tokenizer = transformers.ChineseCLIPTextModel(settings).eval(), Characters()
+    store = extract(model, tokenizer, CORPUS)
+    assert store.record["batches"] == "packed"
+    assert store.record["tokens"] > 2 * 24
+    assert worst(store.states, one_at_a_time(model, tokenizer, CORPUS)["mean"]) < 1e-5
+
+
 def forced_error(monkeypatch, name):
     """The worst error of the mean when packing is used without asking the probe."""
     model, tokenizer = make(name), Characters()
@@ -95,6 +110,53 @@ def test_a_lost_window_would_be_caught(name, monkeypatch):
     form = "full" if name == "modernbert" else "causal"
     monkeypatch.setattr(PackedMask, "form", lambda *_: form)
     assert forced_error(monkeypatch, name) > 1e-3
+
+
+# Weights as small as these hide in the rounding of 16 bits what runs on from sentence to sentence.
+HYBRIDS = {
+    "minimax": (
+        transformers.MiniMaxModel, transformers.MiniMaxConfig,
+        {"vocab_size": 99, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4,
+         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "block_size": 4,
+         "num_local_experts": 4, "num_experts_per_tok": 2},
+    ),
+    "lfm2_moe": (
+        transformers.Lfm2MoeModel, transformers.Lfm2MoeConfig,
+        {"vocab_size": 99, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4,
+         "moe_intermediate_size": 16, "num_attention_heads": 4, "num_key_value_heads": 2,
+         "num_experts": 4, "num_experts_per_tok": 2, "num_dense_layers": 1,
+         "layer_types": ["conv", "full_attention", "conv", "full_attention"]},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("minimax", torch.bfloat16),
+        ("minimax", torch.float16),
+        ("lfm2_moe", torch.float32),
+    ],
+)
+def test_little_that_runs_on_from_the_sentence_before_is_caught(name, dtype):
+    model_class, config_class, arguments = HYBRIDS[name]
+    torch.manual_seed(1)
+    model = model_class(config_class(**arguments, pad_token_id=0)).eval().to(dtype)
+    with torch.no_grad():
+        way = probe(find_backbone(model), torch.device("cpu"))
+    assert way.batches == "equal lengths"
+    assert "the sentences beside one in a packed row change" in way.batches_reason
+    if dtype == torch.float32:
+        truth = one_at_a_time(model, Characters(), CORPUS)["mean"]
+        assert worst(extract(model, Characters(), CORPUS).states, truth) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["gemma2", "mixtral", "modernbert", "bert"])
+def test_other_neighbours_in_a_row_change_nothing(name, dtype):
+    with torch.no_grad():
+        way = probe(find_backbone(make(name).to(dtype)), torch.device("cpu"))
+    assert way.batches == "packed", way.batches_reason
 
 
 def test_a_lost_soft_cap_would_be_caught(monkeypatch):

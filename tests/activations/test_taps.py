@@ -1,6 +1,7 @@
 """tap(): the user's own forward passes, padded on either side, and hooks that always go away."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -195,6 +196,28 @@ def test_trying_a_model_leaves_no_trace():
     assert len(passes) == 3  # one try, and the user's own
     assert [module.training for module in model.modules()] == modes
     assert hooks(model) == before
+
+
+def test_threads_that_tap_a_model_at_once_try_it_once():
+    model, passes, begin = make("llama"), [], threading.Barrier(4)
+    run = model.model.forward
+
+    def slow(*args, **kwargs):
+        passes.append(threading.get_ident())
+        time.sleep(0.05)
+        return run(*args, **kwargs)
+
+    model.model.forward = slow
+
+    def tapped(_):
+        begin.wait()
+        with ilo_fast.tap(model) as tap:
+            begin.wait()  # until all have their hooks on
+        return tap.n_points
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(tapped, range(4))) == [0, 0, 0, 0]
+    assert len(passes) == 1
 
 
 def test_others_hooks_on_the_layers_do_not_see_a_try():

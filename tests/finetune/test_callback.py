@@ -1,6 +1,7 @@
 """The Trainer's callback on a real Trainer and a tiny model."""
 
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 import transformers
 
 from ilo_fast import Corpus, Result, score
-from ilo_fast.errors import HiddenStateError, InputError
+from ilo_fast.errors import HiddenStateError, InputError, ModelError
 from ilo_fast.finetune import ILOCallback, freeze
 from ilo_fast.finetune.scoring import untouched
 from ilo_fast.finetune.watch import LOGGED, Watch
@@ -249,6 +250,26 @@ def test_a_resumed_training_refuses_a_table_scored_otherwise(corpus, tmp_path, t
         with pytest.raises(InputError, match=f"with another {named}: give the callback the same"):
             Watch(corpus, **options).begin(model, tokenizer, 2, out)
     Watch(corpus, k=4).begin(model, tokenizer, 0, out)  # a new training: the table is replaced
+
+
+def test_a_prompt_that_scoring_would_leave_out_is_refused(corpus, tmp_path, tiny_model):
+    """Its training would score the same model at every step, without its prompt."""
+
+    class Prompted(torch.nn.Module):
+        active_peft_config = SimpleNamespace(is_prompt_learning=True)
+
+        def __init__(self, model):
+            super().__init__()
+            self.base_model = model
+
+        def get_base_model(self):
+            return self.base_model
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model)
+    wrapped = torch.nn.DataParallel(Prompted(model))
+    with pytest.raises(ModelError, match="Prompted puts virtual tokens before the text"):
+        Watch(corpus).begin(wrapped, tokenizer, 0, tmp_path / "a.parquet")
 
 
 def test_nan_states_name_the_layer(make, corpus):
