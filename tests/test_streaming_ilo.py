@@ -164,6 +164,7 @@ def test_options_are_checked_before_the_first_batch(options, error, message):
 
 WORKER = """
 import sys
+import time
 import torch
 import torch.distributed as dist
 from ilo_fast import ILO
@@ -197,6 +198,8 @@ try:
     raise AssertionError
 except ValueError as error:
     assert str(error) == "threshold must be the same on every rank; got [1, 2]"
+dist.barrier()
+time.sleep(0.2)  # gloo's threads let go of the last tensors; at exit, without Python, they abort
 dist.destroy_process_group()
 print("done", rank)
 """

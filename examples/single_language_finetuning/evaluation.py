@@ -52,6 +52,6 @@ def evaluate(model, tokenizer, corpus: Corpus, name: str) -> tuple[Scored, np.nd
     sizes = np.array([len(text.encode()) for text in texts], dtype=np.float64)
     measured = np.stack([bits, sizes], axis=1)
     return (
-        score_store(store, corpus, name, ScoreOptions(), device),
+        score_store(store, name, ScoreOptions(), device),
         measured.reshape(corpus.n_languages, corpus.n_sentences, 2),
     )

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from ilo_fast.activations import extract
+from ilo_fast.activations import ActivationStore, extract
 from ilo_fast.activations.pooling import PoolSpec
 from ilo_fast.corpora import Corpus
 from ilo_fast.layers import LayerSpec
 from ilo_fast.scoring import score_layers
 
-__all__ = ["ScoreOptions", "Scored", "score_in_place", "untouched"]
+__all__ = ["ScoreOptions", "Scored", "score_in_place", "score_store", "untouched"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,13 @@ def score_in_place(
         truncate=options.truncate,
         fused=options.fused,
     )
+    return score_store(store, name, options, _device(model))
+
+
+def score_store(
+    store: ActivationStore, name: str, options: ScoreOptions, device: torch.device
+) -> Scored:
+    """Neighbours and scores of states already extracted, layer by layer."""
     indices: list[np.ndarray] = []
     scores = score_layers(
         store,
@@ -75,7 +82,7 @@ def score_in_place(
         threshold=options.threshold,
         metric=options.metric,
         backend=options.backend,
-        device=_device(model),
+        device=device,
         each_layer=lambda _, found: indices.append(torch.as_tensor(found.indices).cpu().numpy()),
     )
     return Scored(
