@@ -302,7 +302,7 @@ def test_lists_of_points_in_another_order_are_refused():
     a, turned = from_store(store(), "a"), from_store(store(1, LANGUAGES[::-1]), "b")
     with pytest.raises(InputError, match="a and b cannot be compared, their points are in another"):
         compare([[a], [turned]])
-    found = compare([[a], from_result(turned.to_result(), "b")], samples=5)
+    found = compare([[a], from_result(turned.result, "b")], samples=5)
     here = a.values["ilo"] - turned.values["ilo"][:, ::-1]
     for place, code in enumerate(LANGUAGES):
         np.testing.assert_array_equal(of(found, "language", code)["difference"], -here[:, place])

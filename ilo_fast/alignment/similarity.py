@@ -91,7 +91,7 @@ def xsim_error(
         raise InputError(f"margin must be 'ratio' or 'distance', got {margin!r}")
     tolerance = not_negative(tolerance, "tolerance")
     rows, columns = _top(matrix, k, -1), _top(matrix, k, -2)
-    return _xsim(matrix, rows, columns, margin, not_negative(tolerance, "tolerance"))
+    return _xsim(matrix, rows, columns, margin, tolerance)
 
 
 def csls_retrieval(similarity: Any, *, k: int = 10, tolerance: float = 0.0) -> Tensor:

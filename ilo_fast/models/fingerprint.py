@@ -52,7 +52,7 @@ def weights_sha256(module: nn.Module) -> str:
         if tensor.is_meta:
             raise ModelError(
                 f"model: {name} is offloaded, so its weights have no hash; states kept in a folder "
-                "need one"
+                "and the record of `score` need one"
             )
         if tensor.numel() and tensor.element_size() in _INTEGERS and not tensor.is_complex():
             names.append(f"{name} {tensor.dtype} {list(tensor.shape)}")
