@@ -189,6 +189,21 @@ def test_torch_tools_load_without_transformers_and_kernels():
     assert not roots & {"transformers", "cupy", "matplotlib"}
 
 
+def test_scores_of_neighbours_do_not_load_torchs_compiler():
+    """It takes a second to import, more than the scores; the first call of an operator does."""
+    code = """
+import sys
+import torch
+from ilo_fast import ilo_scores, knn
+from ilo_fast.overlap import layer_overlap
+found = knn(torch.randn(2, 30, 4), k=3)
+ilo_scores(found, ["a", "b", "c"] * 10, threshold=2)
+layer_overlap(found, permutations=2)
+print("torch._dynamo" in sys.modules)
+"""
+    assert run(code).strip() == "False"
+
+
 def test_import_writes_nothing(tmp_path):
     subprocess.run(
         [sys.executable, "-c", "import ilo_fast.cli; ilo_fast.__version__"],

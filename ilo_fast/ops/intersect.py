@@ -35,7 +35,12 @@ def intersection_sizes(
     >>> intersection_sizes(a, a).tolist(), intersection_sizes(a, a.flip(2), per_point=True).tolist()
     ([[6]], [[[2, 2, 2]]])
     """
-    return torch.ops.ilo_fast.intersection_sizes(a, b, per_point)  # type: ignore[no-any-return]
+    if torch.compiler.is_compiling():
+        op = torch.ops.ilo_fast.intersection_sizes
+        return op(a, b, per_point)  # type: ignore[no-any-return]
+    # Not by the operator: a process's first one imports all of torch's compiler, about a second.
+    serve = _intersection_sizes_cuda if a.is_cuda else intersect_torch
+    return serve(a, b, per_point)
 
 
 def intersect_torch(a: torch.Tensor, b: torch.Tensor, per_point: bool) -> torch.Tensor:

@@ -41,9 +41,12 @@ def neighbor_languages(
     >>> masks.flatten().tolist(), bridging.tolist(), reach.flatten().tolist()
     ([2, 1, 1], [[1, 2]], [2, 1])
     """
-    return torch.ops.ilo_fast.neighbor_languages(  # type: ignore[no-any-return]
-        indices, language, languages, threshold
-    )
+    if torch.compiler.is_compiling():
+        op = torch.ops.ilo_fast.neighbor_languages
+        return op(indices, language, languages, threshold)  # type: ignore[no-any-return]
+    # Not by the operator: a process's first one imports all of torch's compiler, about a second.
+    serve = _neighbor_languages_cuda if indices.is_cuda else languages_torch
+    return serve(indices, language, languages, threshold)
 
 
 def languages_torch(
