@@ -21,6 +21,7 @@ FILES = (
     "tests/ops/test_trial.py",
     "tests/overlap/test_gpu.py",
     "tests/test_device_manners.py",
+    "tests/test_stored.py",
 )
 
 

@@ -165,3 +165,14 @@ def test_extract_says_of_states_what_it_is_told(tiny_model, corpus_folder, tmp_p
     for wrong in ("step 400", {"model": "step 400"}):
         with pytest.raises(InputError, match="about must map model and corpus to mappings"):
             extract(loaded.model, loaded.tokenizer, corpus, about=wrong)
+
+
+@pytest.mark.gpu
+def test_a_card_gives_what_the_cpu_gives():
+    options = {"k": 4, "threshold": 1, "metrics": "mrr,null,intervals,hubness,neighbors"}
+    here, there = (score_states(made_by_hand(), device=at, **options) for at in ("cpu", "cuda"))
+    pd.testing.assert_frame_equal(there.table, here.table, check_exact=True)
+    assert there.companions.keys() == here.companions.keys()
+    for name, table in here.companions.items():
+        pd.testing.assert_frame_equal(there.companions[name], table)
+    assert there.record["device"]["id"].startswith("cuda")
