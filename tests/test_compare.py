@@ -424,6 +424,7 @@ def test_the_command_writes_tables_and_pictures(run, tmp_path):
     )
     assert (code, said) == (0, "")
     assert "second minus first" in shown
+    assert "in brackets the 95 % interval over" in shown
     assert "+0.050 [+0.000, +0.100]" in shown
     assert sorted(path.name for path in out.iterdir()) == [
         "compare.csv",
@@ -438,6 +439,25 @@ def test_the_command_writes_tables_and_pictures(run, tmp_path):
     assert [given["name"] for given in record["inputs"]] == ["first", "second"]
     again = pd.read_csv(out / "compare.csv", engine="pyarrow")
     np.testing.assert_array_equal(again["difference"], table["difference"])
+
+
+def test_the_command_takes_a_level(run, tmp_path):
+    result().save(tmp_path / "first", plots=False)
+    result(0.125).save(tmp_path / "second", plots=False)
+    given = ("compare", tmp_path / "first", tmp_path / "second", "--no-plots", "--out")
+    code, shown, _ = run(*given, tmp_path / "half", "--level", 0.5)
+    assert code == 0
+    assert "in brackets the 50 % interval over" in shown
+    run(*given, tmp_path / "usual")
+    half, usual = (pd.read_parquet(tmp_path / at / "compare.parquet") for at in ("half", "usual"))
+    rows = half["kind"] == "all"
+    assert (half["high"] - half["low"] <= usual["high"] - usual["low"])[rows].all()
+    assert (half["high"] - half["low"] < usual["high"] - usual["low"])[rows].any()
+    for wrong in (0, 1, "nan"):
+        code, _, said = run(*given, tmp_path / "none", "--level", wrong)
+        assert (code, said.count("\n")) == (2, 1)
+        assert "level" in said
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_command_understands_a_training(run, tmp_path):

@@ -46,6 +46,13 @@ _BY = ("script", "family", "branch", "language")
     help="Bootstrap draws.",
 )
 @click.option(
+    "--level",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.95,
+    show_default=True,
+    help="Coverage of the intervals.",
+)
+@click.option(
     "--permutations",
     type=click.IntRange(min=0),
     default=0,
@@ -62,6 +69,7 @@ def compare(
     by: str,
     steps: str | None,
     samples: int,
+    level: float,
     permutations: int,
     seed: int,
     k: int | None,
@@ -80,7 +88,9 @@ def compare(
 
     chosen = _steps(steps)
     sources = read_inputs(inputs, k=k, threshold=threshold, metric=metric)
-    found = run(sources, steps=chosen, samples=samples, permutations=permutations, seed=seed)
+    found = run(
+        sources, steps=chosen, samples=samples, level=level, permutations=permutations, seed=seed
+    )
     found = replace(found, record={"command": sys.argv[:], **found.record})
     paths = found.save(out, plots=not no_plots, by=by)
     _show(found, by, paths)
@@ -101,7 +111,7 @@ def _show(found: "Comparison", by: str, paths: list[Path]) -> None:
 
     from ilo_fast.cli.display import make_console, plain
 
-    console = make_console()
+    console, level = make_console(), f"{100 * found.record['options']['level']:g} %"
     for a, b in found.pairs():
         rows = found.of(a, b)
         everything = rows[rows["kind"] == "all"]
@@ -111,7 +121,7 @@ def _show(found: "Comparison", by: str, paths: list[Path]) -> None:
         title = (
             "Means over languages"
             if over == "none"
-            else f"Means over languages; in brackets the 95 % interval over {over}, * where it "
+            else f"Means over languages; in brackets the {level} interval over {over}, * where it "
             "leaves out 0"
         )
         table = Table(title=title, title_justify="left")
