@@ -82,6 +82,8 @@ def score_states(
     engine = check_engine(backend, reference)
     asked = check_metrics(metrics)
     place = _one_device(device)
+    if not isinstance(name, str | None):
+        raise TypeError(f"name must be the model's, got {type(name).__name__}")
     started, clock = datetime.now(UTC), Clock()
     listener = progress if isinstance(progress, Progress) else Progress()
     listener.stage(f"Reading {states if isinstance(states, str | Path) else 'states'}")
@@ -170,21 +172,19 @@ def about(store: ActivationStore, name: str | None) -> tuple[dict[str, Any], dic
     ``name``: the model's; None takes what the states say of it, or their folder's.
     """
     said = store.record.get("about", {})
-    hashes = {
-        key: {"sha256" if key == "corpus_sha256" else key: store.record[key]}
-        for key in ("weights_sha256", "corpus_sha256")
-        if key in store.record
-    }
     label = "states" if store.folder is None else store.folder.resolve().name
+    # hashes are those of the states' key, whatever else is said
     model = {"name": label, "dtype": store.record.get("dtype"), **said.get("model", {})}
-    model |= hashes.get("weights_sha256", {})
+    if "weights_sha256" in store.record:
+        model["weights_sha256"] = store.record["weights_sha256"]
     corpus = {
         "name": "the stored text",
         "languages": list(store.languages),
         "sentences": store.n_sentences,
-        **hashes.get("corpus_sha256", {}),
         **said.get("corpus", {}),
     }
+    if "corpus_sha256" in store.record:
+        corpus["sha256"] = store.record["corpus_sha256"]
     return model if name is None else {**model, "name": name}, corpus
 
 

@@ -128,6 +128,8 @@ def test_layers_count_as_in_the_model():
             InputError,
             "language_ids and sentence",
         ),
+        ({}, {"threshold": 2, "name": 3}, TypeError, "name must be the model's, got int"),
+        ({"languages": ()}, {"threshold": 2}, InputError, "states: expected the points"),
         ({"states": torch.zeros(3, 23, 6)}, {"threshold": 2}, InputError, "states: expected the"),
     ],
 )

@@ -48,7 +48,7 @@ class ActivationStore(Shown):
     @property
     def n_sentences(self) -> int:
         """Of each language."""
-        return len(self.sentence_ids) // len(self.languages)
+        return len(self.sentence_ids) // max(1, len(self.languages))
 
     def groups(
         self, max_bytes: int | None = None, *, device: torch.device | str | None = None
