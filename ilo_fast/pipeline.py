@@ -1,7 +1,6 @@
 """`score`: from a model and a parallel corpus to the table of scores."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +11,7 @@ from ilo_fast.activations import ActivationStore, extract
 from ilo_fast.activations.packing import check_batch_tokens
 from ilo_fast.activations.pooling import PoolSpec, check_pool
 from ilo_fast.arrays import at_least_1, check_seed, true_or_false
-from ilo_fast.companions import SETTINGS, Companions, check_metrics
+from ilo_fast.companions import Companions, check_metrics
 from ilo_fast.corpora import Corpus, load_corpus
 from ilo_fast.errors import InputError
 from ilo_fast.ilo import check_neighbors, check_threshold
@@ -24,8 +23,8 @@ from ilo_fast.neighbors import Neighbors
 from ilo_fast.ops import dispatch
 from ilo_fast.ops.request import check_metric
 from ilo_fast.progress import Progress, with_progress
-from ilo_fast.record import dtype_name, model_record, score_record
-from ilo_fast.results import Result, from_columns
+from ilo_fast.record import dtype_name, model_record, score_record, search_options
+from ilo_fast.results import Result
 from ilo_fast.scoring import check_engine, check_search, score_layers
 from ilo_fast.stored import check_language_major
 from ilo_fast.timeline import Clock, TimedProgress
@@ -192,22 +191,23 @@ def score(
         listener=listener,
         clock=clock,
     )
-    options = {
-        "k": k,
-        "threshold": threshold,
-        "metric": metric,
-        "layers": list(chosen),
-        "pool": pool_name,
+    options = search_options(
+        k=k,
+        threshold=threshold,
+        metric=metric,
+        layers=chosen,
+        pool=pool_name,
+        device=device,
+        backend=backend,
+        reference=reference,
+        metrics=asked,
+    )
+    options |= {
         "batch_tokens": batch_tokens,
-        "device": str(device),
         "dtype": dtype_name(dtype),
-        "backend": backend,
         "fused": fused,
-        "reference": reference,
         "truncate": truncate,
         "trust_remote_code": trust_remote_code,
-        "metrics": list(asked),
-        **({"metric_settings": dict(SETTINGS)} if asked else {}),
     }
     record = score_record(
         started=started,
@@ -221,7 +221,7 @@ def score(
         searches=scores.searches,
         timeline=clock.seconds,
     )
-    return replace(from_columns(scores.columns, record), companions=scores.companions)
+    return scores.to_result(record)
 
 
 def check_options(

@@ -9,6 +9,7 @@ import torch
 
 from ilo_fast import environment
 from ilo_fast.activations.tokens import tokenizer_sha256
+from ilo_fast.companions import SETTINGS
 from ilo_fast.models import LoadedModel
 from ilo_fast.neighbors import Neighbors
 from ilo_fast.ops import dispatch
@@ -19,6 +20,7 @@ __all__ = [
     "dtype_name",
     "model_record",
     "score_record",
+    "search_options",
     "search_record",
 ]
 
@@ -41,6 +43,33 @@ def model_record(loaded: LoadedModel) -> dict[str, Any]:
         "n_layers": loaded.n_layers,
         "dim": loaded.dim,
         "max_length": loaded.max_length,
+    }
+
+
+def search_options(
+    *,
+    k: int,
+    threshold: int,
+    metric: str,
+    layers: Sequence[int],
+    pool: str | None,
+    device: str | torch.device,
+    backend: str,
+    reference: bool,
+    metrics: Sequence[str],
+) -> dict[str, Any]:
+    """The options of a scoring that concern its search and scores."""
+    return {
+        "k": k,
+        "threshold": threshold,
+        "metric": metric,
+        "layers": list(layers),
+        "pool": pool,
+        "device": str(device),
+        "backend": backend,
+        "reference": reference,
+        "metrics": list(metrics),
+        **({"metric_settings": dict(SETTINGS)} if metrics else {}),
     }
 
 

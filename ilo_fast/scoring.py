@@ -1,7 +1,7 @@
 """From hidden states to the score table: neighbours, scores and further metrics of each layer."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +17,7 @@ from ilo_fast.ops import dispatch
 from ilo_fast.ops.request import Request
 from ilo_fast.progress import Progress
 from ilo_fast.record import search_record
-from ilo_fast.results import COLUMNS
+from ilo_fast.results import COLUMNS, Result, from_columns
 from ilo_fast.timeline import Clock
 
 if TYPE_CHECKING:
@@ -35,10 +35,13 @@ class LayerScores:
     searches: list[dict[str, Any]] = field(default_factory=list)
     companions: "dict[str, pd.DataFrame]" = field(default_factory=dict)
 
+    def to_result(self, record: dict[str, Any]) -> Result:
+        """The table with its record and the tables beside it."""
+        return replace(from_columns(self.columns, record), companions=self.companions)
+
 
 def check_engine(backend: str, reference: bool) -> str:
-    """The backend that ``backend`` and ``reference`` ask for; says what is wrong with either."""
-    dispatch.check_name(backend)
+    """The backend that ``backend``, a known one, and ``reference`` ask for together."""
     if true_or_false(reference, "reference") and backend not in ("auto", "reference"):
         raise InputError(f"reference=True brings its own backend, got backend={backend!r} as well")
     return "reference" if reference else backend

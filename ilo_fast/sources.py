@@ -20,7 +20,7 @@ from ilo_fast.errors import InputError
 from ilo_fast.ilo import check_threshold
 from ilo_fast.kept import NEIGHBORS_FILE, read_lists
 from ilo_fast.models.devices import default_device
-from ilo_fast.results import SCORES, Result, from_columns, read_parquet
+from ilo_fast.results import SCORES, Result, read_parquet
 from ilo_fast.scoring import score_layers
 from ilo_fast.stored import about, check_language_major
 
@@ -219,7 +219,7 @@ def from_store(
     )
     model, corpus = about(store, name)
     record = {"model": model, "corpus": corpus, "extraction": store.record}
-    source = _from_table(from_columns(scores.columns, record), name)
+    source = _from_table(scores.to_result(record), name)
     return replace(source, lists=np.stack(lists), states=store)
 
 

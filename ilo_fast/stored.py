@@ -1,7 +1,6 @@
 """`score_states`: from hidden states that were kept to the table of scores, without their model."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,17 @@ import torch
 
 from ilo_fast.activations import ActivationStore, open_store
 from ilo_fast.arrays import at_least_1, check_seed
-from ilo_fast.companions import SETTINGS, Companions, check_metrics
+from ilo_fast.companions import Companions, check_metrics
 from ilo_fast.errors import InputError
 from ilo_fast.ilo import check_neighbors, check_threshold
 from ilo_fast.layers import LayerSpec, resolve_layers
 from ilo_fast.models.devices import check_device
 from ilo_fast.neighbors import Neighbors
+from ilo_fast.ops import dispatch
 from ilo_fast.ops.request import check_metric
 from ilo_fast.progress import Progress, with_progress
-from ilo_fast.record import score_record
-from ilo_fast.results import Result, from_columns
+from ilo_fast.record import score_record, search_options
+from ilo_fast.results import Result
 from ilo_fast.scoring import check_engine, check_search, score_layers
 from ilo_fast.timeline import Clock
 
@@ -79,6 +79,7 @@ def score_states(
     k, threshold = at_least_1(k, "k"), at_least_1(threshold, "threshold")
     seed = check_seed(seed)
     check_metric(metric)
+    dispatch.check_name(backend)
     engine = check_engine(backend, reference)
     asked = check_metrics(metrics)
     place = _one_device(device)
@@ -110,18 +111,17 @@ def score_states(
         listener=listener,
         clock=clock,
     )
-    options = {
-        "k": k,
-        "threshold": threshold,
-        "metric": metric,
-        "layers": list(chosen),
-        "pool": store.record.get("pool"),
-        "device": str(device),
-        "backend": backend,
-        "reference": reference,
-        "metrics": list(asked),
-        **({"metric_settings": dict(SETTINGS)} if asked else {}),
-    }
+    options = search_options(
+        k=k,
+        threshold=threshold,
+        metric=metric,
+        layers=chosen,
+        pool=store.record.get("pool"),
+        device=device,
+        backend=backend,
+        reference=reference,
+        metrics=asked,
+    )
     record = score_record(
         started=started,
         model=model,
@@ -134,7 +134,7 @@ def score_states(
         searches=scores.searches,
         timeline=clock.seconds,
     )
-    return replace(from_columns(scores.columns, record), companions=scores.companions)
+    return scores.to_result(record)
 
 
 def check_language_major(store: ActivationStore) -> None:

@@ -190,7 +190,7 @@ def test_torch_tools_load_without_transformers_and_kernels():
 
 
 def test_scores_of_neighbours_do_not_load_torchs_compiler():
-    """It takes a second to import, more than the scores; the first call of an operator does."""
+    """A process's first call of an operator imports it."""
     code = """
 import sys
 import torch

@@ -170,6 +170,9 @@ def test_extract_says_of_states_what_it_is_told(tiny_model, corpus_folder, tmp_p
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a CUDA device: python -m benchmarks gpu"
+)
 def test_a_card_gives_what_the_cpu_gives():
     options = {"k": 4, "threshold": 1, "metrics": "mrr,null,intervals,hubness,neighbors"}
     here, there = (score_states(made_by_hand(), device=at, **options) for at in ("cpu", "cuda"))

@@ -3,9 +3,9 @@
 transformers opens a GGUF file three times (configuration, weights, tokenizer), and each time the
 ``gguf`` reader makes two NumPy views for every vocabulary entry: together most of a minute for a
 vocabulary of 262,144 tokens. It also makes the table of tensor names, always the same, once for
-every module of the model: 395 times for 30 layers, several seconds. Within :func:`fast_gguf` the
-arrays of the header are cut in one pass, a file is opened once and the table made once; what
-transformers reads from it is the same.
+every module of the model: 395 times for 30 layers. Within :func:`fast_gguf` the arrays of the
+header are cut in one pass, a file is opened once and the table made once; what transformers reads
+from it is the same.
 """
 
 import struct

@@ -38,7 +38,7 @@ def intersection_sizes(
     if torch.compiler.is_compiling():
         op = torch.ops.ilo_fast.intersection_sizes
         return op(a, b, per_point)  # type: ignore[no-any-return]
-    # Not by the operator: a process's first one imports all of torch's compiler, about a second.
+    # Not by the operator: a process's first one imports all of torch's compiler.
     serve = _intersection_sizes_cuda if a.is_cuda else intersect_torch
     return serve(a, b, per_point)
 

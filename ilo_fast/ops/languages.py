@@ -44,7 +44,7 @@ def neighbor_languages(
     if torch.compiler.is_compiling():
         op = torch.ops.ilo_fast.neighbor_languages
         return op(indices, language, languages, threshold)  # type: ignore[no-any-return]
-    # Not by the operator: a process's first one imports all of torch's compiler, about a second.
+    # Not by the operator: a process's first one imports all of torch's compiler.
     serve = _neighbor_languages_cuda if indices.is_cuda else languages_torch
     return serve(indices, language, languages, threshold)
 

@@ -331,7 +331,7 @@ def test_a_model_within_pefts_wrapper():
 
 
 def test_a_model_whose_weights_are_offloaded(tmp_path):
-    accelerate = pytest.importorskip("accelerate")
+    accelerate = pytest.importorskip("accelerate", reason="needs the extra 'demo': make test")
     expected = extract(make("llama"), Characters(), CORPUS).states
     model = accelerate.cpu_offload(make("llama"), execution_device=torch.device("cpu"))
     assert next(model.parameters()).is_meta

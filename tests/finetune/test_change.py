@@ -148,6 +148,13 @@ def test_a_draw_that_misses_a_language_is_left_out():
         assert np.isfinite([bridge.low, bridge.high]).all()
 
 
+def arguments(**changes):
+    """Of a call of `score_change`, fit to be used but for the changes."""
+    lang, sent = points(2, 3)
+    lists = random_lists(0, 1, 6, 2)
+    return {"before": lists, "after": [lists], "languages": lang, "sentences": sent, **changes}
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -164,11 +171,8 @@ def test_a_draw_that_misses_a_language_is_left_out():
     ],
 )
 def test_hostile_input(changes, says):
-    lang, sent = points(2, 3)
-    lists = random_lists(0, 1, 6, 2)
-    given = {"before": lists, "after": [lists], "languages": lang, "sentences": sent, **changes}
     with pytest.raises(InputError, match=says):
-        score_change(**given)
+        score_change(**arguments(**changes))
 
 
 @pytest.mark.parametrize(
@@ -182,11 +186,8 @@ def test_hostile_input(changes, says):
     ],
 )
 def test_runs_and_groups_of_another_form(changes, says):
-    lang, sent = points(2, 3)
-    lists = random_lists(0, 1, 6, 2)
-    given = {"before": lists, "after": [lists], "languages": lang, "sentences": sent, **changes}
     with pytest.raises(TypeError, match=says):
-        score_change(**given)
+        score_change(**arguments(**changes))
 
 
 def test_runs_as_one_array_and_groups_of_any_sequence():
