@@ -105,6 +105,14 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def _dequantised() -> dict[str, Any]:
+    """What keeps a transformers that could compute with a GGUF file's packed weights from it."""
+    import transformers
+
+    made = getattr(transformers, "GgufConfig", None)
+    return {} if made is None else {"quantization_config": made(dequantize=True)}
+
+
 def _folder_licence(folder: Path) -> str | None:
     """The ``license:`` line of a model card's front matter."""
     card = folder / "README.md"
@@ -254,6 +262,7 @@ def load_model(
             assert path is not None
             options["gguf_file"] = path.name
             load["dtype"] = torch.float32 if wanted == "auto" else wanted
+            load |= _dequantised()
             with fast_gguf(path) as licence:
                 loaded, tokenizer = _pretrained(str(path.parent), options, load)
         else:
