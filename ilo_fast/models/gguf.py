@@ -75,7 +75,8 @@ def fast_gguf(path: Path) -> Iterator[str | None]:
         ) from error
     # its loader draws a progress bar of its own that no setting turns off
     loader: Any = import_module("transformers.modeling_gguf_pytorch_utils")
-    bar, parse = getattr(loader, "tqdm", None), getattr(loader, "_gguf_parse_value", None)
+    bar: Any = getattr(loader, "tqdm", None)
+    parse: Any = getattr(loader, "_gguf_parse_value", None)
     plain = reader_class = gguf.GGUFReader
     if parse is not None:  # else a transformers that reads fields in a way unknown here
         reader_class = _fast_reader_class(plain)
