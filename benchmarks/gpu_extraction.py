@@ -11,12 +11,14 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.gpu_busy import busy
 from ilo_fast import Corpus, extract
 from ilo_fast.models import find_backbone
 
@@ -24,6 +26,7 @@ __all__ = ["SHAPES", "TINY", "Shape", "gemm_tflops", "measure"]
 
 LANGUAGES = 31
 MEAN_TOKENS, SPREAD = 46, 0.45  # of a sentence's length: log-normal, much as FLORES has it
+PROFILED = 64  # sentences of each language: some batches
 CHECKED = 64  # sentences compared with one at a time
 AGREE = 0.1  # median over dimensions of the relative error, as batches of bfloat16 differ
 
@@ -166,6 +169,8 @@ def measure(
             **facts,
         }
         _empty(device)
+    few = numbered_corpus(min(shape.sentences, PROFILED))
+    found["profile"] = busy(partial(extract, model, tokenizer, few), device)
     found["gemm_tflops_after"] = gemm_tflops(device, gemm)
     if device.type == "cuda":
         found["peak_memory_gib"] = torch.cuda.max_memory_allocated(device) / 2**30

@@ -11,6 +11,7 @@ from benchmarks import gpu_extraction, gpu_overlap
 from benchmarks.__main__ import main
 from benchmarks.cpu import exact_rows, right_rows
 from benchmarks.data import synthetic_states
+from benchmarks.gpu_busy import covered
 from benchmarks.gpu_command import end_to_end, first_batch
 from benchmarks.gpu_extraction import TINY, measure
 from benchmarks.registry import Contender, Workload, compare
@@ -165,6 +166,17 @@ def test_extraction_in_the_gpu_commands_dry_run(tmp_path):
     assert ours["fused"] == "off: the model runs on cpu, fused kernels need CUDA"
     assert ours["first_batch_s"] > 0
     assert found["meets_sentences_per_s"] is False
+    profile = found["profile"]
+    assert profile["milliseconds"] > 0
+    assert 0 < profile["busy_share"] <= 1
+    shares = list(profile["kernels"].values())
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) <= 1 + 1e-9
+    assert any("scaled_dot_product" in name for name in profile["kernels"])
+
+
+def test_busy_time_counts_overlapping_kernels_once():
+    assert covered([(0.0, 2.0), (1.0, 3.0), (5.0, 6.0), (5.5, 5.7)]) == 4.0
 
 
 def test_wrong_means_fail_the_gpu_command(monkeypatch):
