@@ -6,6 +6,7 @@ import numpy as np
 
 from ilo_fast.alignment import fragments, neighbor_counts
 from ilo_fast.arrays import check_seed
+from ilo_fast.choices import check_choice
 from ilo_fast.errors import InputError
 from ilo_fast.overlap import layer_overlap
 from ilo_fast.plane import pca, umap
@@ -54,10 +55,8 @@ def picture(
     from ilo_fast import plots
     from ilo_fast.plots.style import shortened
 
-    if kind not in KINDS:
-        raise InputError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
-    if method not in ("pca", "umap"):
-        raise InputError(f"method must be 'pca' or 'umap', got {method!r}")
+    check_choice(kind, "kind", KINDS)
+    check_choice(method, "method", ("pca", "umap"))
     seed = check_seed(seed, below=1 << 32)  # what UMAP takes
     if kind == "layers":
         metrics = source.result.companions.get("layer_metrics")

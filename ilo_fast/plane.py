@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ilo_fast.choices import check_choice
 from ilo_fast.errors import InputError
 from ilo_fast.lists import state_layers, unit_rows
 from ilo_fast.neighbors import knn
@@ -67,8 +68,7 @@ def umap(
         InputError: when umap-learn is not installed, or on points that cannot be used.
         HiddenStateError: on NaN or infinity.
     """
-    if metric not in ("cosine", "euclidean"):
-        raise InputError(f"metric must be 'cosine' or 'euclidean', got {metric!r}")
+    check_choice(metric, "metric", ("cosine", "euclidean"))
     layer = _one_layer(states).cpu().float()
     n = len(layer)
     count = min(n_neighbors, n)

@@ -38,6 +38,7 @@ ALLOWED = {
 # A part may import those of lower rank only; the parts of one rank are siblings.
 RANK = {
     "errors": 0,
+    "choices": 1,
     "arrays": 1,
     "layers": 1,
     "shown": 1,

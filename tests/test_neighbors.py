@@ -159,7 +159,7 @@ def test_k_may_be_any_integer_type():
         ({"k": True}, TypeError, "k must be an integer; got True"),
         ({"k": "5"}, TypeError, "k must be an integer; got '5'"),
         ({"metric": "cos"}, ValueError, "cosine, euclidean, inner_product; got 'cos'"),
-        ({"metric": None}, ValueError, "metric must be one of"),
+        ({"metric": None}, TypeError, "metric must be one of .*; got NoneType"),
         ({"exact": 1}, TypeError, "exact must be True or False; got 1"),
         ({"exclude_self": "yes"}, TypeError, "exclude_self must be True or False"),
         ({"backend": "faiss"}, ValueError, "backend must be one of auto, torch, .*got 'faiss'"),

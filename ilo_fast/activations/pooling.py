@@ -43,7 +43,7 @@ def check_pool(pool: PoolSpec) -> Pool:
     """A name among mean, last and weighted, or a function of packed states and offsets."""
     if callable(pool):
         return Pool(getattr(pool, "__qualname__", type(pool).__name__), pool)
-    if pool not in MODES:
+    if not isinstance(pool, str) or pool not in MODES:
         raise InputError(
             f"pool: expected one of {', '.join(MODES)}, or a function (states [tokens, dim], "
             f"offsets int64 [sentences + 1]) -> [sentences, dim], got {pool!r}"

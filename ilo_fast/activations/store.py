@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ilo_fast.activations.space import free_memory, human
 from ilo_fast.arrays import at_least_1
+from ilo_fast.choices import check_choice
 from ilo_fast.errors import InputError
 from ilo_fast.shown import Shown
 
@@ -126,8 +127,7 @@ def choose_place(store: str, need: int, device: torch.device, folder: Path | Non
     Raises:
         InputError: on an unknown place, one that cannot be had, or states that fit nowhere.
     """
-    if store not in PLACES:
-        raise InputError(f"store: expected one of {', '.join(PLACES)}, got {store!r}")
+    check_choice(store, "store", PLACES)
     host = torch.device("cpu")
     if store == "auto":
         if folder is not None:

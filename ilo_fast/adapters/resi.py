@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ilo_fast.adapters._shared import float_tensor, replaced
+from ilo_fast.choices import check_choice
 from ilo_fast.neighbors import Neighbors, knn
 from ilo_fast.overlap import jaccard, rank_similarity, second_order_cosine
 
@@ -61,6 +62,5 @@ def patched(module: ModuleType) -> Iterator[None]:
 
 
 def _search(x: Any, k: int, inner: str) -> Neighbors:
-    if inner not in ("cosine", "euclidean"):
-        raise ValueError(f"inner must be 'cosine' or 'euclidean'; got {inner!r}")
+    check_choice(inner, "inner", ("cosine", "euclidean"))
     return knn(x, k, metric=inner)

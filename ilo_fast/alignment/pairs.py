@@ -13,6 +13,7 @@ from ilo_fast.alignment.decisions import bounded_scores, serves
 from ilo_fast.alignment.similarity import check_k
 from ilo_fast.alignment.winners import SCORES, block_hits, scores_of_hits
 from ilo_fast.arrays import magnitudes
+from ilo_fast.choices import check_choice
 from ilo_fast.errors import InputError
 from ilo_fast.lists import Label, label_codes, real_array, rounding_tolerance, state_layers
 from ilo_fast.ops.points import prepare_points
@@ -155,8 +156,7 @@ def aggregate_layers(scores: Any, how: str = "mean") -> np.ndarray:
     array([0.6, 0.4])
     """
     values = real_array(scores, "scores")
-    if how not in ("mean", "max"):
-        raise InputError(f"how must be 'mean' or 'max', got {how!r}")
+    check_choice(how, "how", ("mean", "max"))
     if values.ndim < 1 or values.shape[0] == 0:
         raise InputError(f"scores must have a layer axis, got shape {list(values.shape)}")
     return np.asarray(values.mean(axis=0) if how == "mean" else values.max(axis=0))

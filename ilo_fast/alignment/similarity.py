@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ilo_fast.arrays import not_negative, whole_number
+from ilo_fast.choices import check_choice
 from ilo_fast.errors import InputError
 from ilo_fast.lists import as_tensor
 
@@ -87,8 +88,7 @@ def xsim_error(
     (tensor(0.5000, dtype=torch.float64), tensor(0.5000, dtype=torch.float64))
     """
     matrix = _square(similarity)
-    if margin not in ("ratio", "distance"):
-        raise InputError(f"margin must be 'ratio' or 'distance', got {margin!r}")
+    check_choice(margin, "margin", ("ratio", "distance"))
     tolerance = not_negative(tolerance, "tolerance")
     rows, columns = _top(matrix, k, -1), _top(matrix, k, -2)
     return _xsim(matrix, rows, columns, margin, tolerance)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import SupportsIndex
 
+from ilo_fast.choices import check_choice
 from ilo_fast.corpora.builtin import read_demo
 from ilo_fast.corpora.corpus import Corpus, check_limit
 from ilo_fast.corpora.flores import read_flores
@@ -67,8 +68,8 @@ def load_corpus(
             raise InputError(f"languages: expected at least 2, got {len(languages)}")
     if limit is not None:
         check_limit(limit)  # before anything is read or downloaded
-    if split is not None and split not in SPLITS:
-        raise InputError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
+    if split is not None:
+        check_choice(split, "split", SPLITS)
     corpus = _read(spec, languages, revision, split)
     if corpus.n_languages < 2:
         raise CorpusError(

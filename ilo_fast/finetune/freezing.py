@@ -7,6 +7,7 @@ from typing import Any, Literal
 from torch import nn
 
 from ilo_fast.arrays import true_or_false, whole_number
+from ilo_fast.choices import check_choice
 from ilo_fast.errors import InputError, ModelError
 from ilo_fast.finetune.parts import Parts, find_parts, unwrap
 from ilo_fast.finetune.report import FreezeReport, FrozenPart
@@ -140,8 +141,7 @@ def _freeze_part(
 
 
 def _stacks_of(parts: Parts, stack: str) -> dict[str, list[tuple[str, ...]]]:
-    if stack not in ("auto", "encoder", "decoder", "both"):
-        raise InputError(f"stack must be 'auto', 'encoder', 'decoder' or 'both', got {stack!r}")
+    check_choice(stack, "stack", ("auto", "encoder", "decoder", "both"))
     if "layers" in parts.stacks:
         if stack != "auto":
             raise InputError(f"stack={stack!r}: the model has one stack of layers, leave it 'auto'")

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ilo_fast.errors import InputError
+from ilo_fast.choices import check_choice
 from ilo_fast.models.structure import parameter_dtype
 
 __all__ = ["FUSED", "check_fused", "liger_kernels", "why_not_liger"]
@@ -32,9 +32,8 @@ _MISSING = object()
 
 
 def check_fused(fused: str) -> None:
-    """Raises InputError unless ``fused`` is one of `FUSED`."""
-    if fused not in FUSED:
-        raise InputError(f"fused: expected one of {', '.join(FUSED)}, got {fused!r}")
+    """Raise unless ``fused`` is one of `FUSED`, as `check_choice`."""
+    check_choice(fused, "fused", FUSED)
 
 
 def why_not_liger(module: nn.Module, device: torch.device, fused: str) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ilo_fast.choices import check_choice
 from ilo_fast.errors import InputError
 from ilo_fast.ops.request import EngineResult, Request
 
@@ -107,9 +108,8 @@ def names() -> tuple[str, ...]:
 
 
 def check_name(backend: str) -> None:
-    """Raise InputError unless ``backend`` is one of `names`."""
-    if not isinstance(backend, str) or backend not in _KNOWN:
-        raise InputError(f"backend must be one of {', '.join(_KNOWN)}; got {backend!r}")
+    """Raise unless ``backend`` is one of `names`, as `check_choice`."""
+    check_choice(backend, "backend", _KNOWN)
 
 
 def described() -> tuple[tuple[str, str], ...]:

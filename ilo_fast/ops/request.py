@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ilo_fast.errors import InputError
+from ilo_fast.choices import check_choice
 
 __all__ = ["METRICS", "EngineResult", "NeighborStats", "Request", "check_metric"]
 
@@ -12,9 +12,8 @@ METRICS = ("cosine", "euclidean", "inner_product")
 
 
 def check_metric(metric: str) -> None:
-    """Raise InputError unless ``metric`` is one of `METRICS`."""
-    if not isinstance(metric, str) or metric not in METRICS:
-        raise InputError(f"metric must be one of {', '.join(METRICS)}; got {metric!r}")
+    """Raise unless ``metric`` is one of `METRICS`, as `check_choice`."""
+    check_choice(metric, "metric", METRICS)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ilo_fast.choices import check_choice
 from ilo_fast.ops.trial import agrees, passed
 
 __all__ = ["MODES", "obstacle", "segment_pool", "segment_pool_torch"]
@@ -48,8 +49,7 @@ def _check(states: Tensor, offsets: Tensor, mode: str) -> None:
         )
     if offsets.device != states.device:
         raise ValueError(f"offsets: expected on {states.device}, got {offsets.device}")
-    if mode not in MODES:
-        raise ValueError(f"mode: expected one of {', '.join(MODES)}, got {mode!r}")
+    check_choice(mode, "mode", MODES)
 
 
 def segment_pool(states: Tensor, offsets: Tensor, mode: str = "mean") -> Tensor:

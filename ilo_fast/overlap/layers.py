@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ilo_fast.arrays import at_least_1, whole_number
 from ilo_fast.calibration import Calibration, calibrate, check_alpha, draw_permutations
+from ilo_fast.choices import check_choice
 from ilo_fast.errors import InputError
 from ilo_fast.lists import as_tensor, index_lists, paired_lists
 from ilo_fast.ops.intersect import intersection_sizes
@@ -81,8 +82,7 @@ def layer_overlap(
     array([[1.   , 0.625],
            [0.625, 1.   ]])
     """
-    if metric not in tuple(LIST_METRICS):  # a list or the like has no hash
-        raise InputError(f"metric must be one of {', '.join(LIST_METRICS)}, got {metric!r}")
+    check_choice(metric, "metric", LIST_METRICS)
     permutations = whole_number(permutations, "permutations")
     if permutations != 0:
         at_least_1(permutations, "permutations")

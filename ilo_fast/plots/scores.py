@@ -9,6 +9,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm
 
+from ilo_fast.choices import check_choice
 from ilo_fast.corpora.languages import order_languages
 from ilo_fast.errors import InputError
 from ilo_fast.plots.style import (
@@ -138,8 +139,7 @@ def languages(result: "Result", *, score: str = "ilo", ax: Axes | None = None) -
         InputError: when the result holds no model, several, or a layer and language twice, or
             ``score`` is not one of those.
     """
-    if score not in SCORE_NAMES:
-        raise InputError(f"score must be one of {', '.join(SCORE_NAMES)}, got {score!r}")
+    check_choice(score, "score", SCORE_NAMES)
     title = title_of(result)
     _check_rows(result.table)
     grid = result.table.pivot(index="language", columns="layer", values=score)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from ilo_fast.choices import check_choice
 from ilo_fast.errors import InputError
 from ilo_fast.scans.dataset import Dataset
 from ilo_fast.scans.tables import CELL_KEY, SCHEMAS
@@ -76,8 +77,7 @@ def query(folder: str | Path, sql: str) -> pd.DataFrame:
 
 def read_table(folder: str | Path, table: str = "scores") -> pd.DataFrame:
     """One of `VIEWS` as a pandas table."""
-    if table not in VIEWS:
-        raise InputError(f"table must be one of {', '.join(VIEWS)}, got {table!r}")
+    check_choice(table, "table", VIEWS)
     return query(folder, f"select * from {table}")
 
 

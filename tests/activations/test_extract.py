@@ -257,7 +257,7 @@ def test_sentences_the_model_cannot_take():
         ({"batch_tokens": 0}, InputError, "batch_tokens: expected at least 1, got 0"),
         ({"batch_tokens": "many"}, InputError, "batch_tokens: expected 'auto'"),
         ({"truncate": "no"}, TypeError, "truncate must be True or False; got 'no'"),
-        ({"store": "tape"}, InputError, "store: expected one of auto, memory, cuda, disk"),
+        ({"store": "tape"}, InputError, "store must be one of auto, memory, cuda, disk"),
         ({"store": "disk"}, InputError, "folder: expected a folder"),
         ({"store": "cuda"}, InputError, "store: 'cuda' needs a model on a CUDA device"),
         ({"store": "memory", "folder": "x"}, InputError, "folder: only"),

@@ -179,7 +179,7 @@ def test_several_suffixes_need_a_split(folder):
     refused(r"2 \.dev, 2 \.devtest files; .*split='dev' or 'devtest'", path)
     assert load_corpus(path, split="devtest").texts == ("devtest", "devtest")
     refused(r"no \.txt files.*there are \.dev, \.devtest", path, split="txt")
-    refused(r"split: expected one of txt, dev, devtest, got 'test'", path, split="test")
+    refused(r"split must be one of txt, dev, devtest; got 'test'", path, split="test")
 
 
 def test_one_language_in_two_spellings(folder):

@@ -55,7 +55,7 @@ def test_specs_of_other_types(spec):
         ({"limit": 41}, "limit: expected 1 to 40, the sentences of corpus 'demo', got 41"),
         ({"revision": "main"}, "revision: only 'flores' has revisions"),
         ({"split": "dev"}, "split: the demo corpus has no splits"),
-        ({"split": "train"}, "split: expected one of"),
+        ({"split": "train"}, "split must be one of"),
     ],
 )
 def test_arguments_that_do_not_fit(arguments, message):
