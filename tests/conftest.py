@@ -16,6 +16,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+try:
+    from hypothesis import HealthCheck, settings
+except ImportError:
+    pass  # an environment of the foreign tools
+else:
+    # How fast inputs are drawn tells what else the machine does, not whether the package is right.
+    patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile("patient", patient)
+    settings.load_profile("patient")
+
 
 @pytest.fixture
 def parallel_text() -> dict[str, list[str]]:

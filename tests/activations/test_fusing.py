@@ -207,7 +207,7 @@ def test_the_kernels_are_those_that_run(liger):
     model = model.to(torch.bfloat16)
     ours, plain = run(model), run(model, fused="off")
     last = (ours.states[-1] / plain.states[-1]).median()
-    assert 1.004 < last < 1.02
+    assert 1.0035 < last < 1.02  # 1.01 to within a step of bfloat16
     assert torch.equal(run(model, fused="off").states, plain.states)
     assert own.isfinite().all()
 
