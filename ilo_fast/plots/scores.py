@@ -22,6 +22,7 @@ from ilo_fast.plots.style import (
     legend_below,
     mark_groups,
     new_axes,
+    spanned,
     spread_ticks,
     tidy,
     title_of,
@@ -67,9 +68,7 @@ def layers(
     if more is not None and "ilo_low" in more.columns:
         handles.append(
             ax.fill_between(
-                at,
-                more["ilo_low"].to_numpy(),
-                more["ilo_high"].to_numpy(),
+                *spanned(at, more["ilo_low"], more["ilo_high"]),
                 color="#000000",
                 alpha=0.18,
                 linewidth=0,
@@ -82,9 +81,7 @@ def layers(
         by_layer = result.table.groupby("layer")["ilo"]
         low, high = (by_layer.quantile(share) for share in _BAND)
         band = ax.fill_between(
-            low.index.to_numpy(),
-            low.to_numpy(),
-            high.to_numpy(),
+            *spanned(low.index, low, high),
             color="#000000",
             alpha=0.13,
             linewidth=0,
@@ -98,8 +95,7 @@ def layers(
         )
     if more is not None and "ilo_null" in more.columns:
         handles += ax.plot(
-            at,
-            more["ilo_null"].to_numpy(),
+            *spanned(at, more["ilo_null"]),
             color="#777777",
             linestyle=(0, (1, 1)),
             linewidth=2.5,
