@@ -66,9 +66,12 @@ def layers(
     more = None if metrics is None else metrics.set_index("layer").loc[at]
     handles: list[Artist] = []
     if more is not None and "ilo_low" in more.columns:
+        wide, low, high = spanned(at, more["ilo_low"], more["ilo_high"])
         handles.append(
             ax.fill_between(
-                *spanned(at, more["ilo_low"], more["ilo_high"]),
+                wide,
+                low,
+                high,
                 color="#000000",
                 alpha=0.18,
                 linewidth=0,
@@ -79,9 +82,12 @@ def layers(
             interval_bars(ax, column, at, more[f"{column}_low"], more[f"{column}_high"])
     else:
         by_layer = result.table.groupby("layer")["ilo"]
-        low, high = (by_layer.quantile(share) for share in _BAND)
+        bottom, top = (by_layer.quantile(share) for share in _BAND)
+        wide, low, high = spanned(bottom.index, bottom, top)
         band = ax.fill_between(
-            *spanned(low.index, low, high),
+            wide,
+            low,
+            high,
             color="#000000",
             alpha=0.13,
             linewidth=0,

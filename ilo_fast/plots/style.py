@@ -223,7 +223,7 @@ def round_up(value: float) -> float:
     return float(next(step for step in (1, 2, 4, 5, 6, 8, 10) if value <= step * power) * power)
 
 
-def spanned(at: Any, *values: Any) -> tuple[np.ndarray, ...]:
+def spanned(at: Any, *values: Any) -> list[np.ndarray]:
     """Layers and their values as bands and lines are drawn; a lone layer's get a width.
 
     >>> [part.tolist() for part in spanned([3], [0.5])]
@@ -233,7 +233,7 @@ def spanned(at: Any, *values: Any) -> tuple[np.ndarray, ...]:
     if len(parts[0]) == 1:
         parts = [np.repeat(part, 2) for part in parts]
         parts[0] = parts[0] + [-_LONE, _LONE]
-    return tuple(parts)
+    return parts
 
 
 def interval_bars(ax: Axes, column: str, at: Any, low: Any, high: Any) -> None:
