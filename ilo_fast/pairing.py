@@ -81,6 +81,12 @@ def notes_on(a: Source, b: Source) -> list[str]:
     ]
     if None not in types and types[0] != types[1]:
         notes.append(f"{a.name} ran in {types[0]}, {b.name} in {types[1]}")
+    if a.backend != b.backend:
+        public, other = (a, b) if a.backend == "reference" else (b, a)
+        notes.append(
+            f"{public.name} has the neighbours of the public code (--reference), {other.name} "
+            "exact ones"
+        )
     if a.settings.get("corpus") is None or b.settings.get("corpus") is None:
         notes.append(
             f"{a.name} or {b.name} does not say which text it was made of: only languages and "

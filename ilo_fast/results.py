@@ -194,7 +194,14 @@ def read_parquet(path: str | Path) -> Result:
     """Read a result and its run record; InputError when ``path`` does not hold one."""
     if Path(path).is_dir():
         raise InputError(f"{str(path)!r} is a folder: give the file, its scores.parquet")
-    return Result(*read_table(path))
+    table, record = read_table(path)
+    lacking = [name for name in COLUMNS if name not in table.columns]
+    if lacking:  # a table beside the scores, or a comparison
+        raise InputError(
+            f"{str(path)!r} is no table of scores, such as scores.parquet: it lacks the columns "
+            f"{', '.join(lacking)}"
+        )
+    return Result(table, record)
 
 
 def from_columns(columns: Mapping[str, Any], record: dict[str, Any]) -> Result:

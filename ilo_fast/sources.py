@@ -83,6 +83,13 @@ class Source:
         """int64 ``[points]``: number of each point's sentence."""
         return np.tile(np.arange(self.n_sentences, dtype=np.int64), len(self.languages))
 
+    @property
+    def backend(self) -> str:
+        """What finds its neighbours again: ``reference`` for those of the public code."""
+        options = self.record.get("options", {})
+        asked = options.get("reference") or options.get("backend") == "reference"
+        return "reference" if asked else "auto"
+
 
 def read_inputs(
     paths: Sequence[str | Path],
@@ -194,8 +201,12 @@ def from_store(
     k: int = 5,
     threshold: int | None = None,
     metric: str = "cosine",
+    layers: Sequence[int] | None = None,
+    backend: str = "auto",
 ) -> Source:
     """A source whose neighbours are found now, layer by layer; ``threshold`` is 3 if left out.
+
+    ``layers`` are some of the stored ones, None all.
 
     Raises:
         InputError: on a threshold that no point could reach, and states made by hand whose points
@@ -213,8 +224,9 @@ def from_store(
         k=k,
         threshold=threshold,
         metric=metric,
-        backend="auto",
+        backend=backend,
         device=default_device(),
+        layers=layers,
         each_layer=lambda _, found: lists.append(torch.as_tensor(found.indices).cpu().numpy()),
     )
     model, corpus = about(store, name)
@@ -226,7 +238,7 @@ def from_store(
 def from_states_beside(source: Source, folder: str | Path) -> Source:
     """A table's source with the hidden states that its results folder holds as well, if any.
 
-    Neighbours are found again, as the table's were.
+    Neighbours are found again, as the table's were; of the stored layers those of the table.
 
     Raises:
         InputError: when the states are of another model or text than the scores, or damaged.
@@ -235,18 +247,18 @@ def from_states_beside(source: Source, folder: str | Path) -> Source:
     if source.states is not None or not (folder / _STORE_FILE).is_file():
         return source
     store = open_store(folder)
-    made = from_store(
-        store, source.name, **{name: source.settings[name] for name in ("k", "threshold", "metric")}
-    )
+    _, corpus = about(store, source.name)
     weights = source.record.get("model", {}).get("weights_sha256")
-    scored = (source.layers, source.settings["corpus"], source.settings["pool"], weights)
-    kept = (made.layers, made.settings["corpus"], made.settings["pool"])
-    if scored != (*kept, store.record["weights_sha256"]):
+    scored = (source.settings["corpus"], source.settings["pool"], weights)
+    kept = (corpus.get("sha256"), store.record.get("pool"), store.record.get("weights_sha256"))
+    if scored != kept or not set(source.layers) <= set(store.layers):
         raise InputError(
             f"{str(folder)!r}: the hidden states are of another run than the scores beside them; "
             "score again with --states, or give them a folder of their own"
         )
-    return made
+    how = {name: source.settings[name] for name in ("k", "threshold", "metric")}
+    made = from_store(store, source.name, layers=source.layers, backend=source.backend, **how)
+    return replace(source, lists=made.lists, states=store)
 
 
 def short_name(model: str) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ilo_fast import Corpus, cli, extract, score
+from ilo_fast import Corpus, cli, extract, score, sources
 from ilo_fast.activations.disk import open_store
 from ilo_fast.activations.runner import Runner
 from ilo_fast.errors import InputError
@@ -159,6 +159,47 @@ def test_plot_finds_states_beside_the_scores(tiny_model, corpus_folder, tmp_path
     with pytest.raises(SystemExit):
         cli.main(["plot", str(both), "--kind", "map", "--out", str(tmp_path / "no.png")])
     assert "states are of another run than the scores beside them" in capsys.readouterr().err
+
+
+def test_states_beside_scores_of_some_layers_serve_plot_and_compare(
+    tiny_model, corpus_folder, tmp_path, capsys
+):
+    both, apart = tmp_path / "both", tmp_path / "apart"
+    run_cli("score", tiny_model, "--corpus", corpus_folder, "--quiet", "--no-plots",
+            "--out", apart, "--states", both)  # fmt: skip
+    again = ("score", "--states", both, "--quiet", "--no-plots", "--k", 4, "--layers", "1:3")
+    run_cli(*again, "--out", both)
+    run_cli(*again, "--out", apart, "--metrics", "neighbors")
+    run_cli("plot", both, "--kind", "map", "--out", tmp_path / "map.png", "--layer", 2)
+    run_cli("compare", both, apart, "--out", tmp_path / "compare")
+    table = pd.read_parquet(tmp_path / "compare" / "compare.parquet")
+    assert set(table["over"]) == {"sentences"}
+    assert sorted(table["layer"].unique()) == [1, 2]
+    assert (table[["difference", "low", "high"]] == 0).all(axis=None)
+    assert (tmp_path / "compare" / "overlap.png").is_file()
+
+
+def test_states_beside_scores_of_the_public_code_are_searched_as_it_does(
+    tiny_model, corpus_folder, tmp_path, capsys, monkeypatch
+):
+    both, exact = tmp_path / "both", tmp_path / "exact"
+    run_cli("score", tiny_model, "--corpus", corpus_folder, "--quiet", "--no-plots",
+            "--out", both, "--states", both)  # fmt: skip
+    again = ("score", "--states", both, "--quiet", "--no-plots")
+    run_cli(*again, "--out", exact, "--metrics", "neighbors")
+    run_cli(*again, "--out", both, "--reference")
+    searched, score_layers = [], sources.score_layers
+
+    def noting(*arguments, backend, **options):
+        searched.append(backend)
+        return score_layers(*arguments, backend=backend, **options)
+
+    monkeypatch.setattr(sources, "score_layers", noting)
+    capsys.readouterr()
+    run_cli("compare", both, exact, "--out", tmp_path / "compare")
+    assert searched == ["reference"]
+    said = " ".join(capsys.readouterr().out.split())
+    assert "both has the neighbours of the public code (--reference), exact exact ones" in said
 
 
 def test_states_of_another_text_model_or_dtype_are_refused(tiny_model, corpus, tmp_path):

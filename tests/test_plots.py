@@ -9,9 +9,11 @@ import pytest
 from tables import make_result
 
 from ilo_fast import plots
+from ilo_fast.compare import compare
 from ilo_fast.corpora.languages import PAPER_LANGUAGES, order_languages
 from ilo_fast.errors import InputError
 from ilo_fast.results import Result
+from ilo_fast.sources import from_result
 
 
 def curve(ax, label):
@@ -131,3 +133,27 @@ def test_no_global_matplotlib_state():
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_lone_layer_has_a_band_and_a_null_that_can_be_seen():
+    result = make_result(layers=1, languages=PAPER_LANGUAGES)
+    scores = ("ilo", "bridge", "reach", "translation_hit")
+    ends = {f"{score}_{end}": 0.5 for score in scores for end in ("low", "high")}
+    metrics = pd.DataFrame([{"layer": 0, **ends, "ilo_low": 0.3, "ilo_high": 0.4, "ilo_null": 0.9}])
+    spread, ax = plots.layers(result), plots.layers(result, metrics=metrics)
+    for band in (spread.collections[0], ax.collections[0]):
+        width, height = np.ptp(band.get_paths()[0].vertices, axis=0)
+        assert width > 0.1
+        assert height > 0
+    null = curve(ax, "ILO, languages shuffled (mixed evenly)")
+    assert np.ptp(null.get_xdata()) > 0.1
+    np.testing.assert_array_equal(null.get_ydata(), 0.9)
+
+
+def test_a_lone_layer_of_a_difference_has_a_band_that_can_be_seen():
+    one, two = (make_result(layers=1, languages=PAPER_LANGUAGES, seed=seed) for seed in (0, 1))
+    table = compare([from_result(one, "a"), from_result(two, "b")]).table
+    band = plots.differences(table).collections[0]
+    width, height = np.ptp(band.get_paths()[0].vertices, axis=0)
+    assert width > 0.1
+    assert height > 0

@@ -17,6 +17,7 @@ from tables import RECORD, make_result
 from ilo_fast import plots, results
 from ilo_fast.errors import InputError
 from ilo_fast.results import COLUMNS, Result, read_parquet
+from ilo_fast.tables import write_parquet
 
 CONTRACT = [
     "model",
@@ -238,6 +239,9 @@ def test_files_that_are_no_result(tmp_path):
     pq.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
     with pytest.raises(InputError, match="holds no ilo_fast run record"):
         read_parquet(tmp_path / "other.parquet")
+    write_parquet(pd.DataFrame({"layer": [0], "mrr": [0.5]}), {}, tmp_path / "beside.parquet")
+    with pytest.raises(InputError, match=r"beside.parquet' is no .* lacks the columns model, "):
+        read_parquet(tmp_path / "beside.parquet")
 
 
 def test_a_record_of_a_later_version_is_refused(tmp_path):

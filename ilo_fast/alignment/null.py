@@ -55,11 +55,11 @@ def ilo_null(
     """Calibrate bridge, reach and ILO against languages shuffled over the points.
 
     Each draw gives every point another point's language (the counts stay) and scores the same
-    neighbours again. The null is a space where languages mix perfectly: its bridge is near 1
-    and its reach is 1, so `p_value` asks whether languages mix *more* than at random, as they
-    do where neighbours are translations, and `p_lower` whether they mix less; `score` is 0
-    unless the measured value is above nearly all draws. ``observed / null_mean`` tells how
-    much of perfect mixing a layer reaches.
+    neighbours again. The null is a space where languages mix perfectly: its bridge and reach are
+    near 1 for many languages and sentences, so `p_value` asks whether languages mix *more* than at
+    random, as they do where neighbours are translations, and `p_lower` whether they mix less;
+    `score` is 0 unless the measured value is above nearly all draws. ``observed / null_mean``
+    tells how much of perfect mixing a layer reaches.
 
     Args:
         neighbors: a `Neighbors`, or integer indices ``[n, k]`` or ``[layers, n, k]``.
@@ -69,7 +69,9 @@ def ilo_null(
         alpha: level of the calibrated score's zero.
         seed: of the draws.
         sentences: n labels; when given, languages are shuffled only among the points of one
-            sentence, which keeps every sentence's set of languages.
+            sentence, which keeps every sentence's set of languages. Bridge then equals its null
+            where every neighbour is a translation; reach is below its own where a language has
+            the same partners in every sentence.
 
     Returns:
         An `ILONull`. Draws run on the host with NumPy, about a millisecond for each layer of

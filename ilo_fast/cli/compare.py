@@ -84,10 +84,13 @@ def compare(
     (one such table may stand alone). Same text, k, threshold and metric are required.
     """
     from ilo_fast.compare import compare as run
-    from ilo_fast.sources import read_inputs
+    from ilo_fast.sources import from_states_beside, read_inputs
 
     chosen = _steps(steps)
     sources = read_inputs(inputs, k=k, threshold=threshold, metric=metric)
+    for at, (path, found_there) in enumerate(zip(inputs, sources, strict=True)):
+        if found_there[0].lists is None:  # states in the same folder tell the neighbours
+            sources[at] = [from_states_beside(source, path) for source in found_there]
     found = run(
         sources, steps=chosen, samples=samples, level=level, permutations=permutations, seed=seed
     )

@@ -23,6 +23,7 @@ from ilo_fast.plots.style import (
     plain,
     round_up,
     shortened_pair,
+    spanned,
     spread_ticks,
     tidy,
     whole_ticks,
@@ -62,7 +63,8 @@ def differences(rows: pd.DataFrame, *, group: str = "all", ax: Axes | None = Non
     for score, (_, colour, _, _) in CURVES.items():
         part = chosen[chosen["score"] == score].set_index("layer").loc[at]
         if score == "ilo":
-            ax.fill_between(at, part["low"], part["high"], color=colour, alpha=0.18, linewidth=0)
+            wide, bottom, top = spanned(at, part["low"], part["high"])
+            ax.fill_between(wide, bottom, top, color=colour, alpha=0.18, linewidth=0)
         else:
             interval_bars(ax, score, at, part["low"], part["high"])
         curves += ax.plot(

@@ -23,6 +23,7 @@ from ilo_fast.plots.style import (
     legend_below,
     mark_groups,
     new_axes,
+    spanned,
     spread_ticks,
     tidy,
     title_of,
@@ -66,11 +67,12 @@ def layers(
     more = None if metrics is None else metrics.set_index("layer").loc[at]
     handles: list[Artist] = []
     if more is not None and "ilo_low" in more.columns:
+        wide, low, high = spanned(at, more["ilo_low"], more["ilo_high"])
         handles.append(
             ax.fill_between(
-                at,
-                more["ilo_low"].to_numpy(),
-                more["ilo_high"].to_numpy(),
+                wide,
+                low,
+                high,
                 color="#000000",
                 alpha=0.18,
                 linewidth=0,
@@ -81,11 +83,12 @@ def layers(
             interval_bars(ax, column, at, more[f"{column}_low"], more[f"{column}_high"])
     else:
         by_layer = result.table.groupby("layer")["ilo"]
-        low, high = (by_layer.quantile(share) for share in _BAND)
+        bottom, top = (by_layer.quantile(share) for share in _BAND)
+        wide, low, high = spanned(bottom.index, bottom, top)
         band = ax.fill_between(
-            low.index.to_numpy(),
-            low.to_numpy(),
-            high.to_numpy(),
+            wide,
+            low,
+            high,
             color="#000000",
             alpha=0.13,
             linewidth=0,
@@ -99,8 +102,7 @@ def layers(
         )
     if more is not None and "ilo_null" in more.columns:
         handles += ax.plot(
-            at,
-            more["ilo_null"].to_numpy(),
+            *spanned(at, more["ilo_null"]),
             color="#777777",
             linestyle=(0, (1, 1)),
             linewidth=2.5,

@@ -39,6 +39,7 @@ __all__ = [
     "save",
     "shortened",
     "shortened_pair",
+    "spanned",
     "spread_ticks",
     "tidy",
     "title_of",
@@ -61,6 +62,7 @@ _BAR_WIDTH = 1.3  # points, of an interval's bar
 _CAP = 3  # points, at a bar's ends
 _BESIDE_MARKER = 3.6  # points from a marker's middle to a bar that leaves its edge free
 _BARS = 1.9  # below the curves
+_LONE = 0.2  # layers to each side of the only one
 _LONGEST = 38  # characters of a name above a picture
 _TITLE_LINE = 54  # characters
 MAX_MARKED = 40
@@ -219,6 +221,19 @@ def round_up(value: float) -> float:
         return 0.01
     power = 10.0 ** np.floor(np.log10(value))
     return float(next(step for step in (1, 2, 4, 5, 6, 8, 10) if value <= step * power) * power)
+
+
+def spanned(at: Any, *values: Any) -> list[np.ndarray]:
+    """Layers and their values as bands and lines are drawn; a lone layer's get a width.
+
+    >>> [part.tolist() for part in spanned([3], [0.5])]
+    [[2.8, 3.2], [0.5, 0.5]]
+    """
+    parts = [np.asarray(part, dtype=np.float64) for part in (at, *values)]
+    if len(parts[0]) == 1:
+        parts = [np.repeat(part, 2) for part in parts]
+        parts[0] = parts[0] + [-_LONE, _LONE]
+    return parts
 
 
 def interval_bars(ax: Axes, column: str, at: Any, low: Any, high: Any) -> None:

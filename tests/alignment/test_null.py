@@ -109,6 +109,16 @@ def test_translations_in_every_language_beat_the_null():
     assert (within.bridge.null_mean == 1).all()
 
 
+def test_partners_that_never_change_show_in_reach_where_neighbours_are_translations():
+    sentences, own = np.tile(np.arange(20), 8), np.repeat(np.arange(8), 20)
+    lists = np.stack([(own + step) % 8 * 20 + sentences for step in (1, 2, 3)], axis=1)
+    within = ilo_null(lists, own, permutations=99, sentences=sentences)
+    assert (within.bridge.observed == within.bridge.null_mean).all()
+    np.testing.assert_allclose(within.reach.observed, 3 / 7)
+    assert (within.reach.null_mean > 0.99).all()
+    assert (within.ilo.p_lower == 0.01).all()
+
+
 def test_the_same_seed_gives_the_same_null():
     lists = random_lists(np.random.default_rng(0), 1, 30, 4)
     languages = np.arange(30) % 5
