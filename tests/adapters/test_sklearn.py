@@ -182,7 +182,7 @@ def test_other_metrics_are_refused(blobs, parameters, message):
 )
 def test_a_graph_with_options_that_mean_nothing(blobs, arguments, message):
     for function in (theirs.kneighbors_graph, kneighbors_graph):
-        with pytest.raises(ValueError, match="include_self|mode"):
+        with pytest.raises(ValueError, match=r"include_self|mode"):
             function(blobs[0], 3, **arguments)
     with pytest.raises(ValueError, match=message):
         kneighbors_graph(blobs[0], 3, **arguments)
