@@ -49,7 +49,7 @@ DADAPY_PAGE := 'tests/adapters/test_docs.py::test_page[dadapy]'
 
 test-adapters: $(VENV)-adapters/stamp $(VENV)-dadapy/stamp  ## the adapters beside the tools they plug into
 	$(VENV)-adapters/bin/python -m pytest -m adapters $(FOREIGN) --ignore=tests/adapters/test_dadapy.py --deselect=$(DADAPY_PAGE) $(ARGS)
-	$(VENV)-dadapy/bin/python -m pytest -m adapters tests/adapters/test_dadapy.py tests/adapters/test_examples.py $(DADAPY_PAGE) $(ARGS)
+	$(VENV)-dadapy/bin/python -m pytest -m adapters tests/adapters/test_dadapy.py tests/adapters/test_examples.py tests/adapters/test_array_libraries.py $(DADAPY_PAGE) $(ARGS)
 
 $(VENV)-oldest/stamp: pyproject.toml constraints/oldest.txt
 	$(PYTHON) -m venv $(VENV)-oldest

@@ -238,7 +238,9 @@ def _dlpack_back(x: Any) -> Any:
     if hasattr(x, "__array_namespace__"):
         library = x.__array_namespace__()
     else:
-        library = import_module(type(x).__module__.partition(".")[0])
+        package = type(x).__module__.partition(".")[0]
+        # JAX's arrays had no namespace before 0.4.32, and their class belongs to another package
+        library = import_module("jax.numpy" if package == "jaxlib" else package)
     if not hasattr(library, "from_dlpack"):
         return _unchanged
     return library.from_dlpack

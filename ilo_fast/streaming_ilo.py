@@ -14,9 +14,18 @@ from ilo_fast.neighbors import knn
 from ilo_fast.ops import dispatch
 from ilo_fast.ops.request import check_metric
 
-__all__ = ["ILO", "canonical_order", "check_fit", "check_options"]
+__all__ = [
+    "ILO",
+    "SHARED",
+    "agreed",
+    "canonical_order",
+    "check_alike",
+    "check_fit",
+    "check_options",
+    "label_rank",
+]
 
-_SHARED = ("k", "threshold", "metric")  # what scores of one set must have in common
+SHARED = ("k", "threshold", "metric")  # what scores of one set must have in common
 
 
 class ILO:
@@ -110,12 +119,7 @@ class ILO:
                 "incoming must be another ILO; got itself, whose points would be twice"
             )
         if isinstance(incoming, ILO):
-            for name in _SHARED:
-                own, other = getattr(self, name), getattr(incoming, name)
-                if own != other:
-                    raise InputError(
-                        f"incoming must have {name} {own!r} like this ILO; got {other!r}"
-                    )
+            check_alike(self, incoming)
         state = incoming.state() if isinstance(incoming, ILO) else incoming
         missing = [key for key in ("hidden", "languages") if key not in state]
         if missing:
@@ -144,7 +148,7 @@ class ILO:
         state = self.state()
         hidden, languages = state["hidden"], state["languages"]
         if self.sync and dist.is_available() and dist.is_initialized():
-            options = {name: getattr(self, name) for name in _SHARED}
+            options = {name: getattr(self, name) for name in SHARED}
             hidden, languages = _gather(hidden, languages, options)
         if hidden is None:
             raise InputError("nothing to compute: update was never called")
@@ -161,6 +165,11 @@ def check_options(k: SupportsIndex, threshold: int, metric: str, backend: str) -
     check_metric(metric)
     dispatch.check_name(backend)
     return at_least_1(k, "k"), at_least_1(threshold, "threshold")
+
+
+def label_rank(label: Label) -> tuple[bool, Label]:
+    """What labels are sorted by: integers before strings."""
+    return isinstance(label, str), label
 
 
 def canonical_order(hidden: torch.Tensor, languages: Sequence[Label]) -> torch.Tensor:
@@ -180,7 +189,7 @@ def canonical_order(hidden: torch.Tensor, languages: Sequence[Label]) -> torch.T
     tensor([1, 0, 2])
     """
     names, codes = label_codes(languages, hidden.shape[1], device=hidden.device)
-    ranked = sorted(range(len(names)), key=lambda code: (isinstance(names[code], str), names[code]))
+    ranked = sorted(range(len(names)), key=lambda code: label_rank(names[code]))
     rank = torch.empty(len(names), dtype=torch.int64, device=hidden.device)
     rank[torch.tensor(ranked, device=hidden.device)] = torch.arange(len(names), device=rank.device)
     order = torch.arange(hidden.shape[1], device=hidden.device)
@@ -214,18 +223,10 @@ def _gather(
     mine = None if hidden is None else (hidden.shape[0], hidden.shape[2], hidden.dtype)
     reports: list[Any] = [None] * ranks
     dist.all_gather_object(reports, (mine, languages, options))
-    for name in options:
-        said = [of_rank[name] for _, _, of_rank in reports]
-        if len(set(said)) > 1:
-            raise InputError(f"{name} must be the same on every rank; got {said}")
-    shapes = [shape for shape, _, _ in reports if shape is not None]
-    if not shapes:
+    common = agreed([shape for shape, _, _ in reports], [said for _, _, said in reports])
+    if common is None:
         return None, []
-    if len({shape[:2] for shape in shapes}) > 1:
-        raise InputError(f"ranks hold points of different layers and dimensions: {shapes}")
-    layers, d, dtype = shapes[0]
-    for _, _, other in shapes[1:]:
-        dtype = torch.promote_types(dtype, other)
+    layers, d, dtype = common
     longest = max(len(labels) for _, labels, _ in reports)
     on_cuda = dist.get_backend() == "nccl"
     device = torch.device("cuda", torch.cuda.current_device()) if on_cuda else torch.device("cpu")
@@ -239,6 +240,36 @@ def _gather(
     if hidden is not None:
         everything = everything.to(hidden.device)
     return everything, [label for _, labels, _ in reports for label in labels]
+
+
+def agreed(
+    shapes: Sequence[tuple[int, int, torch.dtype] | None], options: Sequence[Mapping[str, Any]]
+) -> tuple[int, int, torch.dtype] | None:
+    """Layers, dimensions and a dtype that holds the points of all ranks; None where none has any.
+
+    Every rank raises InputError where they differ in an option, in layers or in dimensions.
+    """
+    for name in options[0]:
+        said = [of_rank[name] for of_rank in options]
+        if any(one != said[0] for one in said):
+            raise InputError(f"{name} must be the same on every rank; got {said}")
+    some = [shape for shape in shapes if shape is not None]
+    if not some:
+        return None
+    if len({shape[:2] for shape in some}) > 1:
+        raise InputError(f"ranks hold points of different layers and dimensions: {some}")
+    layers, d, dtype = some[0]
+    for _, _, other in some[1:]:
+        dtype = torch.promote_types(dtype, other)
+    return layers, d, dtype
+
+
+def check_alike(own: Any, incoming: Any) -> None:
+    """InputError where two metrics cannot share one set of points."""
+    for name in SHARED:
+        mine, other = getattr(own, name), getattr(incoming, name)
+        if mine != other:
+            raise InputError(f"incoming must have {name} {mine!r} like this ILO; got {other!r}")
 
 
 def check_fit(new: torch.Tensor, old: torch.Tensor) -> None:

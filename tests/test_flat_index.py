@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ilo_fast import FlatIndex, knn
 from ilo_fast.errors import HiddenStateError
+from ilo_fast.ops import knn_queries
 
 METRICS = ["cosine", "euclidean", "inner_product"]
 
@@ -207,6 +208,32 @@ def test_inner_products_of_small_points_and_large_queries(scale):
     np.testing.assert_array_equal(indices, np.concatenate([expected, expected]))
     best = np.take_along_axis(truth, expected, axis=1)
     np.testing.assert_allclose(values, np.concatenate([best, 2 * best]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_many_queries_are_prepared_in_parts(metric, monkeypatch):
+    """Memory beside the results stays bounded, and no list depends on the parts."""
+    rng = np.random.default_rng(8)
+    index = index_of(rng.normal(size=(500, 12)).astype(np.float32), metric)
+    queries = rng.normal(size=(300, 12)).astype(np.float32)
+    queries[60] *= np.float32(1e30)
+    queries[100:140] = queries[7]
+    whole, most = index.neighbors(queries, 5), []
+    prepared = knn_queries.prepare_points
+
+    def counted(x, *arguments, **options):
+        most.append(len(x))
+        return prepared(x, *arguments, **options)
+
+    monkeypatch.setattr(knn_queries, "prepare_points", counted)
+    monkeypatch.setitem(knn_queries._TOGETHER, "cpu", 40 * 12)
+    parts = index.neighbors(queries, 5)
+    asked = [length for length in most if length != index.ntotal]  # the base may be scaled anew
+    assert max(asked) <= 40
+    assert sum(asked) == 300
+    np.testing.assert_array_equal(parts.indices, whole.indices)
+    np.testing.assert_array_equal(parts.distances, whole.distances)
+    assert parts.stats.rows_repaired == whole.stats.rows_repaired
 
 
 def test_searches_between_additions():

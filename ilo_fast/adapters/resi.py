@@ -49,7 +49,7 @@ def patched(module: ModuleType) -> Iterator[None]:
         return float(second_order_cosine(*both(R, Rp, shape, k, "cosine"))[0])
 
     def top_k_neighbors(R: Any, k: int, inner: str, n_jobs: int) -> np.ndarray:
-        return np.asarray(_search(float_tensor(R, "R").cpu(), k, inner).indices)
+        return np.asarray(_search(float_tensor(R, "R").cpu(), k, inner).indices.numpy())
 
     with replaced(
         module,

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from scipy.sparse import issparse
 from sklearn import neighbors
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ilo_fast.flat_index import FlatIndex
@@ -159,10 +160,10 @@ def kneighbors_graph(
     """``sklearn.neighbors.kneighbors_graph`` with an exact, certified search.
 
     Args:
-        X: points ``[n, d]``, or a fitted `NearestNeighbors`.
+        X: points ``[n, d]``, or a fitted `NearestNeighbors` or `KNeighborsTransformer`.
         n_neighbors: neighbours a point.
         mode: ``"connectivity"`` (ones) or ``"distance"``.
-        metric, p, metric_params, n_jobs: as for `NearestNeighbors`.
+        metric, p, metric_params, n_jobs: as for `NearestNeighbors`; a fitted one's must be these.
         include_self: whether a point counts as its own first neighbour; ``"auto"``: in
             connectivity mode only.
 
@@ -170,13 +171,31 @@ def kneighbors_graph(
         CSR matrix ``[n, n]`` with ``n_neighbors`` entries a row.
 
     Raises:
-        ValueError: a metric that is not served, or more neighbours than there are points.
+        ValueError: a metric that is not served or not the fitted X's, another mode or
+            include_self, or more neighbours than there are points.
+        TypeError: X is another estimator, scikit-learn's own `NearestNeighbors` among them.
 
     >>> import numpy as np
     >>> kneighbors_graph(np.array([[0.0], [3.0], [1.0]]), 1).toarray().tolist()
     [[0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
     """
-    if not isinstance(X, neighbors.NearestNeighbors):
+    if mode not in ("connectivity", "distance"):
+        raise ValueError(f"mode must be 'connectivity' or 'distance'; got {mode!r}")
+    if include_self != "auto" and not isinstance(include_self, bool | np.bool_):
+        raise ValueError(f"include_self must be True, False or 'auto'; got {include_self!r}")
+    if isinstance(X, _ExactSearch):
+        check_is_fitted(X)
+        asked = {"metric": metric, "p": p, "metric_params": metric_params}
+        for name, value in asked.items():
+            fitted = getattr(X, name)
+            if value != fitted:
+                raise ValueError(f"{name} must be the fitted X's, {fitted!r}; got {value!r}")
+    elif isinstance(X, BaseEstimator):
+        raise TypeError(
+            "X must be points or a NearestNeighbors of this module, as scikit-learn's own would "
+            f"search its own way; got {type(X).__module__}.{type(X).__name__}"
+        )
+    else:
         X = NearestNeighbors(
             n_neighbors=n_neighbors, metric=metric, p=p, metric_params=metric_params, n_jobs=n_jobs
         ).fit(X)
@@ -185,7 +204,7 @@ def kneighbors_graph(
 
 
 def _floats(x: np.ndarray) -> np.ndarray:
-    return x if x.dtype.kind == "f" else x.astype(np.float64)
+    return x if x.dtype.kind == "f" and x.dtype.itemsize <= 8 else x.astype(np.float64)
 
 
 def _distances(queries: Any, base: Any, indices: np.ndarray, metric: str) -> np.ndarray:
@@ -210,5 +229,5 @@ def _distances(queries: Any, base: Any, indices: np.ndarray, metric: str) -> np.
             distances[zero[rows, None] | zero_too[near]] = 1.0
         else:
             distances *= unit
-        result[rows] = distances
+        result[rows] = distances.numpy()
     return result

@@ -41,6 +41,8 @@ class ExactIndex(NNDescent):  # type: ignore[misc]
         """Not served: fit again."""
         raise NotImplementedError("UMAP.update needs umap-learn's own neighbours")
 
+    prepare = update  # UMAP.update calls it first
+
 
 def precomputed_knn(
     X: Any, n_neighbors: int = 15, metric: str = "euclidean"

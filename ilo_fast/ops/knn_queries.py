@@ -29,6 +29,9 @@ _FEW = 1 << 24  # multiplications below which worker threads cost more than they
 _ROOM = 2.0**16  # queries may be this much larger than the base before it is scaled anew
 _RANGE = 400  # binary orders of magnitude between queries that share a unit: squares stay in range
 _LARGEST = 1.75 * 2.0**1023
+# Numbers of queries prepared together: their float64 copies and centred forms take some 24 bytes
+# each, however many queries there are.
+_TOGETHER = {"cpu": 1 << 23, "cuda": 1 << 28}
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,22 @@ def search_base(
 
 
 def _alike(base: Base, row_max: torch.Tensor) -> list[torch.Tensor]:
-    """Rows of queries that can stand in one unit: a few far out take no bits from the others."""
+    """Rows of queries that can stand in one unit, no more than memory is meant for.
+
+    A few far out take no bits from the others.
+    """
+    device = row_max.device
+    together = _TOGETHER.get(device.type, _TOGETHER["cuda"])
+    most = max(1, together // base.x.shape[1])
     if base.points.metric != "euclidean":
-        return [torch.arange(row_max.shape[0], device=row_max.device)]
+        return [*torch.split(torch.arange(row_max.shape[0], device=device), most)]
     above = torch.frexp(row_max).exponent - base.points.exponent
     orders = torch.ceil(above.clamp(min=0) / _RANGE)
-    return [(orders == order).nonzero()[:, 0] for order in torch.unique(orders)]
+    return [
+        part
+        for order in torch.unique(orders)
+        for part in torch.split((orders == order).nonzero()[:, 0], most)
+    ]
 
 
 def _searched(base: Base, queries: torch.Tensor, row_max: torch.Tensor, k: int) -> "_Search":

@@ -172,6 +172,46 @@ def test_other_metrics_are_refused(blobs, parameters, message):
         NearestNeighbors(**parameters).fit(blobs[0])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"include_self": "no"}, "include_self must be True, False or 'auto'; got 'no'"),
+        ({"include_self": None}, "include_self must be"),
+        ({"mode": "distances"}, "mode must be 'connectivity' or 'distance'; got 'distances'"),
+    ],
+)
+def test_a_graph_with_options_that_mean_nothing(blobs, arguments, message):
+    for function in (theirs.kneighbors_graph, kneighbors_graph):
+        with pytest.raises(ValueError, match=r"include_self|mode"):
+            function(blobs[0], 3, **arguments)
+    with pytest.raises(ValueError, match=message):
+        kneighbors_graph(blobs[0], 3, **arguments)
+
+
+def test_a_graph_of_something_fitted_must_be_asked_for_by_its_metric(blobs):
+    points, _ = blobs
+    expected = kneighbors_graph(points, 3, metric="cosine", mode="distance")
+    for kind in (NearestNeighbors, KNeighborsTransformer):
+        model = kind(metric="cosine").fit(points)
+        found = kneighbors_graph(model, 3, metric="cosine", mode="distance")
+        np.testing.assert_array_equal(found.indices, expected.indices)
+        np.testing.assert_array_equal(found.data, expected.data)
+        with pytest.raises(ValueError, match="metric must be the fitted X's, 'cosine'"):
+            kneighbors_graph(model, 3)
+    with pytest.raises(TypeError, match=r"got sklearn\..*NearestNeighbors"):
+        kneighbors_graph(theirs.NearestNeighbors().fit(points), 3)
+    with pytest.raises(ValueError, match="not fitted"):
+        kneighbors_graph(NearestNeighbors(), 3)
+
+
+def test_numbers_longer_than_float64(blobs):
+    points = blobs[0].astype(np.longdouble)
+    found = NearestNeighbors(n_neighbors=3).fit(points).kneighbors(points[:9] + 0.1)
+    expected = NearestNeighbors(n_neighbors=3).fit(blobs[0]).kneighbors(blobs[0][:9] + 0.1)
+    for one, two in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
 def test_radius_searches_are_scikit_learns(blobs):
     points, _ = blobs
     mine, reference = pair(NearestNeighbors, theirs.NearestNeighbors, radius=12.0)

@@ -45,6 +45,87 @@ def test_splits_and_merges():
     assert third.hidden == []
 
 
+def test_the_memory_of_a_batch_may_be_used_again():
+    hidden, labels = points(layers=1)
+    for batch in (torch.empty(1, 6, 5), torch.empty(6, 5)):
+        metric = ILO(LANGUAGES, k=3, threshold=1)
+        for start in range(0, 48, 6):
+            batch.copy_(hidden[0, start : start + 6])
+            metric.update(batch, labels[start : start + 6])
+        assert float(metric.compute()) == float(expected(hidden, labels)[0])
+
+
+def test_merging_after_a_result_and_from_another_order_of_languages():
+    hidden, labels = points()
+    metric, other = ILO(LANGUAGES, k=3, threshold=1), ILO(LANGUAGES[::-1], k=3, threshold=1)
+    metric.update(hidden[:, :20], labels[:20])
+    other.update(hidden[:, 20:], labels[20:])
+    states = other.metric_state
+    assert not torch.equal(metric.compute(), expected(hidden, labels))
+    metric.merge_state(other)
+    torch.testing.assert_close(metric.compute(), expected(hidden, labels), rtol=0, atol=0)
+    empty = ILO(LANGUAGES, k=3, threshold=1)
+    empty.merge_state(ILO(LANGUAGES, k=3, threshold=1))
+    assert empty.hidden == []
+    empty.merge_state(metric)
+    torch.testing.assert_close(empty.compute(), expected(hidden, labels), rtol=0, atol=0)
+    by_state = ILO(LANGUAGES, k=3, threshold=1)
+    by_state.merge_state(states)
+    by_state.update(hidden[:, :20], labels[:20])
+    torch.testing.assert_close(by_state.compute(), expected(hidden, labels), rtol=0, atol=0)
+
+
+def test_what_cannot_be_merged():
+    hidden, labels = points()
+    metric = ILO(LANGUAGES, k=3, threshold=1)
+    metric.update(hidden, labels)
+    other = ILO(LANGUAGES, k=3, threshold=1)
+    other.update(hidden[:1], labels)
+    foreign = ILO((*LANGUAGES, "sw"), k=3, threshold=1)
+    foreign.update(hidden[:, :1], ["sw"])
+    for wrong, error, message in (
+        (metric, ValueError, "got itself"),
+        (ILO(LANGUAGES, k=4, threshold=1), ValueError, "k 3 like this ILO; got 4"),
+        (other, ValueError, "hidden must have 2 layers of 5 dimensions"),
+        (foreign, ValueError, "languages must hold only .* got 'sw'"),
+        ({"hidden": []}, ValueError, "must have hidden and codes; got .'hidden'."),
+        (torchmetrics.CatMetric(), TypeError, "must be an ILO of torchmetrics .* got torchmetrics"),
+    ):
+        with pytest.raises(error, match=message):
+            metric.merge_state(wrong)
+    torch.testing.assert_close(metric.compute(), expected(hidden, labels), rtol=0, atol=0)
+
+
+def test_a_collection_whose_metrics_name_the_languages_in_other_orders():
+    """It lets metrics of equal states share them, and judges that by the first batch."""
+    hidden, labels = points(layers=1)
+    other = LANGUAGES[0], *LANGUAGES[:0:-1]
+    collection = torchmetrics.MetricCollection(
+        {"one": ILO(LANGUAGES, k=3, threshold=1), "two": ILO(other, k=5, threshold=2)}
+    )
+    collection.update(hidden[0, ::4], labels[::4])
+    for start in (1, 2, 3):
+        collection.update(hidden[0, start::4], labels[start::4])
+    collection.compute()
+    for name, k, threshold in (("one", 3, 1), ("two", 5, 2)):
+        whole = ilo_fast.ILO(k=k, threshold=threshold)
+        whole.update(hidden, labels)
+        scores = collection[name].scores()
+        assert scores.languages == whole.compute().languages
+        np.testing.assert_array_equal(scores.bridge, whole.compute().bridge)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a card: benchmarks gpu")
+def test_states_kept_on_the_host_of_batches_on_a_card():
+    hidden, labels = points()
+    metric = ILO(LANGUAGES, k=3, threshold=1, compute_on_cpu=True).to("cuda")
+    for part in (slice(0, 20), slice(20, 48)):
+        metric.update(hidden[:, part].cuda(), labels[part])
+    assert {points.device.type for points in metric.hidden + metric.codes} == {"cpu"}
+    torch.testing.assert_close(metric.compute().cpu(), expected(hidden, labels), rtol=0, atol=0)
+
+
 def test_forward_and_integers_and_collection():
     hidden, _ = points(layers=1)
     codes = torch.arange(48) % 4
@@ -189,30 +270,50 @@ hidden = torch.randn(2, 50, 5, generator=torch.Generator().manual_seed(0))
 codes = torch.arange(50) % 4
 whole = ILO(k=3, threshold=1, sync_on_compute=False)
 whole.update(hidden, codes)
-metric = ILO(k=3, threshold=1)
-mine = slice(0, 20) if rank == 0 else slice(20, 50)
-metric.update(hidden[:, mine], codes[mine])
-assert torch.equal(metric.compute(), whole.compute())
+single, double = torch.float32, torch.float64
+for cut, dtype in ((20, single), (50, single), (0, single), (20, double)):
+    metric = ILO(k=3, threshold=1)
+    mine = slice(0, cut) if rank == 0 else slice(cut, 50)
+    given = hidden[:, mine].to(dtype if rank else single)
+    if given.shape[1]:
+        metric.update(given, codes[mine])
+    assert torch.equal(metric.compute(), whole.compute()), (cut, dtype)
+    assert sum(map(len, metric.hidden)) == given.shape[1]
+for refused, message in (
+    (ILO(k=3 + rank, threshold=1), "k must be the same on every rank; got [3, 4]"),
+    (ILO(["a", "b"] if rank else ["a", "c"]), "languages must be the same on every rank"),
+    (ILO(k=3, threshold=1), "ranks hold points of different layers and dimensions"),
+):
+    labels = ["a", "a"] * 25 if refused.languages else codes
+    refused.update(hidden[rank:], labels)
+    try:
+        refused.compute()
+        raise AssertionError(message)
+    except ValueError as error:
+        assert message in str(error), error
+dist.barrier()
 dist.destroy_process_group()
 print("done", rank)
 """
 
 
 def test_two_processes(tmp_path):
+    """Also where one of them holds no points, or holds them in another dtype."""
     workers = [
         subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(rank), str(tmp_path / "store")],
+            [sys.executable, "-W", "ignore", "-c", WORKER, str(rank), str(tmp_path / "store")],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         for rank in range(2)
     ]
-    for rank, worker in enumerate(workers):
-        try:
-            out, err = worker.communicate(timeout=180)
-        finally:
+    try:
+        ended = [worker.communicate(timeout=180) for worker in workers]
+    finally:
+        for worker in workers:
             worker.kill()
+    for rank, (worker, (out, err)) in enumerate(zip(workers, ended, strict=True)):
         assert worker.returncode == 0, err
         assert out.strip() == f"done {rank}"
 

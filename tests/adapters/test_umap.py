@@ -94,6 +94,15 @@ def test_hostile_input():
         precomputed_knn(points, 5)[2].update()
 
 
+def test_update_is_refused():
+    points, _ = hidden_like(300, 8)
+    model = umap.UMAP(
+        n_neighbors=5, n_epochs=1, init="random", precomputed_knn=precomputed_knn(points, 5)
+    ).fit(points)
+    with pytest.raises(NotImplementedError, match=r"UMAP\.update needs"):
+        model.update(points[:40] + 0.5)
+
+
 def test_bertopic():
     bertopic = pytest.importorskip("bertopic", reason="needs bertopic: make test-adapters")
     points, group = hidden_like(420, 32)
