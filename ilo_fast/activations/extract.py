@@ -32,6 +32,7 @@ from ilo_fast.models.structure import (
     find_backbone,
     input_device,
     parameter_dtype,
+    row_limit,
     token_limit,
 )
 from ilo_fast.progress import with_progress
@@ -80,6 +81,7 @@ def extract(
             that returns ``[sentences, dim]``. Sums are float32 whatever the model's dtype.
         batch_tokens: most tokens in a batch; ``"auto"`` goes by device and free memory. When the
             device runs out of memory the budget is halved, with a warning, and extraction goes on.
+            Llama 4 takes fewer than its ``floor_scale``, from where places in a row count.
         store: where the states are kept: ``"memory"`` (pinned for a CUDA model), ``"cuda"``,
             ``"disk"``, or ``"auto"``, by what fits.
         folder: for ``"disk"`` (and ``"auto"``, which then uses it): the states' folder. A run
@@ -136,6 +138,7 @@ def extract(
     entries = resolve_layers(layers, backbone.n_entries)
     device = input_device(backbone.module)
     budget = _auto_budget(backbone, device) if given is None else given
+    budget = min(budget, row_limit(backbone.module) or budget)
     folder = None if folder is None else Path(folder)
     shape = (len(entries), corpus.n_points, backbone.dim)
     place = choose_place(store, 4 * int(np.prod(shape, dtype=np.int64)), device, folder)

@@ -155,6 +155,19 @@ def rotary_turn(module: Any) -> int | None:
     return None
 
 
+def row_limit(module: Any) -> int | None:
+    """The most tokens of a row of several sentences, where a place in the row counts by itself.
+
+    Llama 4's attention grows with the place of a query (``attn_temperature_tuning``), counted from
+    the start of the row whatever the position ids say; among the first ones by nothing.
+    """
+    config = _text_config(module.config)
+    scale = _number(config, "floor_scale")
+    if scale is None or not getattr(config, "attn_temperature_tuning", None):
+        return None
+    return max(1, scale - 1)
+
+
 def input_device(module: Any) -> torch.device:
     """Where token ids go: to the input embeddings, or to where accelerate runs offloaded ones.
 

@@ -46,6 +46,33 @@ def test_long_rope_never_turns_short_sentences_by_the_long_angles():
     assert relative(together.states, alone.states) < 1e-5
 
 
+def llama4(**more):
+    """Layers without rotary embedding, whose queries grow with their place in the row."""
+    torch.manual_seed(0)
+    settings = transformers.Llama4TextConfig(
+        vocab_size=99, hidden_size=32, intermediate_size=48, intermediate_size_mlp=48,
+        num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
+        num_local_experts=2, num_experts_per_tok=1, max_position_embeddings=64, pad_token_id=0,
+        bos_token_id=1, eos_token_id=2, attn_scale=2.0, **more,
+    )  # fmt: skip
+    model = transformers.Llama4TextModel(settings).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.25)
+    return model
+
+
+def test_places_in_a_row_never_count_for_llama_4():
+    model = llama4(floor_scale=25)  # beyond the row that a model is tried on
+    together = extract(model, Characters(), CORPUS, batch_tokens=10_000)
+    assert together.record["batches"] == "packed"
+    assert together.record["batch_tokens"] == 24
+    alone = extract(model, Characters(), CORPUS, batch_tokens=1)
+    assert relative(together.states, alone.states) < 1e-5
+    untuned = llama4(floor_scale=25, attn_temperature_tuning=False)
+    assert extract(untuned, Characters(), CORPUS, batch_tokens=99).record["batch_tokens"] == 99
+
+
 def test_the_callers_autocast_stays_outside():
     expected = extract(make("llama"), Characters(), CORPUS)
     with torch.autocast("cpu", torch.bfloat16):
