@@ -80,6 +80,18 @@ def test_the_callers_autocast_stays_outside():
     assert torch.equal(states, expected.states)
 
 
+@pytest.mark.parametrize("name", ["gemma3", "bert", "bloom"])
+def test_a_default_device_changes_nothing(name, tmp_path):
+    """`torch.set_default_device` is the caller's own: what we make lies where we say."""
+    model, tokenizer = make(name), Characters()
+    expected = extract(model, tokenizer, CORPUS, batch_tokens=50).states
+    with torch.device("meta"):  # whatever is made there fails as soon as it is read
+        states = extract(model, tokenizer, CORPUS, batch_tokens=50).states
+        kept = extract(model, tokenizer, CORPUS, batch_tokens=50, folder=tmp_path / "kept").states
+    assert torch.equal(states, expected)
+    assert torch.equal(kept, expected)
+
+
 def test_every_part_keeps_its_mode():
     model = make("llama").train()
     model.model.layers[0].eval()
