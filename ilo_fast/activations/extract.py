@@ -164,7 +164,7 @@ def extract(
         else:
             where = device if place == "cuda" else torch.device("cpu")
             sink = TensorSink(shape, where, pin=place == "memory" and device.type == "cuda")
-        way = probe(backbone, device)
+        way = probe(backbone, device, entries)
         with running(backbone, way, entries, chosen_pool, device) as runner:
             job = Job(runner, sink, corpus, entries, way, device, budget, place)
             job.run(tokenizer, limit, truncate, progress)
