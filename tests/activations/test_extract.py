@@ -1,6 +1,5 @@
 """extract(): layers, budgets, early stop, bad input, out of memory, the model left as it was."""
 
-from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +9,7 @@ from families import SENTENCES, Characters, make
 
 import ilo_fast
 from ilo_fast import Corpus, extract
-from ilo_fast.activations import capability
+from ilo_fast.activations import capability, store
 from ilo_fast.activations.runner import Runner
 from ilo_fast.errors import CorpusError, HiddenStateError, InputError, ModelError
 from ilo_fast.models.structure import find_backbone
@@ -317,11 +316,16 @@ def test_refuses_what_is_no_model_tokenizer_or_corpus():
 
 
 def test_too_little_memory_is_said_before_anything_runs(monkeypatch):
-    store = import_module("ilo_fast.activations.store")
     monkeypatch.setattr(store, "free_memory", lambda device: 1000)
     for place in ("auto", "memory"):
         with pytest.raises(InputError, match=r"store: the states take 6\.1 kB"):
             extract(make("llama"), Characters(), CORPUS, store=place)
+
+
+def test_host_memory_is_pinned_where_the_power_of_two_that_torch_takes_fits(monkeypatch):
+    for free, need, fits in ((100, 32, True), (100, 33, False), (108, 64, True), (106, 64, False)):
+        monkeypatch.setattr(store, "free_memory", lambda _, free=free: free)
+        assert store.pinning_fits(need) == fits, (free, need)
 
 
 def test_the_model_is_looked_over_once_and_not_in_every_batch(monkeypatch):
