@@ -113,7 +113,8 @@ def extract(
 
     Raises:
         ModelError: when the model gives no hidden states, or some that are not one vector a token.
-        CorpusError: on a sentence without tokens or over the model's limit, naming it.
+        CorpusError: on a sentence without tokens (special ones aside) or over the model's limit,
+            naming it.
         HiddenStateError: on NaN or infinity, naming layer and sentence.
         InputError: on a layer the model does not have or one named twice, an unknown pooling or
             place, too little room, or a folder that another run is writing to.
