@@ -35,10 +35,10 @@ from ilo_fast.models.fingerprint import weights_sha256
 from ilo_fast.models.fused import check_fused
 from ilo_fast.models.structure import (
     Backbone,
+    batch_limit,
     find_backbone,
     input_device,
     parameter_dtype,
-    row_limit,
     token_limit,
 )
 from ilo_fast.progress import with_progress
@@ -87,7 +87,8 @@ def extract(
             that returns ``[sentences, dim]``. Sums are float32 whatever the model's dtype.
         batch_tokens: most tokens in a batch; ``"auto"`` goes by device and free memory. When the
             device runs out of memory the budget is halved, with a warning, and extraction goes on.
-            Llama 4 takes fewer than its ``floor_scale``, from where places in a row count.
+            Llama 4 takes fewer than its ``floor_scale``, from where places in a row count, NLLB-MoE
+            one sentence where its experts take a share of a batch.
         store: where the states are kept: ``"memory"`` (pinned for a CUDA model where there is
             room for the next power of two of bytes, which torch takes), ``"cuda"``, ``"disk"``, or
             ``"auto"``, by what fits.
@@ -146,7 +147,7 @@ def extract(
     entries = resolve_layers(layers, backbone.n_entries)
     device = input_device(backbone.module)
     budget = _auto_budget(backbone, device) if given is None else given
-    budget = min(budget, row_limit(backbone.module) or budget)
+    budget = min(budget, batch_limit(backbone.module) or budget)
     folder = None if folder is None else Path(folder)
     shape = (len(entries), corpus.n_points, backbone.dim)
     need = 4 * int(np.prod(shape, dtype=np.int64))

@@ -72,6 +72,26 @@ def test_places_in_a_row_never_count_for_llama_4():
     assert extract(untuned, Characters(), CORPUS, batch_tokens=99).record["batch_tokens"] == 99
 
 
+def test_experts_that_take_a_share_of_a_batch_get_one_sentence():
+    torch.manual_seed(0)
+    settings = transformers.NllbMoeConfig(
+        vocab_size=99, d_model=32, encoder_layers=2, decoder_layers=1, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, num_experts=4,
+        encoder_sparse_step=1, max_position_embeddings=64, moe_eval_capacity_token_fraction=0.3,
+    )  # fmt: skip
+    model = transformers.NllbMoeModel(settings).eval()
+    alike = Corpus("alike", ("aa", "bb"), (("abcdefgh", "ijklmnop"), ("qrstuvwx", "yzabcdef")))
+    together = extract(model, Characters(), alike, batch_tokens=100)
+    assert together.record["batch_tokens"] == 1
+    alone = [
+        extract(model, Characters(), Corpus("c", ("aa",), ((text,),))).states
+        for text in alike.texts
+    ]
+    assert relative(together.states, torch.cat(alone, dim=1)) < 1e-5
+    settings.moe_eval_capacity_token_fraction = 1.0
+    assert extract(model, Characters(), alike, batch_tokens=99).record["batch_tokens"] == 99
+
+
 def test_the_callers_autocast_stays_outside():
     expected = extract(make("llama"), Characters(), CORPUS)
     with torch.autocast("cpu", torch.bfloat16):
