@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ilo_fast.errors import ModelError
+from ilo_fast.models.structure import rotary_turn
 
 __all__ = ["weights_sha256"]
 
@@ -34,6 +35,16 @@ def _bit_sums(tensor: Tensor) -> Tensor:
 def _by_place(numbers: Tensor) -> Tensor:
     place = torch.arange(1, numbers.numel() + 1, dtype=torch.int64, device=numbers.device)
     return (numbers * place).sum()
+
+
+def _buffers(module: nn.Module) -> dict[str, Tensor]:
+    """A model's buffers by name; LongRoPE's angles as they were loaded, since each pass sets those
+    of its own length."""
+    buffers = dict(module.named_buffers())
+    if not hasattr(module, "config") or rotary_turn(module) is None:
+        return buffers
+    loaded = {name: name.removesuffix("inv_freq") + "original_inv_freq" for name in buffers}
+    return {name: buffers.get(loaded[name], tensor) for name, tensor in buffers.items()}
 
 
 def _adapters(module: nn.Module) -> list[Any]:
@@ -76,7 +87,7 @@ def weights_sha256(module: nn.Module) -> str:
         ModelError: when some weights lie elsewhere, as accelerate has it of those it offloads.
     """
     names, sums = [], []
-    tensors = [*module.named_parameters(), *module.named_buffers()]
+    tensors = [*module.named_parameters(), *_buffers(module).items()]
     for name, tensor in sorted(tensors, key=lambda pair: pair[0]):
         if tensor.is_meta:
             raise ModelError(

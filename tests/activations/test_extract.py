@@ -12,6 +12,7 @@ from ilo_fast import Corpus, extract
 from ilo_fast.activations import capability, store
 from ilo_fast.activations.runner import Runner
 from ilo_fast.errors import CorpusError, HiddenStateError, InputError, ModelError
+from ilo_fast.models.fingerprint import weights_sha256
 from ilo_fast.models.structure import find_backbone
 
 CORPUS = Corpus("pair", ("one", "two"), SENTENCES)
@@ -38,11 +39,15 @@ def test_long_rope_never_turns_short_sentences_by_the_long_angles():
         "short_factor": [1.0] * 4, "long_factor": [3.0] * 4,
     }  # fmt: skip
     model = make("llama", rope_parameters=rope)
+    loaded = weights_sha256(model)
     assert {len(text) > 8 for text in CORPUS.texts} == {True, False}
     together = extract(model, Characters(), CORPUS, batch_tokens=10_000)
     assert together.record["batches"] == "packed"
     alone = extract(model, Characters(), CORPUS, batch_tokens=1)
     assert relative(together.states, alone.states) < 1e-5
+    long = Corpus("long", ("aa", "bb"), (("abcdefghij",), ("klmnopqrst",)))
+    extract(model, Characters(), long)  # leaves the long angles in the model
+    assert weights_sha256(model) == loaded
 
 
 def llama4(**more):
