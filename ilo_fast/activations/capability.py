@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ilo_fast.activations.attention import NotPackable, packed_rows
 from ilo_fast.activations.captures import evaluating, foreign_hooks, no_new_captures
-from ilo_fast.activations.hooks import check_states, hooked
+from ilo_fast.activations.hooks import hooked, misfit
 from ilo_fast.activations.packing import Segments, sent
 from ilo_fast.errors import ModelError
 from ilo_fast.models.structure import Backbone, input_device, position_offset
@@ -36,7 +36,7 @@ _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1, tor
 _NEIGHBOURS = {torch.float64: 1e-12, torch.float32: 1e-5}
 _NEIGHBOURS_16_BIT = 1e-3
 
-_tried: WeakKeyDictionary[nn.Module, frozenset[int]] = WeakKeyDictionary()
+_tried: WeakKeyDictionary[nn.Module, "_Trial"] = WeakKeyDictionary()
 _trying = threading.Lock()
 
 
@@ -117,12 +117,21 @@ def _one_of(row: Tensor) -> Tensor:
     return row[:, first : first + middle]
 
 
-def probe(backbone: Backbone, device: torch.device) -> Capability:
+@dataclass(frozen=True)
+class _Trial:
+    """Entries of ``hidden_states`` that hooks see otherwise, and those that are none we can pool,
+    each with what is wrong."""
+
+    apart: frozenset[int]
+    misfits: dict[int, str]
+
+
+def probe(backbone: Backbone, device: torch.device, entries: Sequence[int]) -> Capability:
     """Try hooks and packing on a few tokens of this model, in its own dtype.
 
     Raises:
-        ModelError: when the model returns no hidden states, or some that are not ``[batch, tokens,
-            dim]``.
+        ModelError: when the model returns no hidden states, or one of ``entries`` is not ``[batch,
+            tokens, dim]``.
     """
     ids = _probe_ids(backbone, device)
     taps_reason = None
@@ -134,14 +143,15 @@ def probe(backbone: Backbone, device: torch.device) -> Capability:
         if backbone.blocks is not None:
             raise
         truth, taps_reason = _hidden_states(backbone, _one_of(ids)), str(error)
+    _check_fit(_misfits(backbone, truth), entries)
     if taps_reason is not None:
         return Capability("equal lengths", "output_hidden_states", taps_reason, taps_reason)
     reason = _why_not_packed(backbone, ids, truth)
     return Capability("packed" if reason is None else "equal lengths", "hooks", reason)
 
 
-def counted_otherwise(backbone: Backbone) -> frozenset[int]:
-    """Entries of ``hidden_states`` that are not what hooks see; tried once for each model.
+def counted_otherwise(backbone: Backbone, entries: Sequence[int]) -> list[int]:
+    """Those of ``entries`` that are not what hooks see; a model is tried once.
 
     Mamba's and RWKV's begin behind the first layer, the last of CLIP's text models is the one
     before the final norm. None of a model that cannot be tried without changing what its user
@@ -149,18 +159,33 @@ def counted_otherwise(backbone: Backbone) -> frozenset[int]:
     and may themselves be the difference; a model may want more than token ids.
 
     Raises:
-        ModelError: when it returns no hidden states, or some that are not ``[batch, tokens, dim]``.
+        ModelError: when it returns no hidden states, or one of ``entries`` is not ``[batch, tokens,
+            dim]``.
     """
     with _trying:  # the tap of another thread waits, so that its hooks do not see this one's tokens
         if backbone.module not in _tried:
             found = _try_counting(backbone)
             if found is None:
-                return frozenset()
+                return []
             _tried[backbone.module] = found
-        return _tried[backbone.module]
+        trial = _tried[backbone.module]
+    _check_fit(trial.misfits, entries)
+    return [entry for entry in entries if entry in trial.apart]
 
 
-def _try_counting(backbone: Backbone) -> frozenset[int] | None:
+def _misfits(backbone: Backbone, states: Sequence[Tensor]) -> dict[int, str]:
+    found = ((entry, misfit(backbone, entry, each)) for entry, each in enumerate(states))
+    return {entry: why for entry, why in found if why is not None}
+
+
+def _check_fit(misfits: dict[int, str], entries: Sequence[int]) -> None:
+    for entry in sorted(entries):
+        if entry in misfits:
+            others = "; layers can leave it out" if len(misfits) == 1 else ""
+            raise ModelError(misfits[entry] + others)
+
+
+def _try_counting(backbone: Backbone) -> _Trial | None:
     module, blocks = backbone.module, backbone.blocks
     if blocks is None or any(foreign_hooks(each) for each in (module, *blocks)):
         return None
@@ -174,7 +199,8 @@ def _try_counting(backbone: Backbone) -> frozenset[int] | None:
     ):
         try:
             ids = _probe_ids(backbone, input_device(module))
-            return frozenset(_try_hooks(backbone, _one_of(ids))[1])
+            truth, wrong = _try_hooks(backbone, _one_of(ids))
+            return _Trial(frozenset(wrong), _misfits(backbone, truth))
         except ModelError:
             raise
         except (AttributeError, NotImplementedError, TypeError, ValueError):
@@ -212,8 +238,6 @@ def _hidden_states(backbone: Backbone, ids: Tensor) -> tuple[Tensor, ...]:
             f"model: {type(backbone.module).__name__} returned {got} of the "
             f"{backbone.n_entries} hidden states that its {backbone.n_layers} layers should give"
         )
-    for entry, each in enumerate(states):
-        check_states(backbone, entry, each)
     return tuple(states)
 
 

@@ -11,8 +11,10 @@ The folder holds
   after the data.
 - ``record.json``: how the states were made. Written when the last batch is in.
 
-A folder is taken up again only under the same key. Batches without a journal line, or whose data
-does not have the checksum, are done again; `open_store`, which cannot make any, names them.
+One run at a time writes there: it holds a lock of the operating system on the folder, gone with
+its process. A folder is taken up again only under the same key. Batches without a journal line, or
+whose data does not have the checksum, are done again; `open_store`, which cannot make any, names
+them.
 """
 
 import errno
@@ -91,6 +93,31 @@ def _allocate(descriptor: int, size: int) -> None:
     os.ftruncate(descriptor, size)  # a file system that cannot allocate ahead
 
 
+def _locked(folder: Path) -> int | None:
+    """A descriptor that holds the lock on a folder, or None where its file system has none.
+
+    Raises:
+        InputError: when another run holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return None  # Windows
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise InputError(
+            f"folder: another run is writing its states into {folder}; wait for it, or give "
+            "another folder"
+        ) from None
+    except OSError:  # of a network file system
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
 class DiskSink:
     """Write states into a folder, or go on where an earlier run stopped.
 
@@ -99,8 +126,8 @@ class DiskSink:
     same bits.
 
     Raises:
-        InputError: when the folder holds states under another key, or damaged files, or the disk
-            has no room for them.
+        InputError: when the folder holds states under another key, or damaged files, or another run
+            is writing there, or the disk has no room for them.
     """
 
     def __init__(
@@ -117,25 +144,35 @@ class DiskSink:
         self._done: list[tuple[int, int]] = []
         wanted = {"format": _FORMAT, "shape": list(self.shape), "layers": list(layers), **key}
         wanted = json.loads(json.dumps(wanted))
+        self._journal: TextIO | None = None
+        self._lock: int | None = None
+        if not (folder / _WHOLE).is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(folder)
+        try:
+            self._open_up(wanted, budget)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_up(self, wanted: dict[str, Any], budget: int) -> None:
+        folder, whole = self.folder, self.folder / _WHOLE
         if (folder / _STORE).is_file():
             self.budget = self._take_up(wanted)
         else:
             self._begin(wanted, budget)
             self.budget = budget
-        whole = folder / _WHOLE
         self._complete = whole.is_file()
         self._path = whole if self._complete else folder / _PARTIAL
         # a finished folder may lie where nothing can be written; batches found damaged need that
         self._writable = not self._complete
         self._states = self._open("r+" if self._writable else "r")
-        self._batches, self._cut_short = read_journal(folder, points)
-        self._journal: TextIO | None = None
+        self._batches, self._cut_short = read_journal(folder, self.shape[1])
 
     def _open(self, mode: str) -> Any:
         return _map(self._path, self.shape, len(self._header), mode)
 
     def _begin(self, wanted: dict[str, Any], budget: int) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         others = sorted(path.name for path in self.folder.iterdir())
         # A run that ended before it wrote store.json has recorded no batch: nothing is lost.
         journal = self.folder / JOURNAL
@@ -208,15 +245,26 @@ class DiskSink:
         return read_json(self.folder, _RECORD) if (self.folder / _RECORD).is_file() else None
 
     def finish(self, record: dict[str, Any]) -> Tensor:
-        if self._writable:
-            self._states.flush()
+        try:
+            if self._writable:
+                self._states.flush()
+            if self._journal is not None:
+                self._journal.close()
+            if self._journal is not None or not (self.folder / _RECORD).is_file():
+                write_text(self.folder / _RECORD, json.dumps(record, indent=1, default=str))
+            if not self._complete:
+                os.replace(self._path, self.folder / _WHOLE)
+            return _read_states(self.folder, self.shape, len(self._header))
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the folder, which another run may then take up."""
         if self._journal is not None:
             self._journal.close()
-        if self._journal is not None or not (self.folder / _RECORD).is_file():
-            write_text(self.folder / _RECORD, json.dumps(record, indent=1, default=str))
-        if not self._complete:
-            os.replace(self._path, self.folder / _WHOLE)
-        return _read_states(self.folder, self.shape, len(self._header))
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
 
 def _read_states(folder: Path, shape: tuple[int, int, int], offset: int) -> Tensor:

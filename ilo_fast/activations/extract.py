@@ -20,7 +20,13 @@ from ilo_fast.activations.packing import check_batch_tokens
 from ilo_fast.activations.pooling import Pool, PoolSpec, check_pool
 from ilo_fast.activations.runner import running
 from ilo_fast.activations.space import free_memory
-from ilo_fast.activations.store import ActivationStore, Sink, TensorSink, choose_place
+from ilo_fast.activations.store import (
+    ActivationStore,
+    Sink,
+    TensorSink,
+    choose_place,
+    pinning_fits,
+)
 from ilo_fast.activations.tokens import tokenizer_sha256
 from ilo_fast.arrays import true_or_false
 from ilo_fast.errors import InputError
@@ -29,6 +35,7 @@ from ilo_fast.models.fingerprint import weights_sha256
 from ilo_fast.models.fused import check_fused
 from ilo_fast.models.structure import (
     Backbone,
+    batch_limit,
     find_backbone,
     input_device,
     parameter_dtype,
@@ -80,8 +87,11 @@ def extract(
             that returns ``[sentences, dim]``. Sums are float32 whatever the model's dtype.
         batch_tokens: most tokens in a batch; ``"auto"`` goes by device and free memory. When the
             device runs out of memory the budget is halved, with a warning, and extraction goes on.
-        store: where the states are kept: ``"memory"`` (pinned for a CUDA model), ``"cuda"``,
-            ``"disk"``, or ``"auto"``, by what fits.
+            Llama 4 takes fewer than its ``floor_scale``, from where places in a row count, NLLB-MoE
+            one sentence where its experts take a share of a batch.
+        store: where the states are kept: ``"memory"`` (pinned for a CUDA model where there is
+            room for the next power of two of bytes, which torch takes), ``"cuda"``, ``"disk"``, or
+            ``"auto"``, by what fits.
         folder: for ``"disk"`` (and ``"auto"``, which then uses it): the states' folder. A run
             stopped half-way goes on there; a finished one is read back, and its record says how the
             states were made. Its key covers weights, tokenizer, corpus, dtype, pooling, layers,
@@ -104,10 +114,11 @@ def extract(
 
     Raises:
         ModelError: when the model gives no hidden states, or some that are not one vector a token.
-        CorpusError: on a sentence without tokens or over the model's limit, naming it.
+        CorpusError: on a sentence without tokens (special ones aside) or over the model's limit,
+            naming it.
         HiddenStateError: on NaN or infinity, naming layer and sentence.
         InputError: on a layer the model does not have or one named twice, an unknown pooling or
-            place, or too little room.
+            place, too little room, or a folder that another run is writing to.
 
     >>> from ilo_fast import extract, load_corpus
     >>> from transformers import LlamaConfig, LlamaModel
@@ -136,9 +147,11 @@ def extract(
     entries = resolve_layers(layers, backbone.n_entries)
     device = input_device(backbone.module)
     budget = _auto_budget(backbone, device) if given is None else given
+    budget = min(budget, batch_limit(backbone.module) or budget)
     folder = None if folder is None else Path(folder)
     shape = (len(entries), corpus.n_points, backbone.dim)
-    place = choose_place(store, 4 * int(np.prod(shape, dtype=np.int64)), device, folder)
+    need = 4 * int(np.prod(shape, dtype=np.int64))
+    place = choose_place(store, need, device, folder)
     # About 0.9 s for 100 million parameters on a CPU core: only where states outlive the model.
     weights = weights_sha256(backbone.module) if place == "disk" else None
     dtype = str(parameter_dtype(backbone.module)).removeprefix("torch.")
@@ -160,11 +173,16 @@ def extract(
             budget = sink.budget
         else:
             where = device if place == "cuda" else torch.device("cpu")
-            sink = TensorSink(shape, where, pin=place == "memory" and device.type == "cuda")
-        way = probe(backbone, device)
-        with running(backbone, way, entries, chosen_pool, device) as runner:
-            job = Job(runner, sink, corpus, entries, way, device, budget, place)
-            job.run(tokenizer, limit, truncate, progress)
+            pin = place == "memory" and device.type == "cuda" and pinning_fits(need)
+            sink = TensorSink(shape, where, pin=pin)
+        try:
+            way = probe(backbone, device, entries)
+            with running(backbone, way, entries, chosen_pool, device) as runner:
+                job = Job(runner, sink, corpus, entries, way, device, budget, place)
+                job.run(tokenizer, limit, truncate, progress)
+        except BaseException:
+            sink.close()
+            raise
     seconds = time.perf_counter() - began
     attention = sorted(runner.kernels)
     if way.batches != "packed":

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ilo_fast.errors import ModelError
 from ilo_fast.models.structure import Backbone
 
-__all__ = ["ForwardStopped", "check_states", "hooked"]
+__all__ = ["ForwardStopped", "check_states", "hooked", "misfit"]
 
 
 class ForwardStopped(BaseException):
@@ -28,19 +28,29 @@ class ForwardStopped(BaseException):
 Receive = Callable[[int, Tensor], None]
 
 
+def misfit(backbone: Backbone, entry: int, states: Any) -> str | None:
+    """Why a hidden state is none of ``[batch, tokens, dim]``, or None where it is one.
+
+    Some models keep several a token, and some project the last to another width.
+    """
+    if isinstance(states, Tensor) and states.ndim == 3 and states.shape[-1] == backbone.dim:
+        return None
+    got = list(states.shape) if isinstance(states, Tensor) else type(states).__name__
+    return (
+        f"model: hidden state {entry} of {type(backbone.module).__name__} must be "
+        f"[batch, tokens, {backbone.dim}], got {got}"
+    )
+
+
 def check_states(backbone: Backbone, entry: int, states: Any) -> None:
-    """That a hidden state is ``[batch, tokens, dim]``; some models keep several a token.
+    """That a hidden state is ``[batch, tokens, dim]``.
 
     Raises:
         ModelError: naming the model, the entry and what came.
     """
-    fits = isinstance(states, Tensor) and states.ndim == 3 and states.shape[-1] == backbone.dim
-    if not fits:
-        got = list(states.shape) if isinstance(states, Tensor) else type(states).__name__
-        raise ModelError(
-            f"model: hidden state {entry} of {type(backbone.module).__name__} must be "
-            f"[batch, tokens, {backbone.dim}], got {got}"
-        )
+    wrong = misfit(backbone, entry, states)
+    if wrong is not None:
+        raise ModelError(wrong)
 
 
 @contextmanager

@@ -161,7 +161,7 @@ class Job:
         done: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
         landed = block
         if self._place != "cuda":
-            landed = torch.empty(block.shape, dtype=block.dtype, pin_memory=True)
+            landed = torch.empty(block.shape, dtype=block.dtype, device="cpu", pin_memory=True)
             landed.copy_(block, non_blocking=True)
         done.record(self._stream())
 

@@ -60,7 +60,7 @@ class PackedMask:
         """``"full"``, ``"causal"`` or ``"other"``, for sentences of this length."""
         if length not in self._forms:
             block = self.block(length, device)
-            causal = torch.ones(length, length, dtype=torch.bool).tril()
+            causal = torch.ones(length, length, dtype=torch.bool, device=_CPU).tril()
             full = bool(block.all())
             named = "full" if full else "causal" if torch.equal(block, causal) else "other"
             self._forms[length] = named

@@ -72,7 +72,7 @@ class Segments:
     @cached_property
     def offsets(self) -> Tensor:
         """int64 ``[sentences + 1]`` on the CPU: the first row of each sentence, then the end."""
-        return torch.tensor((0, *np.cumsum(self.lengths)), dtype=torch.int64)
+        return torch.from_numpy(np.cumsum((0, *self.lengths), dtype=np.int64))
 
     def offsets_on(self, device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
         """``offsets`` on a device, copied there once."""
@@ -94,7 +94,7 @@ class Segments:
     def positions(self, first: int = 0) -> Tensor:
         """int64 ``[tokens]``: each token's place in its sentence, counted from ``first``."""
         starts = torch.repeat_interleave(self.offsets[:-1], self.offsets.diff())
-        return torch.arange(self.n_tokens) - starts + first
+        return torch.arange(self.n_tokens, device=starts.device) - starts + first
 
 
 def batch_order(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

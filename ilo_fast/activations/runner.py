@@ -74,7 +74,10 @@ class Runner:
             except ForwardStopped:
                 pass  # the deepest layer asked for is in
             self.kernels |= kernels
-        block = [self._pooled[entry].to(self._device, non_blocking=True) for entry in self._entries]
+        # a copy to the host that nobody waits for would be read before it is there
+        at_once = self._device.type == "cuda"
+        pooled = (self._pooled[entry] for entry in self._entries)
+        block = [each.to(self._device, non_blocking=at_once) for each in pooled]
         self._pooled = {}
         return torch.stack(block)
 

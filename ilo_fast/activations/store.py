@@ -16,7 +16,7 @@ from ilo_fast.choices import check_choice
 from ilo_fast.errors import InputError
 from ilo_fast.shown import Shown
 
-__all__ = ["PLACES", "ActivationStore", "Sink", "TensorSink", "choose_place"]
+__all__ = ["PLACES", "ActivationStore", "Sink", "TensorSink", "choose_place", "pinning_fits"]
 
 PLACES = ("auto", "memory", "cuda", "disk")
 # Shares of what is free that the states may take: the neighbour search needs room beside them on a
@@ -101,9 +101,12 @@ class Sink(Protocol):
     def finish(self, record: dict[str, Any]) -> Tensor:
         """All batches are there: the states ``[layers, points, dim]``."""
 
+    def close(self) -> None:
+        """There will be no more batches; also after `finish`."""
+
 
 class TensorSink:
-    """States in one tensor, in host memory (pinned for a CUDA model) or on a CUDA device."""
+    """States in one tensor, in host memory (pinned or not) or on a CUDA device."""
 
     def __init__(self, shape: tuple[int, int, int], device: torch.device, *, pin: bool) -> None:
         # an ordinary tensor even inside the caller's inference mode: another thread fills it
@@ -119,6 +122,18 @@ class TensorSink:
 
     def finish(self, record: dict[str, Any]) -> Tensor:
         return self.states
+
+    def close(self) -> None:
+        pass
+
+
+def pinning_fits(need: int) -> bool:
+    """Whether ``need`` bytes of host memory may be pinned, by what is free.
+
+    torch takes pinned memory in powers of two, up to twice of what is asked for.
+    """
+    taken = 1 << max(0, need - 1).bit_length()
+    return taken <= _HOST_SHARE * free_memory(torch.device("cpu"))
 
 
 def choose_place(store: str, need: int, device: torch.device, folder: Path | None) -> str:

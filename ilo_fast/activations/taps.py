@@ -223,8 +223,7 @@ def tap(
     """
     backbone, chosen_pool = find_backbone(model), check_pool(pool)
     entries = resolve_layers(layers, backbone.n_entries)
-    apart = counted_otherwise(backbone)
-    wrong = [entry for entry in entries if entry in apart]
+    wrong = counted_otherwise(backbone, entries)
     if wrong:
         raise ModelError(
             f"tap: hooks see other states than output_hidden_states at layers {wrong} of "

@@ -55,15 +55,18 @@ def tokenise(
     """Token ids of ``texts``, special tokens included, nothing padded.
 
     Raises:
-        CorpusError: on a sentence that gives no tokens, or more than ``limit`` without
-            ``truncate``.
+        CorpusError: on a sentence that gives no tokens, or none but special ones (a tokenizer may
+            drop a script that it does not know), or more than ``limit`` without ``truncate``.
     """
+    special = set(getattr(tokenizer, "all_special_ids", ()))
+    special.discard(getattr(tokenizer, "unk_token_id", None))  # that stands for some text
     options = {"add_special_tokens": True, "padding": False, "return_attention_mask": False}
     ids = tokenizer(list(texts), truncation=False, verbose=False, **options)["input_ids"]
     for position, sentence in enumerate(ids):
-        if not sentence:
+        if all(token in special for token in sentence):
+            few = "no tokens but special ones" if sentence else "no tokens"
             raise CorpusError(
-                f"corpus: {where(first + position)} gives no tokens: {texts[position][:40]!r}"
+                f"corpus: {where(first + position)} gives {few}: {texts[position][:40]!r}"
             )
         if limit is not None and len(sentence) > limit:
             if not truncate:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ilo_fast.errors import ModelError
+from ilo_fast.models.structure import rotary_turn
 
 __all__ = ["weights_sha256"]
 
@@ -36,18 +37,57 @@ def _by_place(numbers: Tensor) -> Tensor:
     return (numbers * place).sum()
 
 
+def _buffers(module: nn.Module) -> dict[str, Tensor]:
+    """A model's buffers by name; LongRoPE's angles as they were loaded, since each pass sets those
+    of its own length."""
+    buffers = dict(module.named_buffers())
+    if not hasattr(module, "config") or rotary_turn(module) is None:
+        return buffers
+    loaded = {name: name.removesuffix("inv_freq") + "original_inv_freq" for name in buffers}
+    return {name: buffers.get(loaded[name], tensor) for name, tensor in buffers.items()}
+
+
+def _adapters(module: nn.Module) -> list[Any]:
+    """The settings of each layer with PEFT's adapters, by name; nothing where there are none.
+
+    Adapters lie beside the weights whether they are on or off.
+    """
+    found = {}
+    for name, child in module.named_modules():
+        if isinstance(getattr(type(child), "active_adapters", None), property):
+            layer: Any = child
+            settings = {
+                key: value
+                for key, value in vars(child).items()
+                if not key.startswith("_") and key != "training" and _plain(value)
+            }
+            on = not getattr(layer, "disable_adapters", False)
+            found[name] = {**settings, "active": list(layer.active_adapters), "on": on}
+    return [found] if found else []
+
+
+def _plain(value: Any) -> bool:
+    """Whether a value is made of numbers, text and lists and mappings of these."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _plain(each) for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, str | bool | int | float)
+
+
 def weights_sha256(module: nn.Module) -> str:
     """SHA-256 over the names, shapes, dtypes and bit sums of all weights, and the configuration.
 
     The sums notice what training, merging or a copy gone wrong does; weights that were changed so
     that their sums stay the same have the same hash. One pass over the weights where they lie,
-    and one copy to the host.
+    and one copy to the host. Of PEFT's layers their settings count too: which adapters are on,
+    and how much each adds.
 
     Raises:
         ModelError: when some weights lie elsewhere, as accelerate has it of those it offloads.
     """
     names, sums = [], []
-    tensors = [*module.named_parameters(), *module.named_buffers()]
+    tensors = [*module.named_parameters(), *_buffers(module).items()]
     for name, tensor in sorted(tensors, key=lambda pair: pair[0]):
         if tensor.is_meta:
             raise ModelError(
@@ -63,5 +103,6 @@ def weights_sha256(module: nn.Module) -> str:
     for key in [k for k in described if k.startswith("_") or k == "transformers_version"]:
         del described[key]
     content = [names, torch.stack(sums).tolist() if sums else [], described]
+    content += _adapters(module)
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()

@@ -155,6 +155,21 @@ def rotary_turn(module: Any) -> int | None:
     return None
 
 
+def batch_limit(module: Any) -> int | None:
+    """The most tokens of a batch of several sentences, for a model that counts a batch's tokens.
+
+    Llama 4's attention grows with the place of a query (``attn_temperature_tuning``), counted from
+    the start of a row whatever the position ids say; among the first ones by nothing. NLLB-MoE's
+    experts leave out tokens beyond a share of all the batch's
+    (``moe_eval_capacity_token_fraction`` below 1).
+    """
+    config = _text_config(module.config)
+    scale = _number(config, "floor_scale")
+    if scale is not None and getattr(config, "attn_temperature_tuning", None):
+        return max(1, scale - 1)
+    return 1 if getattr(config, "moe_eval_capacity_token_fraction", 1.0) < 1 else None
+
+
 def input_device(module: Any) -> torch.device:
     """Where token ids go: to the input embeddings, or to where accelerate runs offloaded ones.
 

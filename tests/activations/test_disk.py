@@ -191,6 +191,57 @@ def test_another_limit_never_reuses_cut_sentences(tmp_path):
     assert again.record["states"] == "read"
 
 
+class Meanwhile(Progress):
+    """Calls a function in the middle of a run."""
+
+    def __init__(self, call):
+        self.call, self.batches = call, 0
+
+    def advance(self, tokens, sentences):
+        self.batches += 1
+        if self.batches == 3:
+            self.call()
+
+
+@pytest.mark.parametrize("budget", [BUDGET, 50])
+def test_two_runs_never_write_into_one_folder(tmp_path, budget):
+    refused = []
+
+    def another():
+        with pytest.raises(InputError, match="folder: another run is writing its states into"):
+            keep(tmp_path / "s", batch_tokens=budget)
+        refused.append(True)
+
+    store = keep(tmp_path / "s", progress=Meanwhile(another))
+    assert refused == [True]
+    assert torch.equal(store.states, keep(tmp_path / "plain").states)
+    assert torch.equal(open_store(tmp_path / "s").states, store.states)
+    assert keep(tmp_path / "s").record["states"] == "read"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_a_run_that_ends_early_lets_go_of_its_folder(tmp_path, error):
+    def stop():
+        raise error
+
+    with pytest.raises(error) as caught:  # which keeps the run's frames, as a notebook does
+        keep(tmp_path / "s", progress=Meanwhile(stop))
+    assert keep(tmp_path / "s").record["states"] == "resumed"
+    del caught
+    with pytest.raises(InputError, match="differ in pool"):
+        keep(tmp_path / "s", pool="last")
+    assert keep(tmp_path / "s").record["states"] == "read"
+
+
+def test_a_folder_of_another_key_is_let_go_of(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        keep(tmp_path / "s", progress=Meanwhile(lambda: (_ for _ in ()).throw(KeyboardInterrupt)))
+    with pytest.raises(InputError, match="differ in pool") as caught:
+        keep(tmp_path / "s", pool="last")
+    assert keep(tmp_path / "s").record["states"] == "resumed"
+    del caught
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_an_end_before_the_first_batch_leaves_a_folder_to_start_in(tmp_path, monkeypatch, error):
     def stop(*_):

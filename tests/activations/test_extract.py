@@ -1,6 +1,5 @@
 """extract(): layers, budgets, early stop, bad input, out of memory, the model left as it was."""
 
-from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
@@ -10,9 +9,10 @@ from families import SENTENCES, Characters, make
 
 import ilo_fast
 from ilo_fast import Corpus, extract
-from ilo_fast.activations import capability
+from ilo_fast.activations import capability, store
 from ilo_fast.activations.runner import Runner
 from ilo_fast.errors import CorpusError, HiddenStateError, InputError, ModelError
+from ilo_fast.models.fingerprint import weights_sha256
 from ilo_fast.models.structure import find_backbone
 
 CORPUS = Corpus("pair", ("one", "two"), SENTENCES)
@@ -39,11 +39,62 @@ def test_long_rope_never_turns_short_sentences_by_the_long_angles():
         "short_factor": [1.0] * 4, "long_factor": [3.0] * 4,
     }  # fmt: skip
     model = make("llama", rope_parameters=rope)
+    loaded = weights_sha256(model)
     assert {len(text) > 8 for text in CORPUS.texts} == {True, False}
     together = extract(model, Characters(), CORPUS, batch_tokens=10_000)
     assert together.record["batches"] == "packed"
     alone = extract(model, Characters(), CORPUS, batch_tokens=1)
     assert relative(together.states, alone.states) < 1e-5
+    long = Corpus("long", ("aa", "bb"), (("abcdefghij",), ("klmnopqrst",)))
+    extract(model, Characters(), long)  # leaves the long angles in the model
+    assert weights_sha256(model) == loaded
+
+
+def llama4(**more):
+    """Layers without rotary embedding, whose queries grow with their place in the row."""
+    torch.manual_seed(0)
+    settings = transformers.Llama4TextConfig(
+        vocab_size=99, hidden_size=32, intermediate_size=48, intermediate_size_mlp=48,
+        num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
+        num_local_experts=2, num_experts_per_tok=1, max_position_embeddings=64, pad_token_id=0,
+        bos_token_id=1, eos_token_id=2, attn_scale=2.0, **more,
+    )  # fmt: skip
+    model = transformers.Llama4TextModel(settings).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.25)
+    return model
+
+
+def test_places_in_a_row_never_count_for_llama_4():
+    model = llama4(floor_scale=25)  # beyond the row that a model is tried on
+    together = extract(model, Characters(), CORPUS, batch_tokens=10_000)
+    assert together.record["batches"] == "packed"
+    assert together.record["batch_tokens"] == 24
+    alone = extract(model, Characters(), CORPUS, batch_tokens=1)
+    assert relative(together.states, alone.states) < 1e-5
+    untuned = llama4(floor_scale=25, attn_temperature_tuning=False)
+    assert extract(untuned, Characters(), CORPUS, batch_tokens=99).record["batch_tokens"] == 99
+
+
+def test_experts_that_take_a_share_of_a_batch_get_one_sentence():
+    torch.manual_seed(0)
+    settings = transformers.NllbMoeConfig(
+        vocab_size=99, d_model=32, encoder_layers=2, decoder_layers=1, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, num_experts=4,
+        encoder_sparse_step=1, max_position_embeddings=64, moe_eval_capacity_token_fraction=0.3,
+    )  # fmt: skip
+    model = transformers.NllbMoeModel(settings).eval()
+    alike = Corpus("alike", ("aa", "bb"), (("abcdefgh", "ijklmnop"), ("qrstuvwx", "yzabcdef")))
+    together = extract(model, Characters(), alike, batch_tokens=100)
+    assert together.record["batch_tokens"] == 1
+    alone = [
+        extract(model, Characters(), Corpus("c", ("aa",), ((text,),))).states
+        for text in alike.texts
+    ]
+    assert relative(together.states, torch.cat(alone, dim=1)) < 1e-5
+    settings.moe_eval_capacity_token_fraction = 1.0
+    assert extract(model, Characters(), alike, batch_tokens=99).record["batch_tokens"] == 99
 
 
 def test_the_callers_autocast_stays_outside():
@@ -51,6 +102,18 @@ def test_the_callers_autocast_stays_outside():
     with torch.autocast("cpu", torch.bfloat16):
         states = extract(make("llama"), Characters(), CORPUS).states
     assert torch.equal(states, expected.states)
+
+
+@pytest.mark.parametrize("name", ["gemma3", "bert", "bloom"])
+def test_a_default_device_changes_nothing(name, tmp_path):
+    """`torch.set_default_device` is the caller's own: what we make lies where we say."""
+    model, tokenizer = make(name), Characters()
+    expected = extract(model, tokenizer, CORPUS, batch_tokens=50).states
+    with torch.device("meta"):  # whatever is made there fails as soon as it is read
+        states = extract(model, tokenizer, CORPUS, batch_tokens=50).states
+        kept = extract(model, tokenizer, CORPUS, batch_tokens=50, folder=tmp_path / "kept").states
+    assert torch.equal(states, expected)
+    assert torch.equal(kept, expected)
 
 
 def test_every_part_keeps_its_mode():
@@ -278,11 +341,16 @@ def test_refuses_what_is_no_model_tokenizer_or_corpus():
 
 
 def test_too_little_memory_is_said_before_anything_runs(monkeypatch):
-    store = import_module("ilo_fast.activations.store")
     monkeypatch.setattr(store, "free_memory", lambda device: 1000)
     for place in ("auto", "memory"):
         with pytest.raises(InputError, match=r"store: the states take 6\.1 kB"):
             extract(make("llama"), Characters(), CORPUS, store=place)
+
+
+def test_host_memory_is_pinned_where_the_power_of_two_that_torch_takes_fits(monkeypatch):
+    for free, need, fits in ((100, 32, True), (100, 33, False), (108, 64, True), (106, 64, False)):
+        monkeypatch.setattr(store, "free_memory", lambda _, free=free: free)
+        assert store.pinning_fits(need) == fits, (free, need)
 
 
 def test_the_model_is_looked_over_once_and_not_in_every_batch(monkeypatch):

@@ -87,7 +87,7 @@ def test_cross_talk_would_be_caught(name, monkeypatch):
     monkeypatch.setattr(packing.Segments, "groups", property(one_group))
     model = make(name)
     with torch.no_grad():
-        way = probe(find_backbone(model), torch.device("cpu"))
+        way = probe(find_backbone(model), torch.device("cpu"), [0])
     assert way.batches == "equal lengths"
     assert "changes hidden state" in way.batches_reason
     assert forced_error(monkeypatch, name) > 1e-2
@@ -101,7 +101,7 @@ def test_positions_that_do_not_restart_would_be_caught(name, monkeypatch):
     wide = {"n_positions" if name == "gpt2" else "max_position_embeddings": 160}
     monkeypatch.setitem(FAMILIES, name, (*FAMILIES[name][:2], {**FAMILIES[name][2], **wide}, ""))
     monkeypatch.setattr(packing.Segments, "positions", running_on)
-    assert probe(find_backbone(make(name)), torch.device("cpu")).batches == "equal lengths"
+    assert probe(find_backbone(make(name)), torch.device("cpu"), [0]).batches == "equal lengths"
     assert forced_error(monkeypatch, name) > 1e-2
 
 
@@ -143,7 +143,7 @@ def test_little_that_runs_on_from_the_sentence_before_is_caught(name, dtype):
     torch.manual_seed(1)
     model = model_class(config_class(**arguments, pad_token_id=0)).eval().to(dtype)
     with torch.no_grad():
-        way = probe(find_backbone(model), torch.device("cpu"))
+        way = probe(find_backbone(model), torch.device("cpu"), [0])
     assert way.batches == "equal lengths"
     assert "the sentences beside one in a packed row change" in way.batches_reason
     if dtype == torch.float32:
@@ -155,7 +155,7 @@ def test_little_that_runs_on_from_the_sentence_before_is_caught(name, dtype):
 @pytest.mark.parametrize("name", ["gemma2", "mixtral", "modernbert", "bert"])
 def test_other_neighbours_in_a_row_change_nothing(name, dtype):
     with torch.no_grad():
-        way = probe(find_backbone(make(name).to(dtype)), torch.device("cpu"))
+        way = probe(find_backbone(make(name).to(dtype)), torch.device("cpu"), [0])
     assert way.batches == "packed", way.batches_reason
 
 

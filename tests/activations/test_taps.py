@@ -420,6 +420,25 @@ def test_several_states_a_token_are_refused():
         ilo_fast.extract(model, Characters(), corpus)
 
 
+def test_a_last_state_of_another_width_leaves_the_others():
+    """As in OPT-350m, which projects what its last layer gives."""
+    model = make("opt", word_embed_proj_dim=16)
+    corpus = ilo_fast.Corpus("c", ("aa", "bb"), (("abc", "de"), ("fg", "hij")))
+    said = r"hidden state 3 of OPTModel .* got \[1, 11, 16\]; layers can leave it out"
+    for layers in (None, [-1, 0]):
+        with pytest.raises(ModelError, match=said):
+            ilo_fast.extract(model, Characters(), corpus, layers=layers)
+        with pytest.raises(ModelError, match=said), ilo_fast.tap(model, layers):
+            pass
+    store = ilo_fast.extract(model, Characters(), corpus, layers=":-1")
+    assert store.record["batches"] == "packed"
+    with ilo_fast.tap(model, ":-1") as tap:
+        for text in corpus.texts:
+            run_quietly(model, torch.tensor([Characters().encode(text)]))
+    assert tap.states.shape == (3, 4, 32)
+    torch.testing.assert_close(store.states, tap.states)
+
+
 @pytest.mark.parametrize("name", ["llama", "bloom"])
 def test_states_of_fewer_tokens_are_refused(name, monkeypatch):
     """A batch whose states came out shorter must not be pooled as if they were all there."""

@@ -3,10 +3,33 @@
 import json
 
 import pytest
+import tokenizers
 import transformers
 from tiny import tiny_tokenizer
 
-from ilo_fast.activations.tokens import tokenizer_sha256
+from ilo_fast.activations.tokens import tokenise, tokenizer_sha256
+from ilo_fast.errors import CorpusError
+
+
+def test_a_sentence_of_special_tokens_only_is_named():
+    words = {"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "[UNK]": 3, "a": 4}
+    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    inner.normalizer = tokenizers.normalizers.Replace(tokenizers.Regex(r"\p{Han}"), "")
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    inner.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    names = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **names)
+
+    def chunk(*texts):
+        options = {"first": 0, "limit": None, "truncate": False, "where": "sentence {}".format}
+        return tokenise(texts, tokenizer, **options)
+
+    assert chunk("a a", "unknown words").lengths.tolist() == [4, 4]
+    said = "corpus: sentence 1 gives no tokens but special ones: '你好'"
+    with pytest.raises(CorpusError, match=said):
+        chunk("a", "你好")
 
 
 def test_calls_leave_the_hash_as_it_was():

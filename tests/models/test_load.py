@@ -285,6 +285,26 @@ def test_weights_sha256_sees_every_change():
     assert weights_sha256(other) != before
 
 
+def test_weights_sha256_sees_which_adapters_are_on():
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    lora = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    model = peft.get_peft_model(transformers.LlamaModel(llama()), lora)
+    model.add_adapter("other", lora)
+    inside = model.get_base_model()
+    first = weights_sha256(inside)
+    with model.disable_adapter():
+        off = weights_sha256(inside)
+    model.set_adapter("other")
+    other = weights_sha256(inside)
+    model.set_adapter("default")
+    assert weights_sha256(inside) == weights_sha256(inside.train()) == first
+    for module in inside.modules():
+        if hasattr(module, "set_scale"):
+            module.set_scale("default", 0.5)
+    assert len({first, off, other, weights_sha256(inside)}) == 4
+
+
 def test_a_name_that_is_neither_here_nor_on_the_hub(monkeypatch, capfd):
     from huggingface_hub.utils import logging
 
