@@ -35,6 +35,7 @@ from ilo_fast.activations.journal import (
     gaps,
     read_journal,
 )
+from ilo_fast.activations.lock import lock_folder
 from ilo_fast.activations.manifest import check_key, damaged, describes, read_json
 from ilo_fast.activations.space import human
 from ilo_fast.activations.store import ActivationStore
@@ -93,31 +94,6 @@ def _allocate(descriptor: int, size: int) -> None:
     os.ftruncate(descriptor, size)  # a file system that cannot allocate ahead
 
 
-def _locked(folder: Path) -> int | None:
-    """A descriptor that holds the lock on a folder, or None where its file system has none.
-
-    Raises:
-        InputError: when another run holds it.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        return None  # Windows
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise InputError(
-            f"folder: another run is writing its states into {folder}; wait for it, or give "
-            "another folder"
-        ) from None
-    except OSError:  # of a network file system
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
 class DiskSink:
     """Write states into a folder, or go on where an earlier run stopped.
 
@@ -148,7 +124,7 @@ class DiskSink:
         self._lock: int | None = None
         if not (folder / _WHOLE).is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(folder)
+            self._lock = lock_folder(folder)
         try:
             self._open_up(wanted, budget)
         except BaseException:
