@@ -15,6 +15,8 @@ from ilo_fast.ops.workers import for_spans
 
 __all__ = ["Duplicates", "Points", "fold_sum", "power_of_two", "prepare_points", "rounded_root"]
 
+# Of elements below 1, so that squares of all but those near 2**-1000 are in float64's range.
+_RAISED = 2.0**480
 _BLOCK_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 25}  # float64 working set: cache, device
 
 
@@ -128,7 +130,8 @@ def prepare_points(
         rows = x[part].to(torch.float64) * scale_a[part, None]
         rows *= scale_b[part, None]
         rows += 0.0  # -0.0 and 0.0 are the same number: give them the same bits
-        norm = rounded_root(fold_sum(rows * rows))
+        terms = rows * _RAISED
+        norm = rounded_root(fold_sum(terms.mul_(terms))) * (1.0 / _RAISED)
         if cosine:
             norm = torch.where(zero[part], 1.0, norm)
             rows /= norm[:, None]

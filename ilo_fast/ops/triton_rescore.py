@@ -113,6 +113,8 @@ def pair_value(
         b = b * b_factor[:, None]
         if METRIC == 2:
             terms = 0.0 - a * b
+            a *= 2.0**480  # elements are at most 1: squares of small ones must not vanish
+            b *= 2.0**480
             a_size += fold(a * a, ROWS, DIMS)
             b_size += fold(b * b, ROWS, DIMS)
         else:
@@ -124,7 +126,7 @@ def pair_value(
         value = tl.where((a_factor == 0) | (b_factor == 0), 1.0, value * 0.5)
     elif METRIC == 1:
         value = value * 0.5
-    return value, tl.sqrt(tl.sum(a_size, axis=1) * tl.sum(b_size, axis=1))
+    return value, tl.sqrt(tl.sum(a_size, axis=1)) * tl.sqrt(tl.sum(b_size, axis=1)) * 2.0**-960
 
 
 @triton.jit
