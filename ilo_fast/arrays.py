@@ -36,8 +36,10 @@ __all__ = [
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 FLUSHED = (
     "the points hold subnormal numbers, which torch.set_flush_denormal(True) makes zeros of: their "
-    "neighbours would be wrong; call torch.set_flush_denormal(False) before"
+    "neighbours would be wrong; call torch.set_flush_denormal(False) before (where that was done, "
+    "threads that torch started earlier still make zeros of them: do without it in this process)"
 )
+_GRAIN = 1 << 15  # elements that torch gives a thread at least
 _CHECK_ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 30}  # at once: a card's launches cost, too
 # float type → the integers of its size, and the bits of its smallest normal number
 _NORMAL = {
@@ -107,7 +109,7 @@ def magnitudes(rows: torch.Tensor) -> torch.Tensor:
 
     Raises InputError on subnormal numbers where the processor is set to take them for zero.
     """
-    if flushes() and has_subnormal(rows):
+    if flushes(rows) and has_subnormal(rows):
         raise InputError(FLUSHED)
     if rows.is_cuda:  # fewer launches than by aminmax
         largest: torch.Tensor = torch.linalg.vector_norm(rows, ord=torch.inf, dim=-1)
@@ -116,10 +118,16 @@ def magnitudes(rows: torch.Tensor) -> torch.Tensor:
     return torch.maximum(high, -low).to(torch.float64)
 
 
-def flushes() -> bool:
-    """Whether this thread's arithmetic makes zeros of subnormal numbers."""
-    tiny = torch.full((1,), torch.finfo(torch.float64).tiny, dtype=torch.float64, device="cpu")
-    return bool((tiny * 0.5).view(torch.int64) == 0)
+def flushes(rows: torch.Tensor) -> bool:
+    """Whether arithmetic over a CPU's tensor makes zeros of subnormal numbers, in any thread of it.
+
+    Threads that torch starts for large tensors have the setting of the thread that was first to
+    need them, for good: every one of them is asked.
+    """
+    elements = 1 if rows.numel() <= _GRAIN else _GRAIN * torch.get_num_threads()
+    single = torch.float32  # smallest, and flushed as float64 is
+    tiny = torch.full((elements,), torch.finfo(single).tiny, dtype=single, device="cpu")
+    return bool(((tiny * 0.5).view(torch.int32) == 0).any())
 
 
 def has_subnormal(rows: torch.Tensor) -> bool:

@@ -93,7 +93,7 @@ def join(
             "exclude_self": int(true_or_false(exclude_self, "exclude_self")),
             "usable": 1,
             "rows": n,
-            "flushes": int(flushes()),
+            "flushes": int(flushes(states)),
             "subnormal": int(has_subnormal(states)),
         }
     except Exception as error:  # raised below, when the others know

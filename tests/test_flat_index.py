@@ -236,6 +236,18 @@ def test_many_queries_are_prepared_in_parts(metric, monkeypatch):
     assert parts.stats.rows_repaired == whole.stats.rows_repaired
 
 
+def test_padding_lies_below_inner_products_of_points_far_from_0():
+    """Base points within 2^-60 of each other, many dimensions, a query opposite to their mean."""
+    d = 100_000
+    base = torch.full((40, d), 0.75, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    base[:, ::2] = torch.randn(40, d // 2, dtype=torch.float64, generator=generator) * 2.0**-70
+    queries = base[:3].clone()
+    queries[:, 1::2] -= 1.3 * 2.0**-21 / d**0.5
+    found = index_of(base, "inner_product").neighbors(queries, 5)
+    assert found.indices.tolist() == [[0, 1, 2, 3, 4]] * 3  # all level, to rounding
+
+
 def test_searches_between_additions():
     index = FlatIndex(1, "euclidean")
     for value in (3.0, 2.0, 1.0):

@@ -1,6 +1,9 @@
 """The public edge of knn: what it takes, what it refuses, what it gives back."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -346,6 +349,31 @@ def test_flushing_changes_nothing_for_normal_points(flushing, metric):
     usual = knn(x, k=5, metric=metric)
     assert torch.equal(flushed.indices, usual.indices)
     assert flushed.certified.all()
+
+
+_FLUSHED_ONCE = """
+import torch
+from ilo_fast import knn
+
+if not torch.set_flush_denormal(True):
+    raise SystemExit("cannot")
+(torch.rand(1 << 20) + 1).sum()  # torch starts its other threads, which keep the setting
+torch.set_flush_denormal(False)
+x = torch.zeros(3000, 64, dtype=torch.int32)
+x[torch.arange(3000), torch.arange(3000) * 7 % 64] = 1 + torch.arange(3000, dtype=torch.int32) % 9
+print(bool((knn(x.float()).indices == knn(x.view(torch.float32)).indices).all()))
+"""
+
+
+def test_threads_that_went_on_flushing_are_noticed():
+    environment = dict(os.environ, OMP_NUM_THREADS="2")
+    done = subprocess.run(
+        [sys.executable, "-c", _FLUSHED_ONCE], env=environment, capture_output=True, text=True
+    )
+    if "cannot" in done.stderr:
+        pytest.skip("needs a processor that can take subnormal numbers as zeros")
+    # Where torch's threads do not keep the setting, the lists are right.
+    assert "subnormal numbers" in done.stderr or done.stdout == "True\n"
 
 
 def test_errors_are_value_errors():

@@ -133,7 +133,8 @@ def lifted_terms(points: Points, form: Centred) -> tuple[torch.Tensor, torch.Ten
     """``b'`` and slack of `Operands`, float32 ``[u]``: the float32 error is folded into ``b'``."""
     dim = points.z.shape[1]
     relative = gamma(dim + 16, UNIT_ROUNDOFF_32)
-    error = (0.5 * form.norm * form.norm + form.b.abs()) * (relative * (1.0 + 4.0 * relative))
+    error = 0.5 * form.norm * form.norm + form.b.abs() + form.slack
+    error *= relative * (1.0 + 4.0 * relative)
     error += form.slack + 4.0 * (dim + 4) * 2.0**-126  # products and inputs lost to underflow
     lifted = _round_up(form.b + error)
     return lifted, _round_up(lifted.to(torch.float64) - form.b + error)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ilo_fast.ops.points import Points, block_rows, fold_sum, power_of_two, rounded_root
+from ilo_fast.ops.points import Points, block_rows, fold_dot, fold_sum, power_of_two, rounded_root
 from ilo_fast.ops.precision import UNIT_ROUNDOFF_64
 from ilo_fast.ops.workers import for_spans
 
@@ -38,8 +38,10 @@ def pair_values(
     """Float64 values ``[pairs]`` of pairs of distinct points; smaller is nearer.
 
     ``|z_i - z_j|^2 / 2`` for cosine (which is 1 - cos; exactly 1 with a zero vector) and for
-    euclidean, ``-<z_i, z_j>`` for inner_product, all in units of the scaled ``z``. ``rows`` are
-    of ``left``, by default the same points as ``cols``.
+    euclidean, ``-<z_i, z_j>`` for inner_product, all in units of the scaled ``z``. An inner product
+    may cancel, and the smaller of two candidates' bounds decides whether they tie (``_tiers``): it
+    is summed in twice the precision, as a long point's plain sum would be off by more than a short
+    one's bound. ``rows`` are of ``left``, by default the same points as ``cols``.
     """
     left = points if left is None else left
     values = torch.empty(rows.shape[0], dtype=torch.float64, device=rows.device)
@@ -48,12 +50,14 @@ def pair_values(
         terms = left.z.index_select(0, rows[part])
         other = points.z.index_select(0, cols[part])
         if points.metric == "inner_product":
-            values[part] = 0.0 - fold_sum(terms.mul_(other))
+            exact_products = left.narrow and points.narrow
+            values[part] = 0.0 - fold_dot(terms, other, exact_products)
         else:
             terms.sub_(other)
             values[part] = fold_sum(terms.mul_(terms)).mul_(0.5)
 
-    for_spans(compare, rows.shape[0], block_rows(rows.device, points.z.shape[1]))
+    held = 4 if points.metric == "inner_product" else 1  # sums in twice the precision hold more
+    for_spans(compare, rows.shape[0], block_rows(rows.device, held * points.z.shape[1]))
     if points.metric == "cosine":
         values[left.zero[rows] | points.zero[cols]] = 1.0
     return values

@@ -13,8 +13,18 @@ import torch
 
 from ilo_fast.ops.workers import for_spans
 
-__all__ = ["Duplicates", "Points", "fold_sum", "power_of_two", "prepare_points", "rounded_root"]
+__all__ = [
+    "Duplicates",
+    "Points",
+    "fold_dot",
+    "fold_sum",
+    "power_of_two",
+    "prepare_points",
+    "rounded_root",
+]
 
+# Of elements below 1, so that squares of all but those near 2**-1000 are in float64's range.
+_RAISED = 2.0**480
 _BLOCK_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 25}  # float64 working set: cache, device
 
 
@@ -39,7 +49,8 @@ class Points:
     z: ``[u, d]`` float64; unit rows for cosine, ``x * 2**-exponent`` otherwise (exponent
     is 0 where rows are scaled one by one). zero: ``[u]`` bool, zero vectors under cosine (all
     false otherwise). size: ``[u]`` float64, ``|z|`` up to rounding. n: number of original points.
-    duplicates: None when all are distinct.
+    duplicates: None when all are distinct. narrow: whether products of two such points' elements
+    are exact in float64, as those of floats of at most 32 bits are, scaled and not normalised.
     """
 
     metric: str
@@ -49,6 +60,7 @@ class Points:
     exponent: int
     n: int
     duplicates: Duplicates | None
+    narrow: bool = False
 
     @property
     def u(self) -> int:
@@ -71,6 +83,50 @@ def fold_sum(terms: torch.Tensor) -> torch.Tensor:
         terms[..., : width - half] += terms[..., half:width]
         width = half
     return terms[..., 0].clone()
+
+
+def fold_dot(left: torch.Tensor, right: torch.Tensor, exact_products: bool = False) -> torch.Tensor:
+    """Inner products over the last dimension, by halving, in twice the precision; overwrites both.
+
+    What every product and every addition loses is kept and added at the end (Dekker, Knuth; Ogita,
+    Rump and Oishi 2005), so that the result is off by little more than its own rounding, however
+    much of the sum cancels. Magnitudes are at most 1.
+
+    >>> left = torch.tensor([2.0**-40, 1.0, -(2.0**-40), 1.0], dtype=torch.float64)
+    >>> fold_dot(left, torch.tensor([1.0, 2.0**-60, 1.0, 0.0], dtype=torch.float64)) == 2.0**-60
+    tensor(True)
+    """
+    if exact_products:
+        total, lost = left.mul_(right), right.zero_()
+    else:
+        total = left * right
+        left_high, right_high = _high_half(left), _high_half(right)
+        left -= left_high
+        right -= right_high
+        lost = (left_high * right_high).sub_(total)
+        lost += left_high.mul_(right)
+        lost += right_high.mul_(left)
+        lost += left.mul_(right)
+    width = total.shape[-1]
+    while width > 1:
+        half = (width + 1) // 2
+        one, other = total[..., : width - half], total[..., half:width]
+        added = one + other
+        came = added - one
+        error = other - came
+        came -= added  # -(added - came): what ``one`` has become
+        error += one + came
+        error += lost[..., half:width]
+        lost[..., : width - half] += error
+        total[..., : width - half] = added
+        width = half
+    return total[..., 0] + lost[..., 0]
+
+
+def _high_half(numbers: torch.Tensor) -> torch.Tensor:
+    """The leading 26 bits, so that products of halves are exact."""
+    scaled = numbers * 134217729.0  # 2**27 + 1
+    return scaled - (scaled - numbers)
 
 
 def power_of_two(exponent: torch.Tensor) -> torch.Tensor:
@@ -128,7 +184,8 @@ def prepare_points(
         rows = x[part].to(torch.float64) * scale_a[part, None]
         rows *= scale_b[part, None]
         rows += 0.0  # -0.0 and 0.0 are the same number: give them the same bits
-        norm = rounded_root(fold_sum(rows * rows))
+        terms = rows * _RAISED
+        norm = rounded_root(fold_sum(terms.mul_(terms))) * (1.0 / _RAISED)
         if cosine:
             norm = torch.where(zero[part], 1.0, norm)
             rows /= norm[:, None]
@@ -144,7 +201,8 @@ def prepare_points(
     if duplicates is not None:
         first_copy = duplicates.members[duplicates.starts]
         z, zero, size = z[first_copy], zero[first_copy], size[first_copy]
-    return Points(metric, z, zero, size, exponent, n, duplicates)
+    narrow = not cosine and x.dtype != torch.float64
+    return Points(metric, z, zero, size, exponent, n, duplicates, narrow)
 
 
 def _find_duplicates(z: torch.Tensor) -> Duplicates | None:

@@ -2,15 +2,20 @@
 
 TF32 on CUDA, bfloat16 inside oneDNN and autocast all make ``torch.mm`` of float32 tensors far less
 precise than the certificate's bound assumes. Each can be switched on globally by the caller's
-program, so the engine switches them off around its own products and puts them back.
+program, so the engine switches them off around its own products and puts them back. What it cannot
+switch (environment variables of the libraries behind ``torch.mm``, another thread of the program)
+it notices: products are tried once a process and device, and the switch is read again at the end.
 """
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
+
+from ilo_fast.errors import InputError
 
 __all__ = ["UNIT_ROUNDOFF_32", "UNIT_ROUNDOFF_64", "gamma", "ieee_products"]
 
@@ -40,7 +45,11 @@ _BEFORE: dict[str, Any] = {}
 
 @contextmanager
 def _full_precision(kind: str) -> Iterator[None]:
-    """The first block in sets the precision, the last one out puts back what it was."""
+    """The first block in sets the precision, the last one out puts back what it was.
+
+    Where another thread has set it meanwhile, what was computed proves nothing: that is raised, and
+    the other's choice stays.
+    """
     backends: Any = torch.backends
     switch = backends.cuda.matmul if kind == "cuda" else backends.mkldnn.matmul
     with _LOCK:
@@ -50,11 +59,52 @@ def _full_precision(kind: str) -> Iterator[None]:
         _INSIDE[kind] += 1
     try:
         yield
+        if switch.fp32_precision != "ieee":
+            raise RuntimeError(
+                "another thread changed torch's float32 matmul precision during a search, whose "
+                "products then prove nothing; set it before"
+            )
     finally:
         with _LOCK:
             _INSIDE[kind] -= 1
             if not _INSIDE[kind]:
-                switch.fp32_precision = _BEFORE.pop(kind)
+                before = _BEFORE.pop(kind)
+                if switch.fp32_precision == "ieee":
+                    switch.fp32_precision = before
+
+
+@cache
+def _worst_share(device: torch.device) -> float:
+    """Largest error of float32 products as a share of their bound; NaN where they are not finite.
+
+    Few terms show operands that are rounded, many of them sums that are; rows and columns of
+    unlike magnitude show algorithms that are exact to the whole matrix's norm only.
+    """
+    generator = torch.Generator().manual_seed(0)
+    worst = 0.0
+    for terms in (16, 256):
+        left, right = (
+            (1.0 + torch.rand(64, terms, generator=generator, dtype=torch.float32, device="cpu"))
+            * 2.0 ** torch.randint(-12, 13, (64, 1), generator=generator, device="cpu")
+            for _ in range(2)
+        )
+        left, right = left.to(device), right.to(device).T
+        exact = left.double() @ right.double()
+        off = (torch.mm(left, right).double() - exact).abs() / exact
+        share = float(off.amax()) / gamma(terms, UNIT_ROUNDOFF_32)
+        worst = max(worst, share) if share == share else share
+    return worst
+
+
+def _tried(device: torch.device) -> None:
+    """Raise unless float32 products of a device keep to `gamma`, full precision being asked for."""
+    share = _worst_share(device)
+    if not share <= 1.0:
+        raise InputError(
+            f"float32 products on {device} are off by {share:.2g} times the bound of IEEE "
+            "arithmetic, so no neighbour could be proved; a setting outside torch makes them "
+            "coarser (DNNL_DEFAULT_FPMATH_MODE, NVIDIA_TF32_OVERRIDE and the like): take it back"
+        )
 
 
 @contextmanager
@@ -72,4 +122,5 @@ def ieee_products(device: torch.device) -> Iterator[None]:
         torch.no_grad(),
         torch.autocast(device.type, enabled=False),
     ):
+        _tried(device)
         yield

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ilo_fast.ops.centred import MASKED, Centred, lifted_terms
+from ilo_fast.ops.centred import Centred, lifted_terms
 from ilo_fast.ops.points import Points, block_rows
 from ilo_fast.ops.workers import for_spans, mapped, worker_count
 
@@ -25,6 +25,9 @@ _FEWEST_ROWS = 32  # of a float32 strip: with fewer the product is bound by memo
 _BIN = 32
 _BINS_PER_K = 8  # fewer bins than this times k, and most of them would be open
 _SEED = 20250311
+# Below every form value, for which |d| <= 1 does not hold here (inner_product's b grows as |m||d|),
+# and far from float32's overflow.
+_NEVER = -1.0e37
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def _side(
         lifted, slack = form.b + form.slack, 2.0 * form.slack
     rows = torch.empty(padded, dim + 2, dtype=dtype, device=points.z.device)
     rows[u:] = 0.0
-    rows[u:, places[0]] = MASKED
+    rows[u:, places[0]] = _NEVER
     rows[:u, places[0]] = lifted[order]
     rows[:, places[1]] = 1.0
 

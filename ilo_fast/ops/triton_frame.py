@@ -17,11 +17,14 @@ from ilo_fast.ops.triton_config import SLOTS
 __all__ = [
     "METRIC_CODES",
     "Frame",
+    "add_neighbours",
     "add_tile",
     "choose_frame",
     "fold",
     "normalised",
     "row_strides",
+    "row_sums",
+    "two_product",
     "unit",
 ]
 
@@ -65,12 +68,69 @@ def fold(terms, ROWS: tl.constexpr, DIMS: tl.constexpr):
 
 
 @triton.jit
+def two_sum(one, other):
+    """A sum, rounded, and what rounding lost (Knuth)."""
+    added = one + other
+    came = added - one
+    return added, (one - (added - came)) + (other - came)
+
+
+@triton.jit
 def add_tile(total, lost, tile):
-    """Sums with a tile's added, and what all additions so far have lost (Knuth's two-sum), so that
-    a sum over many tiles errs as one over a single tile."""
-    added = total + tile
-    came = added - total
-    return added, lost + ((total - (added - came)) + (tile - came))
+    """Sums with a tile's added, and what all additions so far have lost, so that a sum over many
+    tiles errs as one over a single tile."""
+    added, error = two_sum(total, tile)
+    return added, lost + error
+
+
+@triton.jit
+def _high_half(numbers):
+    """The leading 26 bits, so that products of halves are exact."""
+    scaled = numbers * 134217729.0  # 2**27 + 1
+    return scaled - (scaled - numbers)
+
+
+@triton.jit
+def two_product(one, other):
+    """A product of magnitudes below 1, rounded, and what rounding lost (Dekker)."""
+    product = one * other
+    one_high = _high_half(one)
+    other_high = _high_half(other)
+    one_low = one - one_high
+    other_low = other - other_high
+    lost = (one_high * other_high - product) + one_high * other_low
+    return product, (lost + other_high * one_low) + one_low * other_low
+
+
+@triton.jit
+def add_neighbours(terms, lost, ROWS: tl.constexpr, DIMS: tl.constexpr):
+    """Sums of two neighbours ``[ROWS, DIMS // 2]``, with what they and their terms have lost."""
+    left, right = tl.split(tl.reshape(terms, (ROWS, DIMS // 2, 2)))
+    left_lost, right_lost = tl.split(tl.reshape(lost, (ROWS, DIMS // 2, 2)))
+    added, error = two_sum(left, right)
+    return added, error + (left_lost + right_lost)
+
+
+@triton.jit
+def row_sums(terms, lost, ROWS: tl.constexpr, DIMS: tl.constexpr):
+    """Sums ``[ROWS]`` of ``[ROWS, DIMS]``, at most 256, in twice the precision and rounded once."""
+    if DIMS >= 256:
+        terms, lost = add_neighbours(terms, lost, ROWS, 256)
+    if DIMS >= 128:
+        terms, lost = add_neighbours(terms, lost, ROWS, 128)
+    if DIMS >= 64:
+        terms, lost = add_neighbours(terms, lost, ROWS, 64)
+    if DIMS >= 32:
+        terms, lost = add_neighbours(terms, lost, ROWS, 32)
+    if DIMS >= 16:
+        terms, lost = add_neighbours(terms, lost, ROWS, 16)
+    if DIMS >= 8:
+        terms, lost = add_neighbours(terms, lost, ROWS, 8)
+    if DIMS >= 4:
+        terms, lost = add_neighbours(terms, lost, ROWS, 4)
+    if DIMS >= 2:
+        terms, lost = add_neighbours(terms, lost, ROWS, 2)
+    return tl.sum(terms + lost, axis=1)
 
 
 @triton.jit

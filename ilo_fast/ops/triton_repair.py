@@ -218,6 +218,8 @@ def repair(
     programs = min(config.repair_programs, items)
     joins = min(config.repair_programs, layers * here)
     tile = max(bins.width, config.repair_points)
+    # as in rescore
+    dims = config.repair_dims // 2 if operands.metric == "inner_product" else config.repair_dims
     for todo, tiers in ((unproved, False), (level, True)):
         _repair_kernel[(programs,)](
             x, operands.factor, operands.order, bins.held, bins.best, bins.second, lists.bar,
@@ -227,7 +229,7 @@ def repair(
             DEPTH=tie_depth(d, operands.metric), METRIC=METRICS[operands.metric],
             BITS=bins.width.bit_length() - 1, WIDTH=bins.width,
             KP=slots, PARTS=parts, SCAN=triton.next_power_of_2(per_part), TILE=tile,
-            DIMS=config.repair_dims, EXCLUDE_SELF=exclude_self, TIERS=tiers, num_warps=4,
+            DIMS=dims, EXCLUDE_SELF=exclude_self, TIERS=tiers, num_warps=4,
             enable_fp_fusion=False,  # as in rescore: the same values
         )  # fmt: skip
         _join_kernel[(joins,)](

@@ -18,7 +18,7 @@ import triton.language as tl
 
 from ilo_fast.ops.triton_config import RowConfig
 from ilo_fast.ops.triton_filter import Bins
-from ilo_fast.ops.triton_frame import add_tile, fold
+from ilo_fast.ops.triton_frame import add_neighbours, add_tile, fold, row_sums, two_product
 from ilo_fast.ops.triton_prepare import Operands, kept_until_read, permutation
 from ilo_fast.ops.triton_select import LAST_KEPT, Candidates, upper_bound
 
@@ -107,24 +107,36 @@ def pair_value(
     while start < d:
         j = start + tl.arange(0, DIMS)
         mask = wanted[:, None] & (j < d)[None, :]
-        a = tl.load(a_row[:, None] + j[None, :], mask=mask, other=0.0).to(tl.float64)
-        b = tl.load(b_row[:, None] + j[None, :], mask=mask, other=0.0).to(tl.float64)
-        a = a * a_factor[:, None]
-        b = b * b_factor[:, None]
+        a_given = tl.load(a_row[:, None] + j[None, :], mask=mask, other=0.0)
+        b_given = tl.load(b_row[:, None] + j[None, :], mask=mask, other=0.0)
+        a = a_given.to(tl.float64) * a_factor[:, None]
+        b = b_given.to(tl.float64) * b_factor[:, None]
         if METRIC == 2:
-            terms = 0.0 - a * b
+            if a_given.dtype == tl.float64:
+                terms, error = two_product(0.0 - a, b)
+            else:  # products of 24 bits are exact
+                terms = 0.0 - a * b
+                error = terms * 0.0
+            terms, error = add_neighbours(terms, error, ROWS, DIMS)
+            terms, error = add_neighbours(terms, error, ROWS, DIMS // 2)
+            lost += error
+            a *= 2.0**480  # elements are at most 1: squares of small ones must not vanish
+            b *= 2.0**480
             a_size += fold(a * a, ROWS, DIMS)
             b_size += fold(b * b, ROWS, DIMS)
         else:
-            terms = (a - b) * (a - b)
-        total, lost = add_tile(total, lost, fold(terms, ROWS, DIMS))
+            terms = fold((a - b) * (a - b), ROWS, DIMS)
+        total, lost = add_tile(total, lost, terms)
         start += DIMS
-    value = tl.sum(total + lost, axis=1)
+    if METRIC == 2:
+        value = row_sums(total, lost, ROWS, DIMS // 4)
+    else:
+        value = tl.sum(total + lost, axis=1)
     if METRIC == 0:  # a zero vector has similarity 0 to everything
         value = tl.where((a_factor == 0) | (b_factor == 0), 1.0, value * 0.5)
     elif METRIC == 1:
         value = value * 0.5
-    return value, tl.sqrt(tl.sum(a_size, axis=1) * tl.sum(b_size, axis=1))
+    return value, tl.sqrt(tl.sum(a_size, axis=1)) * tl.sqrt(tl.sum(b_size, axis=1)) * 2.0**-960
 
 
 @triton.jit
@@ -284,6 +296,9 @@ def rescore(
     k = lists.index.shape[2]
     visits = kept_until_read(visiting_order(n, first_row, min(rows, n - first_row), x.device))
     grid = (triton.cdiv(visits.shape[0], config.score_rows), layers)
+    dims = config.score_dims
+    if operands.metric == "inner_product":
+        dims = min(dims, 128)  # sums in twice the precision hold more numbers: few, so none spills
     unproved = Unproved(
         rows=torch.empty(layers * rows, dtype=torch.int64, device=x.device),
         count=torch.zeros(2, dtype=torch.int64, device=x.device),
@@ -298,7 +313,7 @@ def rescore(
         SCALE=operands.scale, DEPTH=tie_depth(d, operands.metric),
         METRIC=METRICS[operands.metric], BITS=bins.width.bit_length() - 1,
         CAPACITY=config.capacity, KP=list_slots(k),
-        ROWS=config.score_rows, DIMS=config.score_dims, num_warps=config.score_warps,
+        ROWS=config.score_rows, DIMS=dims, num_warps=config.score_warps,
         enable_fp_fusion=False,  # copies of a point must have distance 0, and both orders one value
     )  # fmt: skip
     return unproved

@@ -5,9 +5,10 @@ import pytest
 import torch
 from hostile_points import CASES, normal
 
-from ilo_fast.ops.centred import MASKED, centre, filter_operands
+from ilo_fast.ops.centred import MASKED, centre, filter_operands, lifted_terms
 from ilo_fast.ops.exact import pair_values, tie_error
 from ilo_fast.ops.points import prepare_points
+from ilo_fast.ops.precision import UNIT_ROUNDOFF_32, gamma
 
 METRICS = ("cosine", "euclidean", "inner_product")
 
@@ -104,6 +105,20 @@ def test_the_bound_is_of_use():
     points, form = prepared(normal, "cosine", d=384)
     operands = filter_operands(points, form, torch.arange(points.u), points.u)
     assert float(operands.slack.max()) < 1e-4 * float(form.norm.max()) ** 2
+
+
+@pytest.mark.parametrize("metric", ["cosine", "inner_product"])
+def test_the_lift_covers_its_own_rounding(metric):
+    """Points so close together that the tolerance dwarfs the form: b' rounds as the products do."""
+    x = torch.ones(40, 9, dtype=torch.float64)
+    x[:, 1:] = 2.0**-58 * torch.from_numpy(normal(np.random.default_rng(0), 40, 8))
+    points = prepare_points(x, x.abs().amax(dim=1), metric)
+    form = centre(points)
+    assert float(form.slack.min()) > 10 * float((form.norm**2 / 2 + form.b.abs()).max())
+    lifted, _ = lifted_terms(points, form)
+    rounding = gamma(9 + 2, UNIT_ROUNDOFF_32)
+    lost = rounding * (form.norm**2 / 2 + lifted.double().abs()) + UNIT_ROUNDOFF_32 * form.norm**2
+    assert (lifted.double() >= form.b + form.slack + lost).all()
 
 
 def test_padding_is_masked_for_good():

@@ -79,6 +79,28 @@ def test_copies_of_a_point_have_the_same_neighbours():
     assert indices[[0, 2]].tolist() == [[1, 2, 4], [0, 1, 4]]
 
 
+@pytest.mark.parametrize("exponent", [0, -200, -300, -520, -600, -900])
+def test_bounds_of_small_points_beside_large_ones(exponent):
+    """One sum in seven orders, tied within its rounding however small the row or the others are."""
+    rolled = np.stack([np.roll(np.random.default_rng(1).normal(size=7), i) for i in range(7)])
+    small = 2.0**exponent
+    for row, others in ((small, 1.0), (1.0, small), (2.0 ** (exponent // 2),) * 2):
+        x = np.concatenate([np.full((1, 7), 0.1 * row), others * rolled, -np.ones((1, 7))])
+        indices, _ = full_lists(x, 7, "inner_product")
+        assert indices[0].tolist() == [1, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [0, 2, 1, 3], [3, 1, 2, 0]])
+@pytest.mark.parametrize(("factor", "far"), [(1.0, 2.0**60), (1 / 3, 2.0**40)])
+def test_a_long_point_whose_product_cancels(order, factor, far):
+    """Its plain sum is off by more than the short point's bound, by which the two would not tie."""
+    x = factor * np.array([[1, 1, 1, 0], [far, 1, -far, 0], [0, 0.5, 0, 0], [-1, -1, -1, 0]])
+    level = np.array([[0, 1, 0, 0]]) * factor  # the long point's very product
+    indices, distances = full_lists(np.concatenate([x, level])[:, order], 3, "inner_product")
+    assert indices[0].tolist() == [1, 4, 2]
+    np.testing.assert_allclose(distances[0] / factor**2, [-1, -1, -0.5], rtol=1e-6)
+
+
 def test_values_are_symmetric_bit_for_bit():
     x = np.random.default_rng(0).normal(size=(30, 37)) + 5
     for metric in ("cosine", "euclidean", "inner_product"):

@@ -1,6 +1,7 @@
 """Float64 points: exact scaling, normalisation in a fixed order, copies merged."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ilo_fast.ops.points import fold_sum, power_of_two, prepare_points, rounded_root
+from ilo_fast.ops.points import fold_dot, fold_sum, power_of_two, prepare_points, rounded_root
 
 
 def prepare(x, metric="cosine"):
@@ -26,6 +27,27 @@ def test_fold_sum_is_accurate_and_blind_to_neighbouring_rows(d, seed):
         depth = math.ceil(math.log2(d)) if d > 1 else 0
         assert abs(float(sums[row]) - exact) <= exact * depth * 2.0**-53
         assert torch.equal(fold_sum(terms[row : row + 1].clone()), sums[row : row + 1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("d", [1, 2, 3, 7, 64, 100])
+def test_fold_dot_is_as_good_as_rounded_once(d, dtype):
+    generator = torch.Generator().manual_seed(d)
+    left, right = (torch.rand(40, d, generator=generator, dtype=dtype) - 0.5 for _ in range(2))
+    left[:, : d // 2] = -left[:, d - d // 2 :]  # nearly everything cancels
+    right[:, : d // 2] = right[:, d - d // 2 :] * (1 + 2.0**-20)
+    left, right = left.double(), right.double()
+    exact = [
+        sum(Fraction(one) * Fraction(other) for one, other in zip(*pair, strict=True))
+        for pair in zip(left.tolist(), right.tolist(), strict=True)
+    ]
+    size = (left * right).abs().sum(dim=1).tolist()
+    found = fold_dot(left.clone(), right.clone(), dtype == torch.float32).tolist()
+    level = 2 * (math.ceil(math.log2(d)) + 1) ** 2 * Fraction(2) ** -106
+    for value, truth, magnitude in zip(found, exact, size, strict=True):
+        bound = abs(truth) * Fraction(2) ** -53 + level * Fraction(magnitude)
+        assert abs(Fraction(value) - truth) <= bound
+    assert torch.equal(fold_dot(left.clone(), right.clone()), fold_dot(right.clone(), left.clone()))
 
 
 def test_power_of_two_is_exact_over_its_whole_range():

@@ -8,6 +8,8 @@ from threading import Barrier, Event
 import pytest
 import torch
 
+from ilo_fast.errors import InputError
+from ilo_fast.ops import precision
 from ilo_fast.ops.precision import UNIT_ROUNDOFF_32, UNIT_ROUNDOFF_64, gamma, ieee_products
 
 CPU = torch.device("cpu")
@@ -42,6 +44,71 @@ def test_the_guard_puts_everything_back():
         torch.mm(x, x[:3])
     assert switch.fp32_precision == before
     assert torch.is_grad_enabled()
+
+
+def test_a_change_by_another_thread_is_raised_and_stays():
+    switch = torch.backends.mkldnn.matmul
+    before = switch.fp32_precision
+    changed = "bf16" if before != "bf16" else "tf32"
+    try:
+        with pytest.raises(RuntimeError, match="another thread changed"), ieee_products(CPU):
+            switch.fp32_precision = changed
+        assert switch.fp32_precision == changed
+        with ieee_products(CPU):
+            assert switch.fp32_precision == "ieee"
+        assert switch.fp32_precision == changed
+    finally:
+        switch.fp32_precision = before
+
+
+def rounded(bits):
+    """float32 with its last mantissa bits rounded away."""
+    half, kept = 1 << (bits - 1), -1 << bits
+    return lambda x: ((x.contiguous().view(torch.int32) + half) & kept).view(torch.float32)
+
+
+def by_operands(bits):
+    narrow = rounded(bits)
+    return lambda left, right: narrow(left) @ narrow(right)
+
+
+def three_bfloat16(left, right):
+    """What some libraries take for float32: high and low halves, without the low ones' product."""
+    high = left.bfloat16().float(), right.bfloat16().float()
+    low = (left - high[0]).bfloat16().float(), (right - high[1]).bfloat16().float()
+    return high[0] @ high[1] + high[0] @ low[1] + low[0] @ high[1]
+
+
+def narrow_sums(left, right):
+    total = torch.zeros(left.shape[0], right.shape[1])
+    for term in range(left.shape[1]):
+        total = rounded(13)(total + left[:, term : term + 1] * right[term])
+    return total
+
+
+def strassen(left, right):
+    a, b, c, d = (part for half in left.chunk(2) for part in half.chunk(2, dim=1))
+    e, f, g, h = (part for half in right.chunk(2) for part in half.chunk(2, dim=1))
+    p = [a @ (f - h), (a + b) @ h, (c + d) @ e, d @ (g - e), (a + d) @ (e + h)]
+    upper = p[4] + p[3] - p[1] + (b - d) @ (g + h), p[0] + p[1]
+    lower = p[2] + p[3], p[0] + p[4] - p[2] - (a - c) @ (e + f)
+    return torch.cat([torch.cat(upper, dim=1), torch.cat(lower, dim=1)])
+
+
+@pytest.mark.parametrize(
+    "product", [by_operands(16), by_operands(13), three_bfloat16, narrow_sums, strassen]
+)
+def test_products_that_are_not_ieee_are_refused(product, monkeypatch):
+    precision._worst_share.cache_clear()
+    with ieee_products(CPU):
+        pass
+    precision._worst_share.cache_clear()
+    monkeypatch.setattr(torch, "mm", product)
+    try:
+        with pytest.raises(InputError, match="times the bound of IEEE"), ieee_products(CPU):
+            pass
+    finally:
+        precision._worst_share.cache_clear()
 
 
 def test_autocast_is_off_inside():

@@ -89,6 +89,33 @@ def test_a_default_device_changes_nothing(device: torch.device) -> None:
     np.testing.assert_array_equal(found.indices[0].cpu().numpy(), truth)
 
 
+@pytest.mark.parametrize("exponent", [-150, -270, -600, -900])
+def test_bounds_of_small_points_beside_large_ones(exponent: int, device: torch.device) -> None:
+    """One inner product in seven orders, tied within its rounding however small the points."""
+    rolled = np.stack([np.roll(np.random.default_rng(1).normal(size=7), i) for i in range(7)])
+    small = 2.0**exponent
+    for row, others in ((small, 1.0), (small, small)):
+        x = np.concatenate([np.full((1, 7), 0.1 * row), others * rolled, -np.ones((1, 7))])
+        found = _search(torch.tensor(x)[None], 7, "inner_product", device)
+        assert found.indices[0, 0].tolist() == [1, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("d", [4, 300])
+@pytest.mark.parametrize(("factor", "far"), [(1.0, 2.0**60), (1 / 3, 2.0**40)])
+def test_a_long_point_whose_product_cancels(
+    factor: float, far: float, d: int, device: torch.device
+) -> None:
+    """Its plain sum is off by more than the short point's bound, by which the two would not tie."""
+    x = np.zeros((5, d))
+    x[:, :4] = [[1, 1, 1, 0], [far, 1, 0, -far], [0, 0.5, 0, 0], [-1] * 4, [0, 1, 0, 0]]
+    x[0, 3] = 1
+    x = x[:, np.random.default_rng(d).permutation(d)] * factor
+    for dtype in (torch.float32, torch.float64):
+        points = torch.tensor(x).to(dtype)[None]
+        found = _search(points, 3, "inner_product", device)
+        assert found.indices[0, 0].tolist() == [1, 4, 2]
+
+
 def test_extreme_float64(device: torch.device) -> None:
     x = torch.tensor(cloud("gauss", 40, 8))[None]
     plain = _search(x, 2, "cosine", device)
