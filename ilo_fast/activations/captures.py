@@ -7,13 +7,24 @@ when someone asks for them.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 from torch import nn
 
-__all__ = ["evaluating", "foreign_hooks", "no_new_captures"]
+__all__ = ["evaluating", "foreign_hooks", "no_new_captures", "users_hooks"]
 
 _MARK = "_output_capturing_hooks_installed"
 _HOME = "transformers.utils.output_capturing"
+# Hooks of theirs do what the weights, the configuration and the adapters say; ours only look.
+_KNOWN = {
+    "accelerate",
+    "ilo_fast",
+    "peft",
+    "torch",
+    "transformers",
+    "transformers_modules",
+}
 
 
 @contextmanager
@@ -36,8 +47,24 @@ def no_new_captures(model: nn.Module) -> Iterator[None]:
 
 def foreign_hooks(module: nn.Module) -> bool:
     """Whether a module has forward hooks that are not transformers' capturing ones."""
-    hooks = (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
-    return any(getattr(hook, "__module__", None) != _HOME for hook in hooks)
+    return any(getattr(hook, "__module__", None) != _HOME for hook in _hooks(module))
+
+
+def users_hooks(module: nn.Module) -> list[str]:
+    """Each part of a model that has forward hooks of nobody's library, with the hook's name."""
+    found = []
+    for name, part in module.named_modules():
+        for hook in _hooks(part):
+            function = hook.func if isinstance(hook, partial) else hook
+            home = str(getattr(function, "__module__", None))
+            if home.partition(".")[0] not in _KNOWN:
+                called = getattr(function, "__qualname__", type(function).__name__)
+                found.append(f"{called} on {name or type(part).__name__}")
+    return found
+
+
+def _hooks(module: nn.Module) -> list[Any]:
+    return [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
 
 
 @contextmanager

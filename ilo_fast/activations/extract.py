@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ilo_fast.activations.capability import probe
-from ilo_fast.activations.captures import evaluating, no_new_captures
+from ilo_fast.activations.captures import evaluating, no_new_captures, users_hooks
 from ilo_fast.activations.disk import DiskSink
 from ilo_fast.activations.fusing import fusing
 from ilo_fast.activations.job import ExtractProgress, Job
@@ -95,7 +95,8 @@ def extract(
         folder: for ``"disk"`` (and ``"auto"``, which then uses it): the states' folder. A run
             stopped half-way goes on there; a finished one is read back, and its record says how the
             states were made. Its key covers weights, tokenizer, corpus, dtype, pooling, layers,
-            truncation (its limit and side) and fused kernels, so other states are never reused.
+            truncation (its limit and side) and fused kernels, so other states are never reused; a
+            model with forward hooks of your own (steering, say) is refused, as they have no key.
         truncate: cut sentences longer than the model takes; otherwise they are errors.
         fused: kernels that do several of the model's steps at once (the extra ``liger``: norms,
             rotary embedding, gated activations) while it runs here: ``"auto"`` where they serve a
@@ -248,6 +249,13 @@ def _key(
     if pool.function is not None:
         raise InputError(
             "pool: a folder keeps only mean, last and weighted (a function's content has no key)"
+        )
+    hooks = users_hooks(backbone.module)
+    if hooks:
+        more = f" and {len(hooks) - 1} more" if hooks[1:] else ""
+        raise InputError(
+            "folder: the model has hooks whose effect on the states has no key: "
+            f"{hooks[0]}{more}; take them off, or give no folder"
         )
     fused = {} if kernels is None else {"fused": kernels}
     return {

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import zlib
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 from families import SENTENCES, Characters, make
 from safetensors.torch import load_file
 
-from ilo_fast import Corpus, extract
+from ilo_fast import Corpus, extract, tap
 from ilo_fast.activations import disk, open_store
 from ilo_fast.activations.journal import read_journal
 from ilo_fast.activations.runner import Runner
@@ -67,7 +68,7 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from families import SENTENCES, Characters, make
-from ilo_fast import Corpus, extract
+from ilo_fast import Corpus, extract, tap
 from ilo_fast.progress import Progress
 
 class Kill(Progress):
@@ -519,3 +520,19 @@ def test_states_of_an_earlier_format_are_named(tmp_path):
         open_store(tmp_path / "s")
     with pytest.raises(InputError, match="they differ in format"):
         keep(tmp_path / "s")
+
+
+def test_hooks_that_steer_have_no_key(tmp_path):
+    model, plain = make("llama"), keep(tmp_path / "plain", model=make("llama")).states
+
+    def steer(module, inputs, output, by):
+        return output + by
+
+    hook = model.model.layers[1].register_forward_hook(partial(steer, by=1.0))
+    with pytest.raises(InputError, match=r"hooks whose .* no key: .*steer on layers\.1; take them"):
+        keep(tmp_path / "steered", model=model)
+    assert not (tmp_path / "steered").exists()
+    hook.remove()
+    model.enable_input_require_grads()  # a hook of transformers
+    with tap(model):
+        assert torch.equal(keep(tmp_path / "again", model=model).states, plain)
