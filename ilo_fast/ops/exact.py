@@ -41,7 +41,9 @@ def pair_values(
     euclidean, ``-<z_i, z_j>`` for inner_product, all in units of the scaled ``z``. An inner product
     may cancel, and the smaller of two candidates' bounds decides whether they tie (``_tiers``): it
     is summed in twice the precision, as a long point's plain sum would be off by more than a short
-    one's bound. ``rows`` are of ``left``, by default the same points as ``cols``.
+    one's bound. What that leaves of a sum may still be more than the bound of a zero vector, which
+    is none: a value no larger than it is 0. ``rows`` are of ``left``, by default the same points as
+    ``cols``.
     """
     left = points if left is None else left
     values = torch.empty(rows.shape[0], dtype=torch.float64, device=rows.device)
@@ -51,7 +53,10 @@ def pair_values(
         other = points.z.index_select(0, cols[part])
         if points.metric == "inner_product":
             exact_products = left.narrow and points.narrow
-            values[part] = 0.0 - fold_dot(terms, other, exact_products)
+            sums = fold_dot(terms, other, exact_products)
+            sizes = left.size[rows[part]] * points.size[cols[part]]
+            nothing = sums.abs() <= sizes * _residue(points)
+            values[part] = 0.0 - sums.masked_fill_(nothing, 0.0)
         else:
             terms.sub_(other)
             values[part] = fold_sum(terms.mul_(terms)).mul_(0.5)
@@ -324,3 +329,10 @@ def _distances(
 def _depth(points: Points) -> int:
     """Roundings of ``fold_sum`` over the points' dimensions."""
     return max(1, math.ceil(math.log2(points.z.shape[1])))
+
+
+def _residue(points: Points) -> float:
+    """What either engine's inner product can be off where the true one is 0, a share of the norms'
+    product: the larger bound, the Triton kernels' (docs/exactness-gpu.md, "Ties")."""
+    roundings = points.z.shape[1] / 16 + 2 * _depth(points) + 4
+    return 0.5 * (roundings * UNIT_ROUNDOFF_64) ** 2

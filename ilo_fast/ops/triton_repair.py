@@ -111,7 +111,7 @@ def _repair_kernel(
                     other_factor = tl.load(factors + other, mask=wanted, other=0.0)
                     value, size = pair_value(
                         own_row, other_row, other_factor * 0.0 + own_factor, other_factor,
-                        wanted, d, METRIC, TILE, DIMS,
+                        wanted, d, DEPTH, METRIC, TILE, DIMS,
                     )  # fmt: skip
                     error = value_error(value, size, DEPTH, METRIC)
                     value = tl.where(wanted, value, float("inf"))

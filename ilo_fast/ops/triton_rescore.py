@@ -92,7 +92,7 @@ def value_error(value, size_product, DEPTH: tl.constexpr, METRIC: tl.constexpr):
 @triton.jit
 def pair_value(
     a_row, b_row, a_factor, b_factor, wanted, d,
-    METRIC: tl.constexpr, ROWS: tl.constexpr, DIMS: tl.constexpr,
+    DEPTH: tl.constexpr, METRIC: tl.constexpr, ROWS: tl.constexpr, DIMS: tl.constexpr,
 ):  # fmt: skip
     """float64 values ``[ROWS]`` of pairs of rows, and the product of their norms (metric 2).
 
@@ -136,7 +136,12 @@ def pair_value(
         value = tl.where((a_factor == 0) | (b_factor == 0), 1.0, value * 0.5)
     elif METRIC == 1:
         value = value * 0.5
-    return value, tl.sqrt(tl.sum(a_size, axis=1)) * tl.sqrt(tl.sum(b_size, axis=1)) * 2.0**-960
+    size = tl.sqrt(tl.sum(a_size, axis=1)) * tl.sqrt(tl.sum(b_size, axis=1)) * 2.0**-960
+    if METRIC == 2:  # what rounding leaves of a true 0 is 0, the value of a zero vector
+        roundings = size * 0.0 + d * 0.0625 + (2.0 * DEPTH - 2.0)  # DEPTH is L + 3
+        nothing = tl.abs(value) <= size * (roundings * roundings * 2.0**-107)
+        value = tl.where(nothing, 0.0, value)
+    return value, size
 
 
 @triton.jit
@@ -244,7 +249,7 @@ def _rescore_kernel(
         other_row = points + other.to(tl.int64) * x_row
         other_factor = tl.load(factors + other, mask=wanted, other=0.0)
         value, size = pair_value(
-            own_row, other_row, own_factor, other_factor, wanted, d, METRIC, ROWS, DIMS
+            own_row, other_row, own_factor, other_factor, wanted, d, DEPTH, METRIC, ROWS, DIMS
         )
         error = value_error(value, size, DEPTH, METRIC)
         values, errors, indices, filled, reach = keep_nearest(

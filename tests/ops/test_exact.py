@@ -101,6 +101,21 @@ def test_a_long_point_whose_product_cancels(order, factor, far):
     np.testing.assert_allclose(distances[0] / factor**2, [-1, -1, -0.5], rtol=1e-6)
 
 
+def test_a_true_zero_ties_with_a_zero_vector():
+    """What rounding left of it was more than the zero vector's bound, and its sign the order."""
+    generator = np.random.default_rng(0)
+    half = generator.standard_normal((24, 17))
+    x = np.concatenate([half, half], axis=1)
+    x[1::3, 17:] *= -1  # (a, a), (b, -b) and zero vectors are orthogonal to each other
+    x[2::3] = 0
+    indices, distances = full_lists(x[:, generator.permutation(34)], 23, "inner_product")
+    orthogonal = [i for i in range(24) if i % 3]
+    for row in range(0, 24, 3):
+        level = np.isin(indices[row], orthogonal)
+        assert indices[row][level].tolist() == orthogonal
+        assert not distances[row][level].any()
+
+
 def test_values_are_symmetric_bit_for_bit():
     x = np.random.default_rng(0).normal(size=(30, 37)) + 5
     for metric in ("cosine", "euclidean", "inner_product"):

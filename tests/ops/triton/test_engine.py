@@ -116,6 +116,23 @@ def test_a_long_point_whose_product_cancels(
         assert found.indices[0, 0].tolist() == [1, 4, 2]
 
 
+def test_a_true_zero_ties_with_a_zero_vector(device: torch.device) -> None:
+    """What rounding left of it was more than the zero vector's bound, and its sign the order."""
+    generator = np.random.default_rng(0)
+    half = generator.standard_normal((24, 17))
+    x = np.concatenate([half, half], axis=1)
+    x[1::3, 17:] *= -1  # (a, a), (b, -b) and zero vectors are orthogonal to each other
+    x[2::3] = 0
+    points = torch.tensor(x[:, generator.permutation(34)])[None]
+    found = _search(points, 23, "inner_product", device)
+    orthogonal = [i for i in range(24) if i % 3]
+    for row in range(0, 24, 3):
+        indices = found.indices[0, row].cpu().numpy()
+        level = np.isin(indices, orthogonal)
+        assert indices[level].tolist() == orthogonal
+        assert not found.distances[0, row].cpu().numpy()[level].any()
+
+
 def test_extreme_float64(device: torch.device) -> None:
     x = torch.tensor(cloud("gauss", 40, 8))[None]
     plain = _search(x, 2, "cosine", device)
