@@ -175,7 +175,7 @@ def test_bad_arguments(arguments, error, message):
 
 @pytest.mark.parametrize("value", [np.ones((40, 8)), ["en", "de"] * 500], ids=["array", "labels"])
 def test_what_was_given_in_the_wrong_place_is_named_in_one_line(value):
-    with pytest.raises(TypeError, match="^k must be an integer; got ") as caught:
+    with pytest.raises(TypeError, match=r"^k must be an integer; got ") as caught:
         knn(points(), value)
     assert str(caught.value).endswith(f"… ({type(value).__name__})")
     assert len(str(caught.value)) < 120

@@ -153,7 +153,7 @@ def test_what_is_no_state_is_named(tmp_path):
         score_states(1.5)
     with pytest.raises(InputError, match="holds no finished states"):
         score_states(tmp_path)
-    with pytest.raises(InputError, match="folder: there is no folder .*nothing"):
+    with pytest.raises(InputError, match=r"folder: there is no folder .*nothing"):
         score_states(tmp_path / "nothing")
 
 
