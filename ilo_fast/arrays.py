@@ -49,14 +49,20 @@ _NORMAL = {
 }
 
 
+def _brief(value: Any) -> str:
+    """A value in one line: what was given in the wrong place may be an array of a million."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:60]}… ({type(value).__name__})"
+
+
 def whole_number(value: Any, name: str = "k") -> int:
     """An integer of any library as Python's; bool is none."""
     if isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be an integer; got {value!r}")
+        raise TypeError(f"{name} must be an integer; got {_brief(value)}")
     try:
         return operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be an integer; got {value!r}") from None
+        raise TypeError(f"{name} must be an integer; got {_brief(value)}") from None
 
 
 def at_least_1(value: Any, name: str) -> int:
@@ -83,9 +89,9 @@ def check_seed(value: Any, below: int = 1 << 63) -> int:
 def real_number(value: Any, name: str) -> float:
     """A number of any library as Python's; neither bool nor NaN is one."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number; got {value!r}")
+        raise TypeError(f"{name} must be a number; got {_brief(value)}")
     if math.isnan(value):
-        raise InputError(f"{name} must be a number; got {value!r}")
+        raise InputError(f"{name} must be a number; got {_brief(value)}")
     return float(value)
 
 
@@ -100,7 +106,7 @@ def not_negative(value: Any, name: str) -> float:
 def true_or_false(value: Any, name: str) -> bool:
     """A truth value of Python or NumPy as Python's: "no" would count as true, 0 as false."""
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be True or False; got {value!r}")
+        raise TypeError(f"{name} must be True or False; got {_brief(value)}")
     return bool(value)
 
 

@@ -21,9 +21,10 @@ _CALLS = ("start", "advance", "finish")
 class Progress:
     """A listener that says nothing; the others say more of the same calls.
 
-    `ilo_fast.extract` calls ``start``, ``advance``, ``finish`` and, where it is there, ``skip``;
-    `ilo_fast.score` also calls ``stage`` before each step and ``layer`` after each layer's
-    neighbours. Used in a ``with`` block, it leaves the terminal as it was whatever happens inside.
+    `ilo_fast.extract` calls ``start``, ``advance``, ``finish`` and, where they are there, ``skip``
+    and ``stage``; `ilo_fast.score` also calls ``stage`` before each step and ``layer`` after each
+    layer's neighbours. Used in a ``with`` block, it leaves the terminal as it was whatever happens
+    inside.
     """
 
     def stage(self, text: str) -> None:

@@ -66,6 +66,11 @@ def read_table(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     except FileNotFoundError:
         raise InputError(f"no result file at {str(path)!r}") from None
     except pa.ArrowInvalid as error:
+        whole = Path(path).with_suffix(".parquet")
+        if Path(path).suffix == ".csv" and whole.is_file():
+            raise InputError(
+                f"{str(path)!r} holds no run record; give {str(whole)!r}, the same table with one"
+            ) from error
         raise InputError(f"{str(path)!r} is not a Parquet file: {error}") from error
     metadata = table.schema.metadata or {}
     if RECORD_KEY not in metadata:

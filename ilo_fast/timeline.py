@@ -36,6 +36,9 @@ class TimedProgress:
         self._listener, self._clock = listener, clock
         self._began = time.perf_counter()
 
+    def stage(self, text: str) -> None:
+        getattr(self._listener, "stage", lambda text: None)(text)
+
     def start(self, total_tokens: int) -> None:
         self._clock.add("tokenise", self._began)
         self._began = time.perf_counter()

@@ -173,6 +173,15 @@ def test_bad_arguments(arguments, error, message):
         knn(points(), **arguments)
 
 
+@pytest.mark.parametrize("value", [np.ones((40, 8)), ["en", "de"] * 500], ids=["array", "labels"])
+def test_what_was_given_in_the_wrong_place_is_named_in_one_line(value):
+    with pytest.raises(TypeError, match=r"^k must be an integer; got ") as caught:
+        knn(points(), value)
+    assert str(caught.value).endswith(f"… ({type(value).__name__})")
+    assert len(str(caught.value)) < 120
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("x", "error", "message"),
     [

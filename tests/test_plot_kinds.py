@@ -437,7 +437,9 @@ def test_a_step_of_a_training_is_drawn(run, tmp_path):
     for step, given in ((0, ("--step", 0)), (40, ("--step", 40)), (40, ())):
         out = tmp_path / "drawn.png"
         assert run("plot", tmp_path / "alignment.parquet", *given, "--out", out)[0] == 0
-        alone = plots.save(plots.layers(Result(scorings[step].table, {})), tmp_path / "alone.png")
+        drawn = plots.layers(Result(scorings[step].table.assign(step=step), {}))
+        assert drawn.get_title(loc="left").splitlines()[0].endswith(f", step {step}")
+        alone = plots.save(drawn, tmp_path / "alone.png")
         assert out.read_bytes() == alone.read_bytes(), (step, given)
     _, _, said = run(
         "plot", tmp_path / "alignment.parquet", "--step", 7, "--out", tmp_path / "x.png"

@@ -236,6 +236,12 @@ def test_files_that_are_no_result(tmp_path):
     (tmp_path / "text.parquet").write_text("hello")
     with pytest.raises(InputError, match="is not a Parquet file"):
         read_parquet(tmp_path / "text.parquet")
+    (tmp_path / "text.csv").write_text("hello")
+    with pytest.raises(InputError, match=r"text\.csv' holds no run record; give .*text\.parquet'"):
+        read_parquet(tmp_path / "text.csv")
+    (tmp_path / "alone.csv").write_text("hello")
+    with pytest.raises(InputError, match=r"alone\.csv' is not a Parquet file"):
+        read_parquet(tmp_path / "alone.csv")
     pq.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
     with pytest.raises(InputError, match="holds no ilo_fast run record"):
         read_parquet(tmp_path / "other.parquet")

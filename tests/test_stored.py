@@ -153,6 +153,8 @@ def test_what_is_no_state_is_named(tmp_path):
         score_states(1.5)
     with pytest.raises(InputError, match="holds no finished states"):
         score_states(tmp_path)
+    with pytest.raises(InputError, match=r"folder: there is no folder .*nothing"):
+        score_states(tmp_path / "nothing")
 
 
 def test_extract_says_of_states_what_it_is_told(tiny_model, corpus_folder, tmp_path):

@@ -260,7 +260,11 @@ def open_store(folder: str | Path) -> ActivationStore:
     """
     folder = Path(folder)
     if not (folder / _WHOLE).is_file() or not (folder / _STORE).is_file():
-        raise InputError(f"folder: {folder} holds no finished states ({_WHOLE})")
+        if not folder.is_dir():
+            raise InputError(f"folder: there is no folder {folder}")
+        unfinished = (folder / _PARTIAL).is_file() and (folder / _STORE).is_file()
+        how = "; the command that began them goes on there" if unfinished else ""
+        raise InputError(f"folder: {folder} holds no finished states ({_WHOLE}){how}")
     key = read_json(folder, _STORE, "key", "budget")["key"]
     if key.get("format") != _FORMAT:
         raise InputError(

@@ -102,8 +102,9 @@ def extract(
             rotary embedding, gated activations) while it runs here: ``"auto"`` where they serve a
             16-bit model on CUDA, whose results they change within its own rounding, ``"off"``, or
             ``"liger"``, which raises where it cannot serve.
-        progress: told ``start(total_tokens)``, ``advance(tokens, sentences)`` and ``finish()``;
-            True shows a rate and the time left on standard error.
+        progress: told ``start(total_tokens)``, ``advance(tokens, sentences)`` and ``finish()``,
+            and, where it has it, ``stage(text)`` of what comes before; True shows these, a rate
+            and the time left on standard error.
         about: what the record shall say of ``"model"`` and ``"corpus"``, mappings of plain values
             with a ``"name"`` each, under ``"about"``: `ilo_fast.score` gives its own records of
             them, `ilo_fast.score_states` reads them.
@@ -153,7 +154,10 @@ def extract(
     shape = (len(entries), corpus.n_points, backbone.dim)
     need = 4 * int(np.prod(shape, dtype=np.int64))
     place = choose_place(store, need, device, folder)
+    stage = getattr(progress, "stage", lambda text: None)
     # About 0.9 s for 100 million parameters on a CPU core: only where states outlive the model.
+    if place == "disk":
+        stage("Hashing the weights")
     weights = weights_sha256(backbone.module) if place == "disk" else None
     dtype = str(parameter_dtype(backbone.module)).removeprefix("torch.")
     sink: Sink
@@ -177,6 +181,7 @@ def extract(
             pin = place == "memory" and device.type == "cuda" and pinning_fits(need)
             sink = TensorSink(shape, where, pin=pin)
         try:
+            stage("Trying how the model takes batches")
             way = probe(backbone, device, entries)
             with running(backbone, way, entries, chosen_pool, device) as runner:
                 job = Job(runner, sink, corpus, entries, way, device, budget, place)

@@ -124,10 +124,11 @@ def check_format(path: str | Path) -> None:
 
 
 def title_of(result: "Result") -> str:
-    """Model, corpus and settings in two short lines."""
+    """Model, corpus, step of a training and settings in two short lines."""
     first: pd.Series[Any] = result.table.iloc[0]
     corpus = result.record.get("corpus", {})
     where = f", {shortened(corpus['name'], 20)}" if "name" in corpus else ""
+    where += f", step {first['step']}" if "step" in result.table.columns else ""
     model = shortened(result.model, _TITLE_LINE - len(where))
     return plain(
         f"{model}{where}\n{result.table['language'].nunique()} languages × {first['n_points']} "

@@ -275,6 +275,14 @@ def test_a_full_disk_is_said_before_the_first_byte(tmp_path, monkeypatch):
     assert list((tmp_path / "s").iterdir()) == []
 
 
+def test_an_unfinished_folder_says_how_to_go_on(tmp_path):
+    interrupted(tmp_path / "s")
+    with pytest.raises(InputError, match=r"\(states.safetensors\); the command that began them go"):
+        open_store(tmp_path / "s")
+    with pytest.raises(InputError, match=r"^folder: there is no folder .*none$"):
+        open_store(tmp_path / "none")
+
+
 def test_refuses_folders_of_something_else(tmp_path):
     with pytest.raises(InputError, match="holds no finished states"):
         open_store(tmp_path)

@@ -1,5 +1,6 @@
 """extract(): layers, budgets, early stop, bad input, out of memory, the model left as it was."""
 
+import io
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,7 @@ from ilo_fast.activations.runner import Runner
 from ilo_fast.errors import CorpusError, HiddenStateError, InputError, ModelError
 from ilo_fast.models.fingerprint import weights_sha256
 from ilo_fast.models.structure import find_backbone
+from ilo_fast.progress import PlainProgress
 
 CORPUS = Corpus("pair", ("one", "two"), SENTENCES)
 
@@ -250,6 +252,17 @@ def test_progress_counts_every_token_and_sentence():
     assert heard.calls[-1] == ("finish",)
     assert sum(call[0] for call in heard.calls[1:-1]) == tokens
     assert sum(call[1] for call in heard.calls[1:-1]) == 12
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_what_takes_time_before_the_first_pass_is_said(tmp_path, kept):
+    stream = io.StringIO()
+    place = {"folder": tmp_path / "states"} if kept else {}
+    extract(make("llama"), Characters(), CORPUS, progress=PlainProgress(stream), **place)
+    said = stream.getvalue().splitlines()
+    hashing = ["Hashing the weights"] if kept else []
+    assert said[:-1] == [*hashing, "Trying how the model takes batches"]
+    assert "12 sentences" in said[-1]
 
 
 def test_a_listener_without_the_calls_is_named():
