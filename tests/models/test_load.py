@@ -286,7 +286,7 @@ def test_weights_sha256_sees_every_change():
 
 
 def test_weights_sha256_sees_which_adapters_are_on():
-    peft = pytest.importorskip("peft")
+    peft = pytest.importorskip("peft", reason="needs peft: pip install peft, then make test")
     torch.manual_seed(0)
     lora = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
     model = peft.get_peft_model(transformers.LlamaModel(llama()), lora)
