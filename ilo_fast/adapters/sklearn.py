@@ -14,6 +14,7 @@ from sklearn import neighbors
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ilo_fast.choices import check_choice
 from ilo_fast.flat_index import FlatIndex
 from ilo_fast.lists import unit_rows
 from ilo_fast.neighbors import knn
@@ -179,8 +180,7 @@ def kneighbors_graph(
     >>> kneighbors_graph(np.array([[0.0], [3.0], [1.0]]), 1).toarray().tolist()
     [[0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
     """
-    if mode not in ("connectivity", "distance"):
-        raise ValueError(f"mode must be 'connectivity' or 'distance'; got {mode!r}")
+    check_choice(mode, "mode", ("connectivity", "distance"))
     if include_self != "auto" and not isinstance(include_self, bool | np.bool_):
         raise ValueError(f"include_self must be True, False or 'auto'; got {include_self!r}")
     if isinstance(X, _ExactSearch):

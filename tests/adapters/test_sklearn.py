@@ -177,7 +177,7 @@ def test_other_metrics_are_refused(blobs, parameters, message):
     [
         ({"include_self": "no"}, "include_self must be True, False or 'auto'; got 'no'"),
         ({"include_self": None}, "include_self must be"),
-        ({"mode": "distances"}, "mode must be 'connectivity' or 'distance'; got 'distances'"),
+        ({"mode": "distances"}, "mode must be one of connectivity, distance; got 'distances'"),
     ],
 )
 def test_a_graph_with_options_that_mean_nothing(blobs, arguments, message):
