@@ -115,11 +115,9 @@ class RichProgress(Progress):
         self._console = Console(stderr=True) if console is None else console
         self._bar: RichBar | None = None
         self._task: TaskID | None = None
-        self._stage = ""
 
     def stage(self, text: str) -> None:
         self.close()
-        self._stage = text
         self._console.print(text, highlight=False, markup=False)
 
     def start(self, total_tokens: int) -> None:

@@ -20,7 +20,7 @@ __all__ = ["led", "merge_nearest", "sort_lists"]
 
 
 @triton.jit
-def _lowest_reach(values, errors, kept, kept_errors, KP: tl.constexpr):
+def _lowest_reach(values, errors, kept, kept_errors):
     """Lowest value that one of the points left over could share a tier with, where a kept one is
     that near; inf where none is. One equal to the last kept, value and bound, is in its tiers."""
     last = tl.max(tl.where(kept < float("inf"), kept, -float("inf")), axis=0)
@@ -68,8 +68,8 @@ def merge_nearest(
         more_values = tl.where(more_taken, float("inf"), more_values)
         step += 1
     reach = tl.minimum(
-        _lowest_reach(values, errors, out_values, out_errors, KP),
-        _lowest_reach(more_values, more_errors, out_values, out_errors, KP),
+        _lowest_reach(values, errors, out_values, out_errors),
+        _lowest_reach(more_values, more_errors, out_values, out_errors),
     )
     return out_values, out_errors, out_indices, reach
 

@@ -18,10 +18,10 @@ import triton.language as tl
 
 from ilo_fast.ops.triton_config import RowConfig
 from ilo_fast.ops.triton_filter import Bins
+from ilo_fast.ops.triton_frame import METRIC_CODES
 from ilo_fast.ops.triton_order import led, merge_nearest
 from ilo_fast.ops.triton_prepare import Operands
 from ilo_fast.ops.triton_rescore import (
-    METRICS,
     Lists,
     Unproved,
     list_slots,
@@ -226,7 +226,7 @@ def repair(
             todo.rows, todo.count, lists.value, lists.error,
             kept.value, kept.error, kept.index, kept.scored, kept.reach,
             n, d, x.stride(0), x.stride(1), n_bins, rows, first_row, k, per_part, programs,
-            DEPTH=tie_depth(d, operands.metric), METRIC=METRICS[operands.metric],
+            DEPTH=tie_depth(d, operands.metric), METRIC=METRIC_CODES[operands.metric],
             BITS=bins.width.bit_length() - 1, WIDTH=bins.width,
             KP=slots, PARTS=parts, SCAN=triton.next_power_of_2(per_part), TILE=tile,
             DIMS=dims, EXCLUDE_SELF=exclude_self, TIERS=tiers, num_warps=4,

@@ -18,12 +18,18 @@ import triton.language as tl
 
 from ilo_fast.ops.triton_config import RowConfig
 from ilo_fast.ops.triton_filter import Bins
-from ilo_fast.ops.triton_frame import add_neighbours, add_tile, fold, row_sums, two_product
+from ilo_fast.ops.triton_frame import (
+    METRIC_CODES,
+    add_neighbours,
+    add_tile,
+    fold,
+    row_sums,
+    two_product,
+)
 from ilo_fast.ops.triton_prepare import Operands, kept_until_read, permutation
 from ilo_fast.ops.triton_select import LAST_KEPT, Candidates, upper_bound
 
 __all__ = [
-    "METRICS",
     "Lists",
     "Unproved",
     "allocate_lists",
@@ -35,7 +41,6 @@ __all__ = [
 ]
 
 _LAST_KEPT = tl.constexpr(LAST_KEPT)
-METRICS = {"cosine": 0, "euclidean": 1, "inner_product": 2}
 
 
 @dataclass(frozen=True)
@@ -316,7 +321,7 @@ def rescore(
         n, operands.rows.shape[1], d, x.stride(0), x.stride(1), rows,
         visits.shape[0], first_row, k,
         SCALE=operands.scale, DEPTH=tie_depth(d, operands.metric),
-        METRIC=METRICS[operands.metric], BITS=bins.width.bit_length() - 1,
+        METRIC=METRIC_CODES[operands.metric], BITS=bins.width.bit_length() - 1,
         CAPACITY=config.capacity, KP=list_slots(k),
         ROWS=config.score_rows, DIMS=dims, num_warps=config.score_warps,
         enable_fp_fusion=False,  # copies of a point must have distance 0, and both orders one value
