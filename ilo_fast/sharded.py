@@ -6,7 +6,6 @@ compared in float64 as on one device. The exact stage's values depend on the two
 (``ops/exact.py``), so the lists are the same, bit for bit, however the rows are spread.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -26,12 +25,13 @@ from ilo_fast.ops.centred import (
 from ilo_fast.ops.exact import empty_lists, expand, pair_values, rank_values, tie_error
 from ilo_fast.ops.points import Points, prepare_points
 from ilo_fast.ops.precision import ieee_products
+from ilo_fast.ops.workers import row_runs
 from ilo_fast.ring import Ring, join
 
 __all__ = ["gather_neighbors", "knn_sharded"]
 
 _STRIP_BYTES = 64 << 20
-_PAIRS = 1 << 20
+_PAIRS = 1 << 20  # compared at once
 _TILE = 1 << 15  # columns of one product
 _FRESH = 1 << 22  # candidates added before copies are dropped again
 
@@ -187,10 +187,12 @@ class _Search:
                 upper[selves] = MASKED
                 is_open = upper >= self._threshold(some, upper, slack)[:, None]
                 is_open[selves] = False
-                for part in _portions(is_open.sum(dim=1)):
-                    row, col = is_open[part].nonzero().unbind(1)
+                sizes, _ = row_runs(is_open.sum(dim=1), _PAIRS)
+                parts = zip(torch.split(some, sizes), torch.split(is_open, sizes), strict=True)
+                for part, marked in parts:
+                    row, col = marked.nonzero().unbind(1)
                     col = col + first
-                    self._keep(pairs, some[part][row], col + shift, col + offset)
+                    self._keep(pairs, part[row], col + shift, col + offset)
 
     def _threshold(
         self, rows: torch.Tensor, upper: torch.Tensor, slack: torch.Tensor
@@ -283,10 +285,3 @@ def _joined(own: Points, block: Points) -> Points:
 def _below(values: torch.Tensor) -> torch.Tensor:
     """The next smaller float: what rounding may have added comes off."""
     return torch.nextafter(values, torch.full_like(values, -torch.inf))
-
-
-def _portions(counts: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Runs of rows with about ``_PAIRS`` open pairs (or one row)."""
-    run = torch.cumsum(counts, dim=0) // _PAIRS
-    _, lengths = torch.unique_consecutive(run, return_counts=True)
-    yield from torch.split(torch.arange(counts.shape[0], device=counts.device), lengths.tolist())

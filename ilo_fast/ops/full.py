@@ -11,13 +11,13 @@ import torch
 from ilo_fast.ops.centred import MASKED, Centred, filter_operands
 from ilo_fast.ops.exact import Lists, rank
 from ilo_fast.ops.points import Points
-from ilo_fast.ops.workers import mapped
+from ilo_fast.ops.workers import mapped, row_runs
 
 __all__ = ["rank_narrowed", "rank_rows"]
 
 _STRIP_BYTES = 48 << 20  # each worker has one
 _CPU_ROWS = 256
-_PAIRS = 1 << 20
+_PAIRS = 1 << 20  # ranked at once
 _WAITING = 1 << 16  # pairs ranked together: (i, j) and (j, i) are compared once
 
 
@@ -95,21 +95,8 @@ def _open(upper: torch.Tensor, rows: torch.Tensor, slack: torch.Tensor, best: in
 
 def _rank_open(points: Points, rows: torch.Tensor, is_open: torch.Tensor, lists: Lists) -> int:
     """Rank the marked pairs, a bounded number at a time; return how many they are."""
-    compared = 0
-    for low, high in _portions(is_open.sum(dim=1)):
-        row, col = is_open[low:high].nonzero().unbind(1)
-        compared += row.shape[0]
-        rank(points, rows[low:high][row], col, lists)
-    return compared
-
-
-def _portions(per_row: torch.Tensor) -> list[tuple[int, int]]:
-    """Cut rows into runs of at most ``_PAIRS`` pairs (or one row)."""
-    portions, start, held = [], 0, 0
-    for row, count in enumerate(per_row.tolist()):
-        if held and held + count > _PAIRS:
-            portions.append((start, row))
-            start, held = row, 0
-        held += count
-    portions.append((start, per_row.shape[0]))
-    return portions
+    sizes, pairs = row_runs(is_open.sum(dim=1), _PAIRS)
+    for some, marked in zip(torch.split(rows, sizes), torch.split(is_open, sizes), strict=True):
+        row, col = marked.nonzero().unbind(1)
+        rank(points, some[row], col, lists)
+    return sum(pairs)

@@ -17,7 +17,7 @@ from ilo_fast.ops.points import Points, prepare_points
 from ilo_fast.ops.precision import ieee_products
 from ilo_fast.ops.query_filter import Side, base_side, open_pairs, query_side
 from ilo_fast.ops.request import EngineResult, NeighborStats
-from ilo_fast.ops.workers import mapped, worker_threads
+from ilo_fast.ops.workers import mapped, row_runs, worker_threads
 
 __all__ = ["Base", "prepare_base", "search_base", "shared_forms"]
 
@@ -215,21 +215,15 @@ class _Search:
         rows, cols = (torch.cat(parts) for parts in zip(*pairs, strict=True))
         self.compared += rows.shape[0]
 
-        def rank(part: slice) -> None:
-            row, col = rows[part], cols[part]
+        def rank(part: tuple[torch.Tensor, torch.Tensor]) -> None:
+            row, col = part
             values = pair_values(base, row, col, left=asked)
             errors = tie_error(base, values, row, col, left=asked)
             rank_values(base, row, col, values, errors, self.lists)
 
         at_once = _RANKED.get(rows.device.type, _RANKED["cuda"])
-        for _ in mapped(rank, _whole_rows(rows, at_once)):
+        _, counts = torch.unique_consecutive(rows, return_counts=True)
+        sizes = row_runs(counts, at_once)[1]
+        parts = zip(torch.split(rows, sizes), torch.split(cols, sizes), strict=True)
+        for _ in mapped(rank, parts):
             pass
-
-
-def _whole_rows(rows: torch.Tensor, most: int) -> list[slice]:
-    """Cut sorted rows into runs of about ``most`` entries that split no row."""
-    _, counts = torch.unique_consecutive(rows, return_counts=True)
-    ends = torch.cumsum(counts, dim=0)
-    _, lengths = torch.unique_consecutive(ends // most, return_counts=True)
-    stops = ends[torch.cumsum(lengths, dim=0) - 1].tolist()
-    return [slice(*cut) for cut in zip([0, *stops[:-1]], stops, strict=True)]

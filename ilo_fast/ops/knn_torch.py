@@ -17,7 +17,7 @@ from ilo_fast.ops.full import rank_narrowed, rank_rows
 from ilo_fast.ops.points import Points, prepare_points
 from ilo_fast.ops.precision import ieee_products
 from ilo_fast.ops.request import EngineResult, NeighborStats, Request
-from ilo_fast.ops.workers import mapped, worker_threads
+from ilo_fast.ops.workers import mapped, row_runs, worker_threads
 
 __all__ = ["cannot_serve", "search"]
 
@@ -121,7 +121,7 @@ class _FilteredSearch:
             return self._open_bins(start, maxima, bin_slack, slack)
 
         for pairs, per_row in bin_maxima(operands, self.plan, open_bins):
-            for portion in _whole_rows(pairs, per_row, at_once):
+            for portion in torch.split(pairs, row_runs(per_row, at_once)[1]):
                 if waiting and held + portion.shape[0] > at_once:
                     self._rescore(operands, torch.cat(waiting))
                     waiting, held = [], 0
@@ -205,21 +205,10 @@ class _FilteredSearch:
             rank(self.points, row, col, self.lists)
 
         at_once = _RANKED.get(left.device.type, _RANKED["cuda"])
-        for _ in mapped(rank_some, _whole_rows(found, per_row, at_once)):
+        for _ in mapped(rank_some, torch.split(found, row_runs(per_row, at_once)[1])):
             pass
 
     def _leave_to_repair(self, rows: torch.Tensor) -> None:
         rows = self.order[rows]
         self.repair.append(rows)
         self.proved[rows] = True
-
-
-def _whole_rows(pairs: torch.Tensor, per_row: torch.Tensor, most: int) -> list[torch.Tensor]:
-    """Cut pairs, sorted by row, into portions of about ``most`` that split no row."""
-    if pairs.shape[0] <= most:
-        return [pairs]
-    ends = torch.cumsum(per_row, dim=0)
-    portion = torch.div(ends - 1, most, rounding_mode="floor")  # of each row, by its last pair
-    sizes = torch.zeros(int(portion.max()) + 1, dtype=torch.int64, device=pairs.device)
-    sizes.index_add_(0, portion.clamp(min=0), per_row)
-    return [part for part in torch.split(pairs, sizes.tolist()) if part.shape[0]]

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import torch
 
-__all__ = ["for_spans", "mapped", "worker_count", "worker_threads"]
+__all__ = ["for_spans", "mapped", "row_runs", "worker_count", "worker_threads"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -107,3 +107,19 @@ def for_spans(function: Callable[[slice], None], total: int, step: int) -> None:
     spans = (slice(start, min(start + step, total)) for start in range(0, total, step))
     for _ in mapped(function, spans):
         pass
+
+
+def row_runs(entries: torch.Tensor, most: int) -> tuple[list[int], list[int]]:
+    """Cut rows into runs: how many rows each has, and how many entries.
+
+    A run holds less than ``most`` entries beside those of its first row.
+
+    >>> row_runs(torch.tensor([3, 1, 9, 4]), 4)
+    ([2, 1, 1], [4, 9, 4])
+    """
+    ends = torch.cumsum(entries, dim=0)
+    run = (ends - 1).clamp(min=0) // most
+    _, rows = torch.unique_consecutive(run, return_counts=True)
+    stops = ends[torch.cumsum(rows, dim=0) - 1]
+    of_rows, of_entries = torch.stack([rows, stops.diff(prepend=stops.new_zeros(1))]).tolist()
+    return of_rows, of_entries

@@ -1,7 +1,5 @@
 """The filter, its certificate and its repair, on every cut and on hostile points."""
 
-import functools
-
 import numpy as np
 import pytest
 import torch
@@ -366,13 +364,3 @@ def test_only_cpu_and_cuda_are_served():
     assert knn_torch.cannot_serve(torch.device("cpu")) == ""
     assert knn_torch.cannot_serve(torch.device("cuda")) == ""
     assert "float64" in knn_torch.cannot_serve(torch.device("mps"))
-
-
-def test_whole_rows_are_never_split():
-    per_row = torch.tensor([0, 3, 1, 0, 5, 2, 2, 0])
-    pairs = torch.stack([torch.repeat_interleave(torch.arange(8), per_row), torch.arange(13)], 1)
-    for most in range(1, 15):
-        parts = knn_torch._whole_rows(pairs, per_row, most)
-        assert torch.equal(torch.cat(parts), pairs)
-        rows = [set(part[:, 0].tolist()) for part in parts]
-        assert functools.reduce(lambda a, b: a + len(b), rows, 0) == 5

@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from ilo_fast.ops.workers import for_spans, mapped, worker_count, worker_threads
+from ilo_fast.ops.workers import for_spans, mapped, row_runs, worker_count, worker_threads
 
 CPU = torch.device("cpu")
 
@@ -119,3 +119,15 @@ def test_gradients_are_off_in_workers(threads):
 def test_other_devices_have_no_workers():
     with worker_threads(torch.device("meta")):
         assert list(mapped(lambda _: threading.current_thread(), [0])) == [threading.main_thread()]
+
+
+def test_runs_split_no_row():
+    entries = torch.tensor([0, 3, 1, 0, 5, 2, 2, 0])
+    for most in range(1, 15):
+        rows, held = row_runs(entries, most)
+        runs = torch.split(entries, rows)
+        assert [int(run.sum()) for run in runs] == held
+        for run in runs:
+            beside_the_first = run[run > 0][1:]
+            assert beside_the_first.sum() < most
+    assert row_runs(torch.zeros(3, dtype=torch.int64), 4) == ([3], [0])
