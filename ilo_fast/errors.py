@@ -1,6 +1,6 @@
 """Errors a user can cause and mend; the command line shows them as one line."""
 
-__all__ = ["CorpusError", "HiddenStateError", "InputError", "ModelError"]
+__all__ = ["CorpusError", "HiddenStateError", "InputError", "ModelError", "causes"]
 
 
 class InputError(ValueError):
@@ -17,3 +17,13 @@ class ModelError(InputError):
 
 class HiddenStateError(InputError):
     """Hidden states that hold NaN or infinity; the message names layer and sentence."""
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """An error, then what caused it or was being handled when it came, and so on."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    return chain

@@ -13,7 +13,7 @@ from typing import Any
 
 from ilo_fast.corpora.corpus import Corpus, choose_languages, is_blank, some
 from ilo_fast.corpora.languages import PAPER_LANGUAGES
-from ilo_fast.errors import CorpusError, InputError
+from ilo_fast.errors import CorpusError, InputError, causes
 
 __all__ = ["FLORES_LICENCE", "REPOSITORY", "read_flores"]
 
@@ -102,11 +102,7 @@ def _ask(call: Any) -> Any:
 
 def _explain(error: Exception) -> str:
     """Which of the three usual obstacles it was: the gate, the network, or something else."""
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
+    chain = causes(error)
     text = " ".join(f"{type(e).__name__} {e}" for e in chain).lower()
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     page = f"https://huggingface.co/datasets/{REPOSITORY}"

@@ -12,9 +12,10 @@ import torch
 
 from ilo_fast.activations import ActivationStore, extract
 from ilo_fast.corpora import load_corpus
-from ilo_fast.errors import CorpusError, HiddenStateError, InputError, ModelError
+from ilo_fast.errors import CorpusError, HiddenStateError, InputError, ModelError, causes
 from ilo_fast.models import LoadedModel, load_model
 from ilo_fast.neighbors import Neighbors
+from ilo_fast.ops.memory import out_of_memory
 from ilo_fast.pipeline import score
 from ilo_fast.scans.jobs import Job
 from ilo_fast.scans.tables import cell_tables, to_bytes
@@ -22,8 +23,7 @@ from ilo_fast.scoring import check_search
 
 __all__ = ["Failure", "ModelCache", "Outcome", "explain_failure", "run_job"]
 
-
-_LARGE = 1 << 28
+_LARGE = 1 << 28  # bytes of weights
 
 
 @dataclass(frozen=True)
@@ -159,17 +159,13 @@ def _collector(lists: list[Any]) -> Callable[[int, Neighbors], None]:
 
 def explain_failure(error: BaseException) -> Failure:
     """The kind of a failure and one line of reason, from an error and what caused it."""
-    chain: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in chain:
-        chain.append(cause)
-        cause = cause.__cause__ or cause.__context__
+    chain = causes(error)
     names = {name.__name__ for link in chain for name in type(link).__mro__}
     said = " ".join(str(link) for link in chain).lower()
     reason = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, HiddenStateError):
         return Failure("not finite", reason)
-    if names & {"OutOfMemoryError", "MemoryError"} or "can't allocate memory" in said:
+    if names & {"OutOfMemoryError", "MemoryError"} or any(map(out_of_memory, chain)):
         return Failure("out of memory", reason)
     if "GatedRepoError" in names or "gated repo" in said:
         return Failure("gated", reason)

@@ -169,6 +169,23 @@ def test_models_that_fail_become_rows_and_the_scan_goes_on(run, models, monkeypa
     assert "gone" not in " ".join(summary.to_pandas("failures")["model"])
 
 
+@pytest.mark.parametrize(
+    "said",
+    ["CUDA error: out of memory", "Triton Error [CUDA]: out of memory", "can't allocate memory"],
+)
+def test_lack_of_memory_is_told_from_a_bug(said):
+    from ilo_fast.scans.work import explain_failure
+
+    try:
+        try:
+            raise RuntimeError(said)
+        except RuntimeError as error:
+            raise ValueError("the pass failed") from error
+    except ValueError as error:
+        assert explain_failure(error).kind == "out of memory"
+    assert explain_failure(RuntimeError("out of resource: registers")).kind == "error"
+
+
 def test_a_bug_is_a_failure_with_its_name(run, monkeypatch):
     def fail(*arguments, **options):
         raise ZeroDivisionError("surprise")
