@@ -202,7 +202,7 @@ class DiskSink:
         """
         self._done = finished(self._batches, self._states, order, first)
 
-    def write(self, start: int, stop: int, rows: npt.NDArray[np.int64], block: Tensor) -> None:
+    def write(self, start: int, rows: npt.NDArray[np.int64], block: Tensor) -> None:
         if not self._writable:
             self._states, self._writable = self._open("r+"), True
         if self._journal is None:

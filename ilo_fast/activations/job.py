@@ -92,26 +92,24 @@ class Job:
         if isinstance(self._sink, DiskSink):
             self._settle(0)
             self._sink.check(order + chunk.first, chunk.first)
-        place = 0
+        first, place = chunk.first, 0
         while place < len(lengths):
             batches = cut_batches(
                 lengths[place:], self.budget, equal_lengths=self._equal, turn=self._turn
             )
             _, size = next(batches)
-            missing = self._sink.missing(chunk.first + place, chunk.first + place + size)
-            for first, last in missing:
-                start, stop = first - chunk.first, last - chunk.first
-                self._run_batch(chunk, order, lengths, start, stop, writer)
-            at = chunk.first
-            run = sum(last - first for first, last in missing)
-            tokens = sum(sum(lengths[first - at : last - at]) for first, last in missing)
-            kept_tokens = sum(lengths[place : place + size]) - tokens
+            tokens = sum(lengths[place : place + size])
+            run = run_tokens = 0
+            for start, stop in self._sink.missing(first + place, first + place + size):
+                self._run_batch(chunk, order, lengths, start - first, stop - first, writer)
+                run += stop - start
+                run_tokens += sum(lengths[start - first : stop - first])
             self.made, self.kept = self.made + run, self.kept + size - run
-            self.tokens += tokens + kept_tokens
+            self.tokens += tokens
             if progress is not None and run:
-                progress.advance(tokens, run)
+                progress.advance(run_tokens, run)
             if progress is not None and size > run:
-                getattr(progress, "skip", progress.advance)(kept_tokens, size - run)
+                getattr(progress, "skip", progress.advance)(tokens - run_tokens, size - run)
             place += size
 
     def _run_batch(
@@ -145,7 +143,7 @@ class Job:
             # block's memory could go to a later batch before it is read.
             with torch.cuda.stream(stream) if stream is not None else nullcontext():
                 self._check_finite(landed, rows)
-                self._sink.write(first + start, first + stop, rows, landed)
+                self._sink.write(first + start, rows, landed)
 
         self._writes.append(writer.submit(keep))
         self._settle(_IN_FLIGHT)

@@ -92,8 +92,8 @@ class ActivationStore(Shown):
 class Sink(Protocol):
     """Where batches of pooled states go."""
 
-    def write(self, start: int, stop: int, rows: npt.NDArray[np.int64], block: Tensor) -> None:
-        """Keep ``block`` ``[layers, batch, dim]`` as points ``rows``, the places start to stop."""
+    def write(self, start: int, rows: npt.NDArray[np.int64], block: Tensor) -> None:
+        """Keep ``block`` ``[layers, batch, dim]`` as points ``rows``, the places from start on."""
 
     def missing(self, start: int, stop: int) -> list[tuple[int, int]]:
         """The parts of batch ``(start, stop)`` that are not there yet."""
@@ -113,7 +113,7 @@ class TensorSink:
         with torch.inference_mode(False):
             self.states = torch.empty(shape, dtype=torch.float32, device=device, pin_memory=pin)
 
-    def write(self, start: int, stop: int, rows: npt.NDArray[np.int64], block: Tensor) -> None:
+    def write(self, start: int, rows: npt.NDArray[np.int64], block: Tensor) -> None:
         index = torch.from_numpy(rows).to(self.states.device)
         self.states.index_copy_(1, index, block)
 

@@ -20,9 +20,9 @@ def test_batches_are_kept_on_the_stream_that_made_them(tiny_model, corpus_folder
         yield
         entered.pop()
 
-    def write(sink, start, stop, rows, block):
+    def write(sink, start, rows, block):
         written.append(list(entered))
-        return keep(sink, start, stop, rows, block)
+        return keep(sink, start, rows, block)
 
     keep = TensorSink.write
     monkeypatch.setattr(torch.cuda, "stream", stream)

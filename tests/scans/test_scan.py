@@ -176,13 +176,9 @@ def test_models_that_fail_become_rows_and_the_scan_goes_on(run, models, monkeypa
 def test_lack_of_memory_is_told_from_a_bug(said):
     from ilo_fast.scans.work import explain_failure
 
-    try:
-        try:
-            raise RuntimeError(said)
-        except RuntimeError as error:
-            raise ValueError("the pass failed") from error
-    except ValueError as error:
-        assert explain_failure(error).kind == "out of memory"
+    error = ValueError("the pass failed")
+    error.__cause__ = RuntimeError(said)
+    assert explain_failure(error).kind == "out of memory"
     assert explain_failure(RuntimeError("out of resource: registers")).kind == "error"
 
 
