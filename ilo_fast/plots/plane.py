@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from ilo_fast.corpora.languages import language, order_languages
 from ilo_fast.errors import InputError
 from ilo_fast.plots.labels import name_marks
-from ilo_fast.plots.style import plain
+from ilo_fast.plots.style import new_axes, plain
 
 __all__ = ["plane", "plane_languages", "plane_parts"]
 
@@ -25,6 +25,7 @@ _FAMILIES = {"other": "family unknown"}  # beside "others", the small groups
 _SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*", "p", "h", "<", ">", "d")
 _MANY = 2000  # points from which on they get smaller and lighter
 _MOST_NAMES = 45  # beyond, names would hide the points
+_SQUARE = (5.2, 5.4)  # inches, of one map
 
 
 class _Mark(NamedTuple):
@@ -82,7 +83,7 @@ def plane_languages(points: Any, languages: Sequence[str], *, ax: Axes | None = 
         InputError: when there is not one finite point per language given.
     """
     table = _points(points, len(languages), "languages")
-    ax = _square() if ax is None else ax
+    ax = new_axes(_SQUARE) if ax is None else ax
     labels = np.array(languages, dtype=object)
     marks = _marks(order_languages(set(languages)))
     medians = np.array([np.median(table[labels == code], axis=0) for code in marks])
@@ -151,7 +152,7 @@ def plane_parts(points: Any, bridges: Any, *, ax: Axes | None = None) -> Axes:
     """
     member = np.asarray(bridges, dtype=bool)
     table = _points(points, len(member), "bridges")
-    ax = _square() if ax is None else ax
+    ax = new_axes(_SQUARE) if ax is None else ax
     size, alpha = _size(len(table)), _alpha(len(table))
     fewer = member if member.mean() <= 0.5 else ~member
     for part, name, fill, edge in (
@@ -215,12 +216,6 @@ def _size(n: int) -> float:
 
 def _alpha(n: int) -> float:
     return 0.6 if n <= _MANY else 0.4
-
-
-def _square() -> Axes:
-    figure = Figure(figsize=(5.2, 5.4))
-    FigureCanvasAgg(figure)
-    return figure.add_subplot()
 
 
 def _legend(ax: Axes, **options: Any) -> None:
