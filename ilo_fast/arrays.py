@@ -17,7 +17,9 @@ from ilo_fast.errors import HiddenStateError, InputError
 __all__ = [
     "FLOATS",
     "FLUSHED",
+    "at_least_0",
     "at_least_1",
+    "between_0_and_1",
     "check_seed",
     "flushes",
     "has_subnormal",
@@ -65,6 +67,14 @@ def whole_number(value: Any, name: str = "k") -> int:
         raise TypeError(f"{name} must be an integer; got {_brief(value)}") from None
 
 
+def at_least_0(value: Any, name: str) -> int:
+    """`whole_number`, and InputError below 0."""
+    number = whole_number(value, name)
+    if number < 0:
+        raise InputError(f"{name} must be at least 0; got {number}")
+    return number
+
+
 def at_least_1(value: Any, name: str) -> int:
     """`whole_number`, and InputError below 1 or beyond 64 bits."""
     number = whole_number(value, name)
@@ -100,6 +110,14 @@ def not_negative(value: Any, name: str) -> float:
     number = real_number(value, name)
     if number < 0:
         raise InputError(f"{name} must be at least 0; got {number}")
+    return number
+
+
+def between_0_and_1(value: Any, name: str) -> float:
+    """`real_number`, and InputError outside 0 … 1 or at its ends."""
+    number = real_number(value, name)
+    if not 0 < number < 1:
+        raise InputError(f"{name} must lie between 0 and 1, got {number}")
     return number
 
 

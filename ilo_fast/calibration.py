@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ilo_fast.arrays import check_seed, not_negative, real_number
+from ilo_fast.arrays import between_0_and_1, check_seed, not_negative, real_number
 from ilo_fast.errors import InputError
 from ilo_fast.lists import real_array
 from ilo_fast.shown import Shown
 
-__all__ = ["Calibration", "calibrate", "check_alpha", "draw_permutations"]
+__all__ = ["Calibration", "calibrate", "draw_permutations"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -78,7 +78,7 @@ def calibrate(
     if draws.ndim != scores.ndim + 1 or draws.shape[1:] != scores.shape or draws.shape[0] < 1:
         wanted = ", ".join(["draws", *map(str, scores.shape)])
         raise InputError(f"null must have shape [{wanted}], got {list(draws.shape)}")
-    alpha, ceiling = check_alpha(alpha), real_number(ceiling, "ceiling")
+    alpha, ceiling = between_0_and_1(alpha, "alpha"), real_number(ceiling, "ceiling")
     tolerance = not_negative(tolerance, "tolerance")
     if not (np.isfinite(scores).all() and np.isfinite(draws).all()):
         raise InputError("observed and null must be finite, found NaN or infinity")
@@ -102,14 +102,6 @@ def calibrate(
         permutations=count,
         alpha=alpha,
     )
-
-
-def check_alpha(value: Any) -> float:
-    """`real_number`, and InputError where it is no level between 0 and 1."""
-    alpha = real_number(value, "alpha")
-    if not 0 < alpha < 1:
-        raise InputError(f"alpha must lie between 0 and 1, got {alpha}")
-    return alpha
 
 
 def draw_permutations(

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ilo_fast import environment
-from ilo_fast.alignment.intervals import check_level
-from ilo_fast.arrays import at_least_1, check_seed
+from ilo_fast.arrays import at_least_0, at_least_1, between_0_and_1, check_seed
 from ilo_fast.difference_rows import COLUMNS, difference_rows
 from ilo_fast.errors import InputError
 from ilo_fast.files import staged
@@ -176,9 +175,8 @@ def compare(
     0.25
     """
     samples, seed = at_least_1(samples, "samples"), check_seed(seed)
-    level = check_level(level)
-    if permutations != 0:
-        permutations = at_least_1(permutations, "permutations")
+    level = between_0_and_1(level, "level")
+    permutations = at_least_0(permutations, "permutations")
     chosen = pairs_to_compare(inputs, steps)
     groups = language_groups(chosen[0][0].languages)
     rows, overlaps, notes = [], [], []

@@ -8,7 +8,7 @@ import torch
 
 from ilo_fast.arrays import at_least_1
 from ilo_fast.errors import InputError
-from ilo_fast.lists import index_lists, label_codes
+from ilo_fast.lists import index_lists, language_codes
 from ilo_fast.ops.languages import count_bits, neighbor_languages
 from ilo_fast.shown import Shown
 
@@ -69,10 +69,8 @@ def ilo_scores(neighbors: Any, languages: Any, *, threshold: int = 3) -> ILOScor
     indices = index_lists(neighbors)
     _, n, k = indices.shape
     threshold = at_least_1(threshold, "threshold")
-    names, own = label_codes(languages, n, "languages", indices.device)
+    names, own = language_codes(languages, n, indices.device)
     count = len(names)
-    if count < 2:
-        raise InputError(f"languages must name at least 2 languages; got 1: {names[0]!r}")
     bridging, reached = [], []
     for some in torch.split(indices, max(1, _POINTS_AT_ONCE // n)):
         _, bridges, unions = neighbor_languages(some, own, count, threshold)

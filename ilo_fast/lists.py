@@ -23,6 +23,7 @@ __all__ = [
     "group_mean",
     "index_lists",
     "label_codes",
+    "language_codes",
     "no_own_points",
     "one_metric_per_layer",
     "paired_lists",
@@ -184,8 +185,8 @@ def label_codes(
         without_mask(labels, name)
         if labels.ndim != 1:
             raise InputError(f"{name} must have one axis, got shape {list(labels.shape)}")
-    if isinstance(labels, np.ndarray) and labels.dtype.kind in "iu" and len(labels) == n:
-        return _number_codes(labels, device)
+        if labels.dtype.kind in "iu" and len(labels) == n:
+            return _number_codes(labels, device)
     if not isinstance(labels, Iterable):
         raise TypeError(f"{name} must be {n} labels, got {type(labels).__name__}")
     if isinstance(labels, Set | Mapping):
@@ -202,6 +203,16 @@ def label_codes(
         label = str.__str__(item) if isinstance(item, str) else int(item)
         codes.append(table.setdefault(label, len(table)))
     return tuple(table), torch.tensor(codes, dtype=torch.int64, device=device)
+
+
+def language_codes(
+    languages: Any, n: int, device: torch.device | str = "cpu"
+) -> tuple[tuple[Label, ...], Tensor]:
+    """`label_codes` of the languages of ``n`` points; InputError where they are all of one."""
+    names, codes = label_codes(languages, n, device=device)
+    if len(names) < 2:
+        raise InputError(f"languages must name at least 2 languages; got 1: {names[0]!r}")
+    return names, codes
 
 
 def _number_codes(

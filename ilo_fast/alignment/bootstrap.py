@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 
 from ilo_fast.alignment.draws import draw_sentences, drawn_scores, mean_of_drawn
-from ilo_fast.alignment.intervals import check_level, interval
-from ilo_fast.arrays import at_least_1
-from ilo_fast.errors import InputError
-from ilo_fast.lists import Label, index_lists, label_codes
+from ilo_fast.alignment.intervals import interval
+from ilo_fast.arrays import at_least_1, between_0_and_1
+from ilo_fast.lists import Label, index_lists, label_codes, language_codes
 from ilo_fast.shown import Shown
 
 __all__ = ["BootstrapIntervals", "Interval", "bootstrap_intervals"]
@@ -94,12 +93,10 @@ def bootstrap_intervals(
     """
     samples = at_least_1(samples, "samples")
     threshold = at_least_1(threshold, "threshold")
-    level = check_level(level)
+    level = between_0_and_1(level, "level")
     indices = index_lists(neighbors).cpu()
     n = indices.shape[1]
-    names, language = label_codes(languages, n)
-    if len(names) < 2:
-        raise InputError("languages must hold at least two different languages, got one")
+    names, language = language_codes(languages, n)
     sentence_names, sentence = label_codes(sentences, n, "sentences")
     draws = draw_sentences(len(sentence_names), samples, seed)
     scores = drawn_scores(indices, language, sentence, draws, len(names), threshold)

@@ -2,25 +2,13 @@
 
 import warnings
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 
-from ilo_fast.arrays import real_number
-from ilo_fast.errors import InputError
-
-__all__ = ["UNIONS", "check_level", "interval"]
+__all__ = ["UNIONS", "interval"]
 
 UNIONS = frozenset({"reach", "ilo"})
 """Scores with a union in them, whose draws lean to one side of the estimate."""
-
-
-def check_level(level: Any) -> float:
-    """A coverage, between 0 and 1."""
-    coverage = real_number(level, "level")
-    if not 0 < coverage < 1:
-        raise InputError(f"level must lie between 0 and 1, got {level!r}")
-    return coverage
 
 
 def interval(

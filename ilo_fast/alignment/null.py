@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ilo_fast.arrays import at_least_1
-from ilo_fast.calibration import Calibration, calibrate, check_alpha, draw_permutations
-from ilo_fast.errors import InputError
+from ilo_fast.arrays import at_least_1, between_0_and_1
+from ilo_fast.calibration import Calibration, calibrate, draw_permutations
 from ilo_fast.ilo import harmonic
-from ilo_fast.lists import Label, index_lists, label_codes
+from ilo_fast.lists import Label, index_lists, label_codes, language_codes
 from ilo_fast.shown import Shown
 
 __all__ = ["ILONull", "ilo_null"]
@@ -86,12 +85,10 @@ def ilo_null(
     """
     lists = index_lists(neighbors).cpu().numpy()
     layers, n, k = lists.shape
-    names, codes_tensor = label_codes(languages, n)
+    names, codes_tensor = language_codes(languages, n)
     codes = codes_tensor.numpy()
-    if len(names) < 2:
-        raise InputError("languages must hold at least two different languages, got one")
     threshold = at_least_1(threshold, "threshold")
-    count, alpha = at_least_1(permutations, "permutations"), check_alpha(alpha)
+    count, alpha = at_least_1(permutations, "permutations"), between_0_and_1(alpha, "alpha")
     blocks = None if sentences is None else label_codes(sentences, n, "sentences")[1].numpy()
 
     columns = np.ascontiguousarray(lists.transpose(0, 2, 1))  # [layers, k, n]: one lookup a column

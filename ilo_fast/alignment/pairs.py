@@ -15,7 +15,14 @@ from ilo_fast.alignment.winners import SCORES, block_hits, scores_of_hits
 from ilo_fast.arrays import magnitudes
 from ilo_fast.choices import check_choice
 from ilo_fast.errors import InputError
-from ilo_fast.lists import Label, label_codes, real_array, rounding_tolerance, state_layers
+from ilo_fast.lists import (
+    Label,
+    label_codes,
+    language_codes,
+    real_array,
+    rounding_tolerance,
+    state_layers,
+)
 from ilo_fast.ops.points import prepare_points
 from ilo_fast.ops.precision import ieee_products
 from ilo_fast.ops.workers import mapped, worker_threads
@@ -109,9 +116,7 @@ def pair_scores(
     """
     tensor = state_layers(states)
     n = tensor.shape[1]
-    names, language = label_codes(languages, n)
-    if len(names) < 2:
-        raise InputError("languages must hold at least two different languages, got one")
+    names, language = language_codes(languages, n)
     if pivot is not None and pivot not in names:
         raise InputError(f"pivot must be one of {list(names)}, got {pivot!r}")
     table = _point_table(names, language, label_codes(sentences, n, "sentences"))

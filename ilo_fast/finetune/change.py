@@ -8,13 +8,13 @@ import numpy as np
 from torch import Tensor
 
 from ilo_fast.alignment.draws import draw_sentences, drawn_scores, mean_of_drawn
-from ilo_fast.alignment.intervals import check_level, interval
-from ilo_fast.arrays import at_least_1
+from ilo_fast.alignment.intervals import interval
+from ilo_fast.arrays import at_least_1, between_0_and_1
 from ilo_fast.errors import InputError
-from ilo_fast.lists import Label, index_lists, label_codes
+from ilo_fast.lists import Label, index_lists, label_codes, language_codes
 from ilo_fast.results import SCORES
 
-__all__ = ["SCORES", "Change", "score_change"]
+__all__ = ["Change", "score_change"]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def score_change(
             f"after must be a sequence of neighbours, one a run; got {type(after).__name__}"
         )
     samples, threshold = at_least_1(samples, "samples"), at_least_1(threshold, "threshold")
-    level = check_level(level)
+    level = between_0_and_1(level, "level")
     ends = [index_lists(run, f"after[{number}]").cpu() for number, run in enumerate(after)]
     if not ends:
         raise InputError("after must hold the neighbours of at least one run, got none")
@@ -96,9 +96,7 @@ def score_change(
                 f"{list(run.shape)}"
             )
     n = start.shape[1]
-    names, language = label_codes(languages, n)
-    if len(names) < 2:
-        raise InputError(f"languages must name at least two languages, got {len(names)}")
+    names, language = language_codes(languages, n)
     found, sentence = label_codes(sentences, n, "sentences")
     chosen = _groups(groups, names)
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from ilo_fast.arrays import true_or_false, whole_number
+from ilo_fast.arrays import at_least_0, true_or_false
 from ilo_fast.choices import check_choice
 from ilo_fast.errors import InputError, ModelError
 from ilo_fast.finetune.parts import Parts, find_parts, unwrap
@@ -69,7 +69,7 @@ def freeze(
     >>> all(parameter.requires_grad for parameter in model.parameters())
     True
     """
-    first, last = _layer_count(first, "first"), _layer_count(last, "last")
+    first, last = at_least_0(first, "first"), at_least_0(last, "last")
     embeddings, head = true_or_false(embeddings, "embeddings"), true_or_false(head, "head")
     final_norm = true_or_false(final_norm, "final_norm")
     reference_count = true_or_false(reference_count, "reference_count")
@@ -152,13 +152,6 @@ def _stacks_of(parts: Parts, stack: str) -> dict[str, list[tuple[str, ...]]]:
     if name not in parts.stacks:
         raise InputError(f"stack={stack!r}: the model has only {list(parts.stacks)}")
     return {name: parts.stacks[name]}
-
-
-def _layer_count(value: Any, name: str) -> int:
-    number = whole_number(value, name)
-    if number < 0:
-        raise InputError(f"{name} must be at least 0 layers; got {number}")
-    return number
 
 
 def _check_tied(parts: Parts, embeddings: bool, head: bool) -> None:

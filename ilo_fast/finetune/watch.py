@@ -12,7 +12,7 @@ from torch import nn
 
 from ilo_fast import environment
 from ilo_fast.activations.pooling import check_pool
-from ilo_fast.arrays import at_least_1, real_number
+from ilo_fast.arrays import at_least_1, between_0_and_1
 from ilo_fast.corpora import Corpus, load_corpus
 from ilo_fast.errors import InputError, ModelError
 from ilo_fast.finetune.parts import unwrap
@@ -75,9 +75,7 @@ class Watch:
         if unknown:
             raise TypeError(f"unknown argument {unknown[0]!r}")
         self.every = _check_every(every)
-        self.overhead = real_number(overhead, "overhead")
-        if not 0 < self.overhead < 1:
-            raise InputError(f"overhead must lie between 0 and 1, got {overhead!r}")
+        self.overhead = between_0_and_1(overhead, "overhead")
         self.options = _checked(ScoreOptions(**options))
         self.corpus = load_corpus(corpus, languages=languages, limit=limit)
         check_neighbors(self.options.k, self.corpus.n_languages, self.corpus.n_sentences)
@@ -88,9 +86,13 @@ class Watch:
         self.out = None if out is None else Path(out)
         self.name, self.tokenizer = name, tokenizer
         self._given = self.out, tokenizer  # a second training may bring another folder and model
-        self._tables: list[pd.DataFrame] = []
         self.record: dict[str, Any] = {}
         self._mark: float | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        """Nothing is scored yet, and no time spent."""
+        self._tables: list[pd.DataFrame] = []
         self.training_seconds = self.scoring_seconds = 0.0
         self._last_scoring = self._trained_before = 0.0  # its seconds; those trained until then
         self._scored_at: int | None = None
@@ -140,10 +142,7 @@ class Watch:
             "every": self.every if isinstance(self.every, str | int) else list(self.every),
             **environment.describe(str(next(inner.parameters()).device)),
         }
-        self._tables.clear()
-        self.training_seconds = self.scoring_seconds = 0.0
-        self._last_scoring = self._trained_before = 0.0  # its seconds; those trained until then
-        self._scored_at = None
+        self._reset()
         if step and self.out.exists():
             earlier = read_parquet(self.out)
             self._check_earlier(earlier, self.out)

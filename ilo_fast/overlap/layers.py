@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ilo_fast.arrays import at_least_1, whole_number
-from ilo_fast.calibration import Calibration, calibrate, check_alpha, draw_permutations
+from ilo_fast.arrays import at_least_0, between_0_and_1
+from ilo_fast.calibration import Calibration, calibrate, draw_permutations
 from ilo_fast.choices import check_choice
 from ilo_fast.errors import InputError
 from ilo_fast.lists import as_tensor, index_lists, paired_lists
@@ -83,10 +83,8 @@ def layer_overlap(
            [0.625, 1.   ]])
     """
     check_choice(metric, "metric", LIST_METRICS)
-    permutations = whole_number(permutations, "permutations")
-    if permutations != 0:
-        at_least_1(permutations, "permutations")
-    alpha = check_alpha(alpha)
+    permutations = at_least_0(permutations, "permutations")
+    alpha = between_0_and_1(alpha, "alpha")
     first, second = paired_lists(a, a if b is None else b)  # one and the same where a and b are
     _, n, k = first.shape
     score = _scorer(metric, first, second)

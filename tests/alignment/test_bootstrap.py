@@ -135,7 +135,7 @@ def test_intervals_are_ordered_and_hold_the_estimate():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"languages": ["a"] * 4}, "at least two"),
+        ({"languages": ["a"] * 4}, "at least 2"),
         ({"samples": 0}, "samples"),
         ({"seed": -1}, "seed must be at least 0"),
         ({"level": 1.0}, "level"),

@@ -131,7 +131,7 @@ def test_the_same_seed_gives_the_same_null():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"languages": ["a"] * 4}, "at least two"),
+        ({"languages": ["a"] * 4}, "at least 2"),
         ({"threshold": 0}, "threshold"),
         ({"permutations": 0}, "permutations"),
         ({"seed": -1}, "seed must be at least 0"),

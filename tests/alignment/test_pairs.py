@@ -164,7 +164,7 @@ def test_layers_are_aggregated_as_published():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"languages": [0] * 24}, "at least two"),
+        ({"languages": [0] * 24}, "at least 2"),
         ({"languages": [0] * 23}, "one label per point"),
         ({"sentences": [0] * 24}, "different within a language"),
         ({"pivot": 7}, "pivot must be one of"),

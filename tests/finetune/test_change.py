@@ -167,7 +167,7 @@ def arguments(**changes):
         ({"samples": 0}, "samples must be"),
         ({"level": 1.0}, "level must lie between 0 and 1"),
         ({"threshold": 0}, "threshold must be at least 1"),
-        ({"languages": ["a"] * 6}, "at least two languages"),
+        ({"languages": ["a"] * 6}, "at least 2 languages"),
     ],
 )
 def test_hostile_input(changes, says):
