@@ -23,6 +23,7 @@ __all__ = [
     "check_fit",
     "check_options",
     "label_rank",
+    "score_points",
 ]
 
 SHARED = ("k", "threshold", "metric")  # what scores of one set must have in common
@@ -150,14 +151,7 @@ class ILO:
         if self.sync and dist.is_available() and dist.is_initialized():
             options = {name: getattr(self, name) for name in SHARED}
             hidden, languages = _gather(hidden, languages, options)
-        if hidden is None:
-            raise InputError("nothing to compute: update was never called")
-        if hidden.shape[1] == 1:
-            raise InputError("nothing to compute: one point has no neighbours")
-        order = canonical_order(hidden, languages)
-        found = knn(hidden[:, order], self.k, metric=self.metric, backend=self.backend)
-        ordered = [languages[index] for index in order.tolist()]
-        return ilo_scores(found, ordered, threshold=self.threshold)
+        return score_points(self, hidden, languages)
 
 
 def check_options(k: SupportsIndex, threshold: int, metric: str, backend: str) -> tuple[int, int]:
@@ -170,6 +164,22 @@ def check_options(k: SupportsIndex, threshold: int, metric: str, backend: str) -
 def label_rank(label: Label) -> tuple[bool, Label]:
     """What labels are sorted by: integers before strings."""
     return isinstance(label, str), label
+
+
+def score_points(how: Any, hidden: torch.Tensor | None, languages: Sequence[Label]) -> ILOScores:
+    """The scores of all points gathered, languages sorted; ``how`` has the options of `ILO`.
+
+    Raises:
+        InputError: as `ILO.compute`.
+    """
+    if hidden is None:
+        raise InputError("nothing to compute: update was never called")
+    if hidden.shape[1] == 1:
+        raise InputError("nothing to compute: one point has no neighbours")
+    order = canonical_order(hidden, languages)
+    found = knn(hidden[:, order], how.k, metric=how.metric, backend=how.backend)
+    ordered = [languages[index] for index in order.tolist()]
+    return ilo_scores(found, ordered, threshold=how.threshold)
 
 
 def canonical_order(hidden: torch.Tensor, languages: Sequence[Label]) -> torch.Tensor:

@@ -11,17 +11,16 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from ilo_fast.alignment import language_order
 from ilo_fast.errors import InputError
-from ilo_fast.ilo import ILOScores, ilo_scores
+from ilo_fast.ilo import ILOScores
 from ilo_fast.lists import label_codes, state_layers
-from ilo_fast.neighbors import knn
 from ilo_fast.streaming_ilo import (
     SHARED,
     agreed,
-    canonical_order,
     check_alike,
     check_fit,
     check_options,
     label_rank,
+    score_points,
 )
 
 __all__ = ["ILO"]
@@ -164,14 +163,9 @@ class ILO(Metric):  # type: ignore[misc]
     def scores(self) -> ILOScores:
         """Bridge, reach and ILO of every layer and language, sorted, of this process's points."""
         if not len(self.hidden):
-            raise InputError("nothing to compute: update was never called")
+            return score_points(self, None, [])
         hidden = dim_zero_cat(self.hidden).transpose(0, 1)
-        if hidden.shape[1] == 1:
-            raise InputError("nothing to compute: one point has no neighbours")
-        labels = _labels(dim_zero_cat(self.codes), self.languages)
-        order = canonical_order(hidden, labels)
-        found = knn(hidden[:, order], self.k, metric=self.metric, backend=self.backend)
-        return ilo_scores(found, [labels[i] for i in order.tolist()], threshold=self.threshold)
+        return score_points(self, hidden, _labels(dim_zero_cat(self.codes), self.languages))
 
     def compute(self) -> torch.Tensor:
         """Mean ILO over languages."""
