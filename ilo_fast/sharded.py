@@ -238,16 +238,7 @@ class _Search:
             row_max = row_max.clone()
             row_max[0] = torch.maximum(row_max[0], self.unit)
         points = prepare_points(x, row_max, self.metric)
-        if points.duplicates is None:
-            return points
-        group = points.duplicates.group
-        return replace(
-            points,
-            z=points.z[group],
-            zero=points.zero[group],
-            size=points.size[group],
-            duplicates=None,
-        )
+        return replace(points.with_copies(), duplicates=None)
 
     def _common_form(self, points: Points) -> Centred:
         """The centred form with the first process's centre and a scale that suits everyone."""

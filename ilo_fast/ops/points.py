@@ -6,7 +6,7 @@ rows give equal ``z`` bit for bit, whatever their position, the batch, the devic
 of threads.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from ilo_fast.ops.workers import for_spans
 __all__ = [
     "Duplicates",
     "Points",
+    "block_rows",
     "fold_dot",
     "fold_sum",
     "power_of_two",
@@ -66,6 +67,13 @@ class Points:
     def u(self) -> int:
         """Number of distinct points."""
         return self.z.shape[0]
+
+    def with_copies(self) -> "Points":
+        """The same with a row for every original; ``duplicates`` tells them as before."""
+        if self.duplicates is None:
+            return self
+        group = self.duplicates.group
+        return replace(self, z=self.z[group], zero=self.zero[group], size=self.size[group])
 
 
 def fold_sum(terms: torch.Tensor) -> torch.Tensor:

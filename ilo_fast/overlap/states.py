@@ -1,6 +1,5 @@
 """Comparisons of two spaces that need distances outside the stored lists."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -142,11 +141,7 @@ def _layers_of(states: Any, lists: Tensor, name: str) -> Tensor:
 
 def _points(layer: Tensor, metric: str) -> Points:
     """A layer ready for the exact stage, every copy with a row of its own."""
-    points = prepare_points(layer, magnitudes(layer), metric)
-    if points.duplicates is None:
-        return points
-    group = points.duplicates.group
-    return replace(points, z=points.z[group], zero=points.zero[group], size=points.size[group])
+    return prepare_points(layer, magnitudes(layer), metric).with_copies()
 
 
 def _distances(points: Points, columns: Tensor) -> Tensor:
