@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ilo_fast.choices import check_choice
 from ilo_fast.corpora.corpus import Corpus, choose_languages, is_blank, some
 from ilo_fast.corpora.lines import check_labels, decode_lines, read_bytes
 from ilo_fast.errors import CorpusError
@@ -42,8 +41,6 @@ def assemble(contents: Mapping[str, bytes], where: str) -> tuple[tuple[str, ...]
 
 
 def _files(folder: Path, split: str | None) -> dict[str, Path]:
-    if split is not None:
-        check_choice(split, "split", SPLITS)
     try:
         # A broken link or a folder of such a name is kept, to fail when it is read rather than drop
         # a language unseen.

@@ -40,8 +40,6 @@ class _Table:
 
 def read_table(path: Path, languages: Iterable[str] | None = None) -> Corpus:
     """Read a table, its languages sorted by name unless given; see `load_corpus`."""
-    if languages is not None and not isinstance(languages, str):
-        languages = tuple(languages)
     table = _READERS[path.suffix.lower()](path, languages)
     chosen = _language_columns(table, path) if languages is None else tuple(languages)
     tabs = path.suffix.lower() == ".csv" and any("\t" in name for name in chosen)
