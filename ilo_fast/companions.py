@@ -26,7 +26,7 @@ from ilo_fast.kept import list_rows
 from ilo_fast.lists import ParallelPoints
 from ilo_fast.neighbors import Neighbors
 from ilo_fast.results import SCORES
-from ilo_fast.tables import TABLES, read_table
+from ilo_fast.tables import TABLES, read_beside
 
 __all__ = [
     "METRICS",
@@ -117,8 +117,6 @@ class Companions:
 
     def add(self, layer: int, found: Neighbors | np.ndarray, points: Any) -> None:
         """One layer's neighbours ``[n, k]`` and hidden states ``[n, d]``."""
-        if not self.metrics:
-            return
         indices = found.indices if isinstance(found, Neighbors) else found
         lists = torch.as_tensor(indices).cpu().numpy().astype(np.int64)
         self._layers.append(layer)
@@ -128,8 +126,6 @@ class Companions:
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """The tables that the metrics fill, of `TABLES`."""
-        if not self._lists:
-            return {}
         lists = np.stack(self._lists)
         count, languages = len(self._layers), self._corpus.n_languages
         by_language: dict[str, Any] = {
@@ -259,12 +255,6 @@ def read_companions(folder: Path, record: Mapping[str, Any]) -> dict[str, pd.Dat
     tables = {}
     for name in TABLES[:-1]:
         path = folder / f"{name}.parquet"
-        if not path.is_file():
-            continue
-        tables[name], made = read_table(path)
-        if made.get("finished") != record.get("finished"):
-            raise InputError(
-                f"{str(path)!r} is of another run than the scores beside it; score again with "
-                "these metrics, or delete it"
-            )
+        if path.is_file():
+            tables[name] = read_beside(path, record)
     return tables

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ilo_fast.errors import InputError
-from ilo_fast.tables import read_table
+from ilo_fast.tables import read_beside
 
 __all__ = ["NEIGHBORS_FILE", "list_rows", "read_lists"]
 
@@ -42,12 +42,7 @@ def read_lists(
     Raises InputError when they are of another run than ``record`` says the scores are of, or are
     not those of every point and layer.
     """
-    table, made = read_table(path)
-    if made.get("finished") != record.get("finished"):
-        raise InputError(
-            f"{str(path)!r} is of another run than the scores beside it; score again with the "
-            "neighbours, or delete it"
-        )
+    table = read_beside(path, record)
     ordered = table.sort_values(["layer", "point"], kind="stable")
     whole = np.array_equal(ordered["layer"], np.repeat(layers, points)) and np.array_equal(
         ordered["point"], np.tile(np.arange(points), len(layers))

@@ -79,7 +79,7 @@ def score_layers(
         listener, clock: told of each layer and of the time it took.
     """
     listener, clock = listener or Progress(), clock or Clock()
-    asked = () if more is None else more.metrics
+    more = more if more is not None and more.metrics else None
     chosen = sorted(store.layers if layers is None else layers)
     listener.stage(f"Neighbours in {len(chosen)} layers of {len(store.language_ids):,} points")
     scores = LayerScores({name: [] for name in COLUMNS})
@@ -93,12 +93,12 @@ def score_layers(
             scores.searches.append(search_record(layer, found))
         if each_layer is not None:
             each_layer(layer, found)
-        if more is not None and asked:
+        if more is not None:
             with clock.measure("metrics"):
                 more.add(layer, found, points)
         listener.layer(done, len(chosen))
-    if more is not None and asked:
-        listener.stage(f"Metrics: {', '.join(asked)}")
+    if more is not None:
+        listener.stage(f"Metrics: {', '.join(more.metrics)}")
         with clock.measure("metrics"):
             scores.companions.update(more.tables())
     return scores

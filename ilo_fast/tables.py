@@ -11,7 +11,15 @@ import pyarrow.parquet as pq
 
 from ilo_fast.errors import InputError
 
-__all__ = ["RECORD_KEY", "RECORD_VERSION", "TABLES", "read_table", "write_parquet", "write_table"]
+__all__ = [
+    "RECORD_KEY",
+    "RECORD_VERSION",
+    "TABLES",
+    "read_beside",
+    "read_table",
+    "write_parquet",
+    "write_table",
+]
 
 TABLES = ("language_metrics", "pair_metrics", "layer_metrics", "neighbors")
 """Names of the tables beside a result, and of their files."""
@@ -83,3 +91,14 @@ def read_table(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
             f"this one reads up to {RECORD_VERSION}; install a later ilo-fast"
         )
     return table.to_pandas(), record
+
+
+def read_beside(path: Path, record: Mapping[str, Any]) -> pd.DataFrame:
+    """A table beside the scores of the run ``record``; InputError when it is of another one."""
+    table, made = read_table(path)
+    if made.get("finished") != record.get("finished"):
+        raise InputError(
+            f"{str(path)!r} is of another run than the scores beside it; score again with the same "
+            "--metrics, or delete it"
+        )
+    return table
