@@ -90,8 +90,10 @@ def describe(device: str | None = None) -> dict[str, Any]:
         "versions": versions(),
     }
     if device is not None:
+        import torch
+
         record["device"] = asdict(_find_device(device))
-        record["threads"] = _threads()
+        record["threads"] = torch.get_num_threads()
     return record
 
 
@@ -111,12 +113,6 @@ def require_space(folder: str | Path, needed: int) -> None:
             f"not enough disk space for {str(folder)!r}: about {needed / 2**20:.1f} MiB needed, "
             f"{free / 2**20:.1f} MiB free"
         )
-
-
-def _threads() -> int:
-    import torch
-
-    return torch.get_num_threads()
 
 
 def _find_device(name: str) -> Device:

@@ -9,6 +9,7 @@ fails is recorded with its reason, and the next exact way is taken.
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -58,10 +59,8 @@ class Forward:
     """Forward passes of a model; what they take is looked up once, when this is made."""
 
     def __init__(self, backbone: Backbone) -> None:
-        import inspect
-
         self.module = backbone.module
-        self._accepted = frozenset(inspect.signature(self.module.forward).parameters)
+        self._accepted = frozenset(signature(self.module.forward).parameters)
         self._first_position = position_offset(self.module)
         # Chinese-CLIP cuts its zeros from a buffer of one sentence's length, shorter than a row.
         names = (name for name, _ in self.module.named_buffers())

@@ -153,7 +153,10 @@ class DiskSink:
         # A run that ended before it wrote store.json has recorded no batch: nothing is lost.
         journal = self.folder / JOURNAL
         if _WHOLE in others or (JOURNAL in others and journal.stat().st_size):
-            raise InputError(f"folder: {self.folder} holds states without their {_STORE}")
+            raise InputError(
+                f"folder: {self.folder} holds states without their {_STORE}; give another folder "
+                "or delete it"
+            )
         foreign = [name for name in others if not name.startswith((".", *_OURS))]
         if foreign:
             raise InputError(

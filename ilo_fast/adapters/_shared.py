@@ -57,7 +57,9 @@ def replaced(owner: Any, **values: Any) -> Iterator[None]:
     """
     missing = [name for name in values if not hasattr(owner, name)]
     if missing:
-        raise AttributeError(f"{owner.__name__} has no {', '.join(missing)}")
+        raise AttributeError(
+            f"{owner.__name__} has no {', '.join(missing)}: not the version this adapter is for"
+        )
     before = {name: vars(owner)[name] for name in values}
     try:
         for name, value in values.items():

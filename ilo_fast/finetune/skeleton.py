@@ -40,9 +40,9 @@ def skeleton(
             config = transformers.AutoConfig.from_pretrained(where, revision=revision, **options)
         with torch.device("meta"):
             return _build(transformers, config, trust_remote_code)
+    except ModelError:
+        raise
     except (OSError, ValueError, ImportError, KeyError) as error:
-        if isinstance(error, ModelError):
-            raise
         first = next((line for line in str(error).splitlines() if line.strip()), "")
         raise ModelError(f"model: cannot read {model}: {type(error).__name__}: {first}") from error
 

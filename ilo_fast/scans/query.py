@@ -89,11 +89,9 @@ def records(folder: str | Path) -> list[dict[str, Any]]:
 
 def _files(dataset: Dataset, table: str) -> Any:
     paths = [str(path) for path in dataset.files(table)]
-    return ds.dataset(paths, schema=SCHEMAS[table], format="parquet") if paths else _empty(table)
-
-
-def _empty(table: str) -> pa.Table:
-    return SCHEMAS[table].empty_table()
+    if not paths:
+        return SCHEMAS[table].empty_table()
+    return ds.dataset(paths, schema=SCHEMAS[table], format="parquet")
 
 
 def _runs(dataset: Dataset) -> pa.Table:
