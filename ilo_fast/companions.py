@@ -31,7 +31,6 @@ from ilo_fast.tables import TABLES, read_beside
 __all__ = [
     "METRICS",
     "SETTINGS",
-    "TABLES",
     "Companions",
     "add_intervals",
     "add_null",

@@ -16,7 +16,16 @@ from ilo_fast.errors import InputError
 from ilo_fast.files import staged
 from ilo_fast.tables import TABLES, read_table, write_parquet, write_table
 
-__all__ = ["COLUMNS", "SCHEMA", "SCORES", "TRACE_FILE", "Result", "left_behind", "read_parquet"]
+__all__ = [
+    "COLUMNS",
+    "SCHEMA",
+    "SCORES",
+    "TRACE_FILE",
+    "Result",
+    "from_columns",
+    "left_behind",
+    "read_parquet",
+]
 
 _TEXT, _WHOLE, _REAL = pa.string(), pa.int64(), pa.float64()
 
@@ -65,7 +74,7 @@ class Result:
         record: the run: versions, device, dtype, backend, model revision, corpus hash, options,
             seconds. Holds nothing JSON cannot.
         companions: further metrics by table name, as ``score(..., metrics=...)`` makes them; see
-            `ilo_fast.companions.TABLES` and docs/metrics.md.
+            `ilo_fast.tables.TABLES` and docs/metrics.md.
 
     >>> import pandas as pd
     >>> from ilo_fast.results import COLUMNS, Result

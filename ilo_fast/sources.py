@@ -25,7 +25,6 @@ from ilo_fast.scoring import score_layers
 from ilo_fast.stored import about, check_language_major
 
 __all__ = [
-    "NEIGHBORS_FILE",
     "Source",
     "from_result",
     "from_states_beside",

@@ -133,6 +133,22 @@ def test_imports_point_one_way(module):
             assert RANK[other] <= RANK[part(module)], f"{module} must not import {name}"
 
 
+def exported(path):
+    """What a module's ``__all__`` names; None where it has none."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return set(ast.literal_eval(node.value))
+    return None
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_take_from_each_other_what_is_exported(module):
+    for name in imports(MODULES[module]) - MODULES.keys():
+        home, _, taken = name.rpartition(".")
+        if home in MODULES and (public := exported(MODULES[home])) is not None:
+            assert taken in public or taken == "__version__", f"{module} takes {name}"
+
+
 def test_every_part_has_a_rank():
     assert {part(module) for module in MODULES} - {""} <= RANK.keys()
 

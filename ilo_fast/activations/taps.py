@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from ilo_fast.activations.capability import counted_otherwise
-from ilo_fast.activations.hooks import ForwardStopped, check_states, hooked
+from ilo_fast.activations.hooks import check_states, hooked
 from ilo_fast.activations.packing import Segments
 from ilo_fast.activations.pooling import PoolSpec, check_pool
 from ilo_fast.errors import ModelError
 from ilo_fast.layers import LayerSpec, resolve_layers
 from ilo_fast.models.structure import find_backbone
 
-__all__ = ["ForwardStopped", "Tap", "tap"]
+__all__ = ["Tap", "tap"]
 
 
 # Arguments that bring what earlier passes left: `cache` has had the next two's place since

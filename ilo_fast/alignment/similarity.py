@@ -16,7 +16,7 @@ from ilo_fast.choices import check_choice
 from ilo_fast.errors import InputError
 from ilo_fast.lists import as_tensor
 
-__all__ = ["csls_retrieval", "mexa", "retrieval", "xsim_error"]
+__all__ = ["check_k", "csls_retrieval", "mexa", "retrieval", "xsim_error"]
 
 
 def retrieval(similarity: Any, *, tolerance: float = 0.0) -> Tensor:

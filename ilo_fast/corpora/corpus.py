@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ilo_fast.corpora.languages import language
 from ilo_fast.errors import CorpusError, InputError
 
-__all__ = ["Corpus"]
+__all__ = ["Corpus", "check_limit", "choose_languages", "is_blank", "some"]
 
 # Blanks of all widths, line ends, controls, and format characters such as zero-width joiners; not
 # private-use and unassigned ones, which a newer or unencoded script may need.

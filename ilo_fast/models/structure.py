@@ -9,7 +9,17 @@ from torch import nn
 
 from ilo_fast.errors import ModelError
 
-__all__ = ["Backbone", "find_backbone", "token_limit"]
+__all__ = [
+    "Backbone",
+    "batch_limit",
+    "find_backbone",
+    "input_device",
+    "parameter_dtype",
+    "position_offset",
+    "refuse_virtual_tokens",
+    "rotary_turn",
+    "token_limit",
+]
 
 # Within XLNet states are [tokens, batch, dim]; those that it gives out are turned back.
 _TURNED_WITHIN = ("xlnet",)

@@ -18,6 +18,7 @@ __all__ = [
     "jaccard",
     "label_overlap",
     "lcs_knn",
+    "mean_metric",
     "mutual_knn",
     "neighborhood_overlap",
     "rank_similarity",

@@ -9,7 +9,7 @@ from ilo_fast.progress import Progress
 from ilo_fast.scans.jobs import Job
 from ilo_fast.scans.work import Outcome
 
-__all__ = ["LiveView", "PlainView", "View", "make_view"]
+__all__ = ["LiveView", "PlainView", "View", "duration", "make_view"]
 
 
 class View:
