@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from ilo_fast.activations import ActivationStore
@@ -23,7 +24,7 @@ from ilo_fast.timeline import Clock
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["LayerScores", "check_engine", "check_search", "score_layers"]
+__all__ = ["LayerScores", "check_engine", "check_search", "kept_in", "score_layers"]
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,11 @@ def score_layers(
     return scores
 
 
+def kept_in(lists: list[np.ndarray]) -> Callable[[int, Neighbors], None]:
+    """An ``each_layer`` that keeps the neighbours of each layer, int64 ``[n, k]``."""
+    return lambda _, found: lists.append(found.indices.cpu().numpy())
+
+
 def _rows(
     found: Neighbors, store: ActivationStore, *, model: str, layer: int, threshold: int
 ) -> dict[str, list[Any]]:
@@ -111,7 +117,7 @@ def _rows(
     ids, sentences = store.language_ids, store.sentence_ids
     scores = ilo_scores(found, ids, threshold=threshold)
     count = store.n_languages
-    certified = torch.as_tensor(found.certified).view(count, -1).double().mean(dim=1)
+    certified = found.certified.view(count, -1).double().mean(dim=1)
     return {
         "model": [model] * count,
         "layer": [layer] * count,

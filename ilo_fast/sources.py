@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ilo_fast.activations import ActivationStore
 from ilo_fast.activations.disk import open_store
@@ -21,7 +20,7 @@ from ilo_fast.ilo import check_threshold
 from ilo_fast.kept import NEIGHBORS_FILE, read_lists
 from ilo_fast.models.devices import default_device
 from ilo_fast.results import SCORES, Result, read_parquet
-from ilo_fast.scoring import score_layers
+from ilo_fast.scoring import kept_in, score_layers
 from ilo_fast.stored import about, check_language_major
 
 __all__ = [
@@ -226,7 +225,7 @@ def from_store(
         backend=backend,
         device=default_device(),
         layers=layers,
-        each_layer=lambda _, found: lists.append(torch.as_tensor(found.indices).cpu().numpy()),
+        each_layer=kept_in(lists),
     )
     model, corpus = about(store, name)
     record = {"model": model, "corpus": corpus, "extraction": store.record}

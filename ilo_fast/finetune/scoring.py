@@ -14,7 +14,7 @@ from ilo_fast.activations import ActivationStore, extract
 from ilo_fast.activations.pooling import PoolSpec
 from ilo_fast.corpora import Corpus
 from ilo_fast.layers import LayerSpec
-from ilo_fast.scoring import score_layers
+from ilo_fast.scoring import kept_in, score_layers
 
 __all__ = ["ScoreOptions", "Scored", "score_in_place", "score_store", "untouched"]
 
@@ -67,7 +67,7 @@ def score_in_place(
         truncate=options.truncate,
         fused=options.fused,
     )
-    return score_store(store, name, options, _device(model))
+    return score_store(store, name, options, next(model.parameters()).device)
 
 
 def score_store(
@@ -83,7 +83,7 @@ def score_store(
         metric=options.metric,
         backend=options.backend,
         device=device,
-        each_layer=lambda _, found: indices.append(torch.as_tensor(found.indices).cpu().numpy()),
+        each_layer=kept_in(indices),
     )
     return Scored(
         columns=scores.columns,
@@ -113,7 +113,3 @@ def untouched(model: nn.Module) -> Iterator[None]:
             module.training = mode
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device

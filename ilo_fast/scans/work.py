@@ -3,7 +3,6 @@
 import gc
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +13,11 @@ from ilo_fast.activations import ActivationStore, extract
 from ilo_fast.corpora import load_corpus
 from ilo_fast.errors import CorpusError, HiddenStateError, InputError, ModelError, causes
 from ilo_fast.models import LoadedModel, load_model
-from ilo_fast.neighbors import Neighbors
 from ilo_fast.ops.memory import out_of_memory
 from ilo_fast.pipeline import score
 from ilo_fast.scans.jobs import Job
 from ilo_fast.scans.tables import cell_tables, to_bytes
-from ilo_fast.scoring import check_search
+from ilo_fast.scoring import check_search, kept_in
 
 __all__ = ["Failure", "ModelCache", "Outcome", "explain_failure", "run_job"]
 
@@ -118,7 +116,7 @@ def _run(job: Job, cache: ModelCache, progress: Any) -> tuple[dict[str, dict[str
     )
     files: dict[str, dict[str, bytes]] = {}
     for cell in job.cells:
-        lists: list[Any] = []
+        lists: list[np.ndarray] = []
         result = score(
             loaded,
             text,
@@ -132,7 +130,7 @@ def _run(job: Job, cache: ModelCache, progress: Any) -> tuple[dict[str, dict[str
             seed=options["seed"],
             truncate=options["truncate"],
             states=states,
-            each_layer=_collector(lists),
+            each_layer=kept_in(lists),
         )
         record = {
             **result.record,
@@ -151,10 +149,6 @@ def _run(job: Job, cache: ModelCache, progress: Any) -> tuple[dict[str, dict[str
             for name, rows in tables.items()
         }
     return files, int(states.record["tokens"])
-
-
-def _collector(lists: list[Any]) -> Callable[[int, Neighbors], None]:
-    return lambda layer, found: lists.append(torch.as_tensor(found.indices).cpu().numpy())
 
 
 def explain_failure(error: BaseException) -> Failure:
