@@ -1,4 +1,4 @@
-"""Arrays of any library as torch tensors, results back in kind, and the checks on the way."""
+"""Arrays of any library as torch tensors, results back in kind; the checks of plain arguments."""
 
 import math
 import operator

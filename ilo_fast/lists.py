@@ -1,7 +1,7 @@
-"""Neighbour lists and point labels as tensors: the checks that every metric shares.
+"""Neighbour lists, point labels and hidden states as tensors: the checks that the metrics share.
 
-The metrics take a `Neighbors` or a bare index array. Both become one int64
-tensor ``[layers, n, k]`` here, checked once, on the device it came from.
+Lists come as a `Neighbors` or a bare index array. Both become one int64 tensor ``[layers, n, k]``
+here, checked once, on the device it came from.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Set

@@ -65,9 +65,9 @@ def knn(
         exclude_self: leave a point out of its own list, by index.
         backend: ``"auto"``, or one to force: ``"torch"``, ``"triton"``, or ``"reference"`` for
             the public research code's float32 arithmetic (``"cuda"`` raises: the CUDA C++ kernels
-            serve what is counted over the lists). On a CUDA card
-            ``"auto"`` takes ``"triton"`` after a trial of it there, once a process and shape of
-            problem; should that fail, it warns (RuntimeWarning) and takes ``"torch"``.
+            count over the lists and search nothing). On a CUDA card ``"auto"`` tries ``"triton"``
+            once a process and shape of problem, and takes it; where the trial fails, it warns
+            (RuntimeWarning) and takes ``"torch"``.
 
     Returns:
         :class:`Neighbors`, sorted by distance; candidates whose float64 distances are equal to

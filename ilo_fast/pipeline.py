@@ -234,7 +234,7 @@ def check_options(
     fused: str,
     truncate: Any,
 ) -> None:
-    """That options can be what they are, asked before there is a model; of `score` and `Watch`."""
+    """Refuse options that no model could serve, before one is loaded; of `score` and `Watch`."""
     parse_layers(layers)
     check_metric(metric)
     check_pool(pool)

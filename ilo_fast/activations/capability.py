@@ -118,8 +118,8 @@ def _one_of(row: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Trial:
-    """Entries of ``hidden_states`` that hooks see otherwise, and those that are none we can pool,
-    each with what is wrong."""
+    """Entries of ``hidden_states`` that hooks see otherwise, and those that cannot be pooled, each
+    with the reason."""
 
     apart: frozenset[int]
     misfits: dict[int, str]

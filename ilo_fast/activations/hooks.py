@@ -29,7 +29,7 @@ Receive = Callable[[int, Tensor], None]
 
 
 def misfit(backbone: Backbone, entry: int, states: Any) -> str | None:
-    """Why a hidden state is none of ``[batch, tokens, dim]``, or None where it is one.
+    """Why a hidden state is not ``[batch, tokens, dim]``; None where it is.
 
     Some models keep several a token, and some project the last to another width.
     """

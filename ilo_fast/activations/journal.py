@@ -42,7 +42,7 @@ class Batch:
 
     @classmethod
     def read(cls, line: str) -> "Batch | None":
-        """A line's batch, or None where the line can be none's."""
+        """A line's batch; None where the line is damaged."""
         try:
             given = json.loads(line)
         except (ValueError, RecursionError):
@@ -60,7 +60,7 @@ class Batch:
 def read_journal(folder: Path, n_points: int) -> tuple[list[Batch], bool]:
     """The finished batches of a folder, and whether the last line is half-written.
 
-    A line that cannot be read is none, and so is a journal that is not there.
+    A damaged line counts as missing, a missing journal as empty.
     """
     path = folder / JOURNAL
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""

@@ -77,7 +77,7 @@ class PackedMask:
 
 
 def _window(block: Tensor) -> tuple[int, int] | None:
-    """The band ``(left, right)`` of a square mask, None where it is none."""
+    """The band ``(left, right)`` of a square mask; None where it is no band."""
     length = block.shape[0]
     index = torch.arange(length, device=block.device)
     first = block.byte().argmax(dim=1)

@@ -35,7 +35,7 @@ class Backend:
     """One way to serve a search. ``automatic`` backends are tried in the table's order.
 
     ``doubt`` names a function ``(device, Request) -> str`` that says why ``auto`` should not trust
-    the backend with a request that it could serve; that it does not is warned of.
+    the backend with a request that it could serve; ``auto`` then warns and tries the next.
     """
 
     name: str

@@ -4,8 +4,8 @@
 One program computes a tile of the product of all points with all points and keeps, of every bin of
 columns, each row's best two scores; a tile of the upper triangle also keeps each column's best two
 of every bin of rows, so half of the product serves all of it. A point's place inside its bin
-replaces the low bits of its score's mantissa. Every (bin, point) is
-written exactly once: no atomics, no initialisation, the same bits on every run.
+replaces the low bits of its score's mantissa. Every (bin, point) is written exactly once: no
+atomics, no initialisation, the same bits on every run.
 """
 
 from dataclasses import dataclass
