@@ -19,7 +19,6 @@ class LayerJoin:
 
     def __init__(self, a: np.ndarray, b: np.ndarray) -> None:
         self._n = a.shape[1]
-        self._single = len(a) == len(b) == 1  # then every meeting of two keys counts one
         self._keys, self._layers = _keys(a)
         other, self._other_layers = (self._keys, self._layers) if b is a else _keys(b)
         self._source, self._target = np.divmod(other, self._n)
@@ -38,7 +37,6 @@ class LayerJoin:
         if order is not None:
             inverse[order] = np.arange(self._n)
         ours, theirs = [], []
-        shared = 0
         for start in range(0, self._source.size, _CHUNK):
             chunk = slice(start, start + _CHUNK)
             keys = inverse[self._source[chunk]] * self._n + inverse[self._target[chunk]]
@@ -50,13 +48,8 @@ class LayerJoin:
             found = np.searchsorted(self._keys, keys[maybe])
             found[found == self._keys.size] = 0  # past the end: compare with any key, unequal
             same = self._keys[found] == keys[maybe]
-            if self._single:
-                shared += int(np.count_nonzero(same))
-                continue
             ours.append(found[same])
             theirs.append(start + maybe[same])
-        if self._single:
-            return np.array([[shared]])
         left = self._layers[np.concatenate(ours)]
         right = self._other_layers[np.concatenate(theirs)]
         return np.asarray((left.T @ right).toarray())
