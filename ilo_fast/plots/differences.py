@@ -4,27 +4,26 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import BoundaryNorm
 
 from ilo_fast.errors import InputError
 from ilo_fast.plots.style import (
     CURVES,
     MAX_MARKED,
     SCORE_NAMES,
+    cells,
     colour_bar,
     curve_style,
     interval_bars,
     label,
     layer_of,
+    layer_ticks,
     legend_below,
     new_axes,
     plain,
     round_up,
     shortened_pair,
     spanned,
-    spread_ticks,
     tidy,
     whole_ticks,
 )
@@ -124,22 +123,13 @@ def group_differences(
         size = (max(5.6, 3.0 + 0.23 * len(layers)), max(2.4, 1.6 + 0.215 * len(names)))
         ax = new_axes(size)
     limit = round_up(float(np.abs(grid["difference"]).max()))
-    colours = colormaps["PuOr_r"]  # orange and purple part for the colour-blind
-    image = ax.imshow(
-        grid["difference"],
-        aspect="auto",
-        interpolation="nearest",
-        cmap=colours,
-        norm=BoundaryNorm(np.linspace(-limit, limit, 20), colours.N),
-    )
+    # orange and purple part for the colour-blind
+    image = cells(ax, grid["difference"], "PuOr_r", np.linspace(-limit, limit, 20), aspect="auto")
     _signs(ax, grid, limit)
     ax.axhline(0.5, color="black", linewidth=1)
     shown = [_group_label(name, count, by) for name, count in names]
     ax.set_yticks(range(len(names)), labels=shown, fontsize=8)
-    places = spread_ticks(len(layers))
-    ax.set_xticks(places, labels=[str(layers[at]) for at in places], fontsize=8)
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
+    layer_ticks(ax.xaxis, layers)
     ax.set_xlabel("layer (0: embeddings)" if _same_layers(chosen) else layer_of(a))
     signed = "\n+ and −: the interval leaves out 0" if np.isfinite(grid["low"]).any() else ""
     title = f"{SCORE_NAMES[score]}: {_minus(b, a)}\n{_settings(chosen)}{signed}"

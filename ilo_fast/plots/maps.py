@@ -4,23 +4,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import BoundaryNorm
 from matplotlib.ticker import MaxNLocator
 
 from ilo_fast.corpora.languages import order_languages
 from ilo_fast.errors import InputError
 from ilo_fast.plots.style import (
+    cells,
     colour_bar,
     label,
     layer_of,
+    layer_ticks,
     mark_groups,
     new_axes,
     plain,
     round_up,
     shortened_pair,
-    spread_ticks,
 )
 
 __all__ = ["neighbors", "overlap"]
@@ -67,15 +66,10 @@ def neighbors(
     shares = (table / totals)[np.ix_(order, order)]
     if ax is None:
         ax = new_axes((max(4.6, 3.4 + 0.2 * size), max(3.4, 1.9 + 0.2 * size)))
-    colours = colormaps["viridis"]
-    image = ax.imshow(
-        shares, interpolation="nearest", cmap=colours, norm=BoundaryNorm(_SHARES, colours.N)
-    )
+    image = cells(ax, shares, "viridis", _SHARES)
     ax.set_yticks(range(size), labels=[label(code) for code in codes], fontsize=8)
     ax.set_xticks(range(size), labels=[plain(code) for code in codes], fontsize=7.5, rotation=90)
     mark_groups(ax, codes, columns=True)
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
     ax.set_xlabel("language of the neighbours")
     ax.set_ylabel("language of the points")
     ax.set_title(plain(title), fontsize=10, loc="left")
@@ -124,27 +118,17 @@ def overlap(
         )
     if ax is None:
         ax = new_axes((max(4.4, 2.2 + 0.15 * columns), max(3.4, 1.4 + 0.15 * rows)))
-    colours = colormaps["viridis"]
     most = round_up(float(table.max(where=np.isfinite(table), initial=0)))
     limit = most if most <= 0.5 else 1.0
-    image = ax.imshow(
-        table,
-        origin="lower",
-        interpolation="nearest",
-        cmap=colours,
-        norm=BoundaryNorm(np.linspace(0, limit, 21), colours.N),
-    )
+    image = cells(ax, table, "viridis", np.linspace(0, limit, 21), origin="lower")
     if names[0] != names[1]:  # of one source with itself the best match is itself
         best = np.where(np.isnan(table), -np.inf, table).argmax(axis=1)
         edge = ["white" if table[row, at] < 0.6 * limit else "black" for row, at in enumerate(best)]
         ax.scatter(best, np.arange(rows), s=9, c=edge, linewidths=0)
     upwards, rightwards = shortened_pair(*names, _LONGEST_BESIDE)
     for axis, numbers, name in ((ax.xaxis, layers[1], rightwards), (ax.yaxis, layers[0], upwards)):
-        places = spread_ticks(len(numbers))
-        axis.set_ticks(places, labels=[str(numbers[at]) for at in places], fontsize=8)
+        layer_ticks(axis, numbers)
         axis.set_label_text(layer_of(name) if name else "layer (0: embeddings)")
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
     if title is None:
         title = _overlap_title(k, metric, chance, dotted=names[0] != names[1])
     ax.set_title(plain(title), fontsize=10, loc="left")

@@ -4,10 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.colors import BoundaryNorm
 
 from ilo_fast.choices import check_choice
 from ilo_fast.corpora.languages import order_languages
@@ -16,15 +14,16 @@ from ilo_fast.plots.style import (
     CURVES,
     MAX_MARKED,
     SCORE_NAMES,
+    cells,
     colour_bar,
     curve_style,
     interval_bars,
     label,
+    layer_ticks,
     legend_below,
     mark_groups,
     new_axes,
     spanned,
-    spread_ticks,
     tidy,
     title_of,
     whole_ticks,
@@ -65,36 +64,22 @@ def layers(
     ax = new_axes((7.2, 4.4)) if ax is None else ax
     at = means["layer"].to_numpy()
     more = None if metrics is None else metrics.set_index("layer").loc[at]
-    handles: list[Artist] = []
-    if more is not None and "ilo_low" in more.columns:
-        wide, low, high = spanned(at, more["ilo_low"], more["ilo_high"])
-        handles.append(
-            ax.fill_between(
-                wide,
-                low,
-                high,
-                color="#000000",
-                alpha=0.18,
-                linewidth=0,
-                label="interval over sentences (of the others: bars)",
-            )
-        )
-        for column in list(CURVES)[1:]:
-            interval_bars(ax, column, at, more[f"{column}_low"], more[f"{column}_high"])
+    intervals = more if more is not None and "ilo_low" in more.columns else None
+    if intervals is not None:
+        wide, low, high = spanned(at, intervals["ilo_low"], intervals["ilo_high"])
+        alpha, said = 0.18, "interval over sentences (of the others: bars)"
     else:
         by_layer = result.table.groupby("layer")["ilo"]
         bottom, top = (by_layer.quantile(share) for share in _BAND)
         wide, low, high = spanned(bottom.index, bottom, top)
-        band = ax.fill_between(
-            wide,
-            low,
-            high,
-            color="#000000",
-            alpha=0.13,
-            linewidth=0,
-            label="middle 80 % of languages (ILO)",
-        )
-        handles.append(band)
+        alpha, said = 0.13, "middle 80 % of languages (ILO)"
+    handles: list[Artist] = [
+        ax.fill_between(wide, low, high, color="#000000", alpha=alpha, linewidth=0, label=said)
+    ]
+    if intervals is not None:
+        for column in list(CURVES)[1:]:
+            ends = intervals[f"{column}_low"], intervals[f"{column}_high"]
+            interval_bars(ax, column, at, *ends)
     curves = []
     for column in CURVES:
         curves += ax.plot(
@@ -149,21 +134,12 @@ def languages(result: "Result", *, score: str = "ilo", ax: Axes | None = None) -
     count, entries = grid.shape
     if ax is None:
         ax = new_axes((max(5.6, 3.0 + 0.23 * entries), max(2.6, 1.5 + 0.205 * count)))
-    colours = colormaps["viridis"]  # even steps of lightness: reads in grey and colour-blind
-    image = ax.imshow(
-        grid.to_numpy(),
-        aspect="auto",
-        interpolation="nearest",
-        cmap=colours,
-        norm=BoundaryNorm(np.linspace(0, 1, 21), colours.N),
-    )
+    # even steps of lightness: reads in grey and colour-blind
+    image = cells(ax, grid.to_numpy(), "viridis", np.linspace(0, 1, 21), aspect="auto")
     codes = grid.index.tolist()
     ax.set_yticks(range(count), labels=[label(code) for code in codes], fontsize=8)
     mark_groups(ax, codes)
-    places = spread_ticks(entries)
-    ax.set_xticks(places, labels=[str(grid.columns[at]) for at in places], fontsize=8)
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
+    layer_ticks(ax.xaxis, grid.columns.tolist())
     ax.set_xlabel("layer (0: embeddings)")
     ax.set_title(title, fontsize=10, loc="left")
     colour_bar(ax, image, SCORE_NAMES[score], np.linspace(0, 1, 6))

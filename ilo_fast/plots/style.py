@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
@@ -25,12 +28,14 @@ __all__ = [
     "CURVES",
     "MAX_MARKED",
     "SCORE_NAMES",
+    "cells",
     "check_format",
     "colour_bar",
     "curve_style",
     "interval_bars",
     "label",
     "layer_of",
+    "layer_ticks",
     "legend_below",
     "mark_groups",
     "new_axes",
@@ -40,7 +45,6 @@ __all__ = [
     "shortened",
     "shortened_pair",
     "spanned",
-    "spread_ticks",
     "tidy",
     "title_of",
     "whole_ticks",
@@ -172,10 +176,12 @@ def whole_ticks(ax: Axes, at: Any) -> None:
     ax.set_xlim(at.min() - 0.4, at.max() + 0.4)
 
 
-def spread_ticks(entries: int) -> list[int]:
-    """At most some sixteen places 0 … entries - 1, evenly spread, to label along an image."""
+def layer_ticks(axis: Axis, layers: Sequence[object]) -> None:
+    """Numbers of layers along an image: at most some sixteen of them, evenly spread."""
+    entries = len(layers)
     wanted = MaxNLocator(integer=True, nbins=min(entries, 16)).tick_values(0, max(entries - 1, 1))
-    return [int(at) for at in wanted if 0 <= at < entries]
+    places = [int(at) for at in wanted if 0 <= at < entries]
+    axis.set_ticks(places, labels=[str(layers[at]) for at in places], fontsize=8)
 
 
 def tidy(ax: Axes) -> None:
@@ -265,6 +271,16 @@ def legend_below(ax: Axes, handles: Sequence[Any], distance: float) -> Any:
         loc="upper center",
         bbox_to_anchor=(0.5, -distance),
     )
+
+
+def cells(ax: Axes, values: np.ndarray, colours: str, steps: Any, **options: Any) -> Any:
+    """A heat map of as many colours as there are ``steps`` between, without a frame."""
+    scale = colormaps[colours]
+    norm = BoundaryNorm(steps, scale.N)
+    image = ax.imshow(values, interpolation="nearest", cmap=scale, norm=norm, **options)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    return image
 
 
 def colour_bar(ax: Axes, image: Any, name: str, ticks: Any, **options: Any) -> Any:
