@@ -13,7 +13,6 @@ import socket
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import pyarrow as pa
@@ -89,12 +88,7 @@ class Dataset:
             self._put(self.folder / _MARKER, text.encode())
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         assert self._workspace is not None
         shutil.rmtree(self._workspace, ignore_errors=True)
         self._workspace.with_name(f"{self._workspace.name}.lock").unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from types import TracebackType
 from typing import IO, Any, Self
 
 from ilo_fast.progress import Progress
@@ -40,12 +39,7 @@ class View:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
