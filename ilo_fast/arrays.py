@@ -57,7 +57,7 @@ def _brief(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:60]}… ({type(value).__name__})"
 
 
-def whole_number(value: Any, name: str = "k") -> int:
+def whole_number(value: Any, name: str) -> int:
     """An integer of any library as Python's; bool is none."""
     if isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be an integer; got {_brief(value)}")

@@ -127,7 +127,7 @@ class FlatIndex:
         >>> index.neighbors(torch.tensor([[1.0]]), 2).distances
         tensor([[1., 2.]])
         """
-        count = whole_number(k)
+        count = whole_number(k, "k")
         if not 1 <= count <= self.ntotal:
             raise InputError(f"k must be between 1 and ntotal = {self.ntotal}; got {count}")
         found, in_kind = self._search(queries, count)

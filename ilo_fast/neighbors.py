@@ -94,7 +94,7 @@ def knn(
         raise InputError(
             f"x must hold at least 1 layer, 2 points and 1 dimension; got {list(tensor.shape)}"
         )
-    count = whole_number(k)
+    count = whole_number(k, "k")
     exact, exclude_self = true_or_false(exact, "exact"), true_or_false(exclude_self, "exclude_self")
     most = n - 1 if exclude_self else n
     if not 1 <= count <= most:

@@ -132,7 +132,7 @@ def _usable(x: Any, k: Any) -> tuple[torch.Tensor, int]:
     """States ``[layers, n, d]`` and k, as far as one process can tell."""
     if not isinstance(x, torch.Tensor) or x.dtype not in FLOATS or x.layout != torch.strided:
         raise TypeError("x must be a dense floating-point torch tensor")
-    k = whole_number(k)
+    k = whole_number(k, "k")
     if abs(k) >= 2**62:
         raise InputError(f"k must be less than the number of points; got {k}")
     if x.ndim not in (2, 3):

@@ -170,7 +170,7 @@ def test_env_names_versions_devices_and_backend(run):
     assert "cpu" in shown
     assert "auto: torch on cpu" in shown
     assert "pooling: plain torch on cpu (" in shown
-    for name in dispatch.names():  # what --backend takes
+    for name, _ in dispatch.described():  # what --backend takes
         assert re.search(rf"│ {name} +│", shown)
 
 

@@ -26,7 +26,6 @@ __all__ = [
     "described",
     "explain",
     "explain_kernels",
-    "names",
 ]
 
 
@@ -98,25 +97,16 @@ _KERNELS = (
 _KNOWN = ("auto", "torch", "triton", "cuda", "reference")
 
 
-def names() -> tuple[str, ...]:
-    """The values ``backend=`` takes.
-
-    >>> names()
-    ('auto', 'torch', 'triton', 'cuda', 'reference')
-    """
-    return _KNOWN
-
-
 def check_name(backend: str) -> None:
-    """Raise unless ``backend`` is one of `names`, as `check_choice`."""
+    """Raise unless ``backend`` is a backend's name, as `check_choice`."""
     check_choice(backend, "backend", _KNOWN)
 
 
 def described() -> tuple[tuple[str, str], ...]:
-    """Each of `names` with a line on what it does.
+    """Each value of ``backend=`` with a line on what it does.
 
-    >>> [name for name, _ in described()] == list(names())
-    True
+    >>> [name for name, _ in described()]
+    ['auto', 'torch', 'triton', 'cuda', 'reference']
     """
     lines = {candidate.name: candidate.describe for candidate in BACKENDS}
     lines["auto"] = "the first of the automatic ones that serves the device"

@@ -15,7 +15,7 @@ from ilo_fast.scans.dataset import Dataset
 from ilo_fast.scans.tables import CELL_KEY, SCHEMAS
 from ilo_fast.tables import RECORD_KEY
 
-__all__ = ["VIEWS", "connect", "query", "read_table", "records"]
+__all__ = ["VIEWS", "connect", "query", "read_table"]
 
 VIEWS = ("scores", "layers", "languages", "pairs", "neighbors", "failures", "runs")
 """What queries may read."""
@@ -81,12 +81,6 @@ def read_table(folder: str | Path, table: str = "scores") -> pd.DataFrame:
     return query(folder, f"select * from {table}")
 
 
-def records(folder: str | Path) -> list[dict[str, Any]]:
-    """The run record of every result, as `Result.record` has it."""
-    dataset = Dataset(folder)
-    return [json.loads(_metadata(path)[RECORD_KEY]) for path in dataset.files("scores")]
-
-
 def _files(dataset: Dataset, table: str) -> Any:
     paths = [str(path) for path in dataset.files(table)]
     if not paths:
@@ -98,11 +92,7 @@ def _runs(dataset: Dataset) -> pa.Table:
     """One row a result: its key and its run record as JSON."""
     rows = []
     for path in dataset.files("scores"):
-        metadata = _metadata(path)
+        metadata = pq.read_schema(path).metadata
         rows.append((json.loads(metadata[CELL_KEY])["key"], metadata[RECORD_KEY].decode()))
     keys, texts = zip(*rows, strict=True) if rows else ((), ())
     return pa.table({"key": pa.array(keys, pa.string()), "record": pa.array(texts, pa.string())})
-
-
-def _metadata(path: Path) -> dict[bytes, bytes]:
-    return dict(pq.read_schema(path).metadata)

@@ -129,7 +129,7 @@ def test_the_real_table_on_a_cpu():
     assert choose("auto", request_for()).name == "torch"
     for row in dispatch.BACKENDS:
         assert callable(row.load())
-        assert row.name in dispatch.names()
+        assert row.name in dict(dispatch.described())
     for metric in METRICS:
         assert choose("torch", request_for(metric=metric)).name == "torch"
 
