@@ -183,7 +183,3 @@ def command(
     name = Path(model).name.removesuffix(".gguf").lower()
     write_json(out or Path(f"benchmarks/results/extraction-{name}.json"), run)
     click.echo(json.dumps(run["workloads"], indent=1))
-
-
-if __name__ == "__main__":
-    command()

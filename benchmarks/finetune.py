@@ -163,7 +163,3 @@ def _tokenizer(corpus: Corpus) -> Any:
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="</s>"
     )
-
-
-if __name__ == "__main__":
-    command()

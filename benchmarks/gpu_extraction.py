@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu_busy import busy
+from benchmarks.gpu_race import milliseconds
 from ilo_fast import Corpus, extract
 from ilo_fast.models import find_backbone
 
@@ -106,7 +107,9 @@ def gemm_tflops(device: torch.device, size: int = 8192, rounds: int = 20) -> flo
     a = torch.randn(size, size, device=device).to(torch.bfloat16)
     b = torch.randn(size, size, device=device).to(torch.bfloat16)
     out = torch.empty_like(a)
-    seconds = [_seconds(lambda: torch.mm(a, b, out=out), device)[0] for _ in range(rounds + 3)]
+    seconds = [
+        milliseconds(lambda: torch.mm(a, b, out=out), device) / 1e3 for _ in range(rounds + 3)
+    ]
     return 2 * size**3 / statistics.median(seconds[3:]) / 1e12
 
 
@@ -155,7 +158,7 @@ def measure(
                 f"{facts['attention']}: {facts['batches_reason']}"
             )
         del states
-        seconds = [_seconds(way, device)[0] for _ in range(rounds)]
+        seconds = [milliseconds(way, device) / 1e3 for _ in range(rounds)]
         tokens = sum(len(row) for row in rows)
         rate = len(rows) / statistics.median(seconds)
         tflops = 2 * weights * tokens / statistics.median(seconds) / 1e12
@@ -277,16 +280,6 @@ def _add_targets(shape: Shape, found: dict[str, Any]) -> None:
     ):
         if target is not None:
             found[f"target_{key}"], found[f"meets_{key}"] = target, measured >= target
-
-
-def _seconds(run: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    began = time.perf_counter()
-    answer = run()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began, answer
 
 
 def _empty(device: torch.device) -> None:

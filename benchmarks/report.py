@@ -86,12 +86,12 @@ def _finite(content: Any) -> Any:
 def print_workload(result: dict[str, Any], console: Console) -> None:
     """One row a contender."""
     table = Table(title=f"{result['name']}: {result['describe']}")
-    for column in ("contender", "seconds (median)", "spread", "CPU s", "ours / this", "peak MiB"):
-        table.add_column(column, justify="left" if column == "contender" else "right")
-    shown = {"rows_right", "set_share"}
-    table.add_column("rows right", justify="right")
+    table.add_column("contender")
+    numbers = ("seconds (median)", "spread", "CPU s", "ours / this", "peak MiB", "rows right")
+    for column in numbers:
+        table.add_column(column, justify="right")
     for name, timing in result["contenders"].items():
-        right = next((timing[key] for key in shown if timing.get(key) is not None), None)
+        right = timing.get("rows_right")
         peak = timing["peak_extra_mib"]
         table.add_row(
             name,
