@@ -11,7 +11,10 @@ import click
 from ilo_fast.cli.options import WritablePath, debug, state_options
 
 if TYPE_CHECKING:
-    from ilo_fast.compare import Comparison
+    import pandas as pd
+    from rich.table import Table
+
+    from ilo_fast.compare import Comparison, LayerPair
 
 __all__ = ["compare"]
 
@@ -110,65 +113,75 @@ def _steps(text: str | None) -> tuple[int, int] | None:
 
 def _show(found: "Comparison", by: str, paths: list[Path]) -> None:
     """Each pair's layers and groups, the best overlap, the files written."""
-    from rich.table import Table
-
     from ilo_fast.cli.display import make_console, plain
 
     console, level = make_console(), f"{100 * found.record['options']['level']:g} %"
     for a, b in found.pairs():
-        rows = found.of(a, b)
-        everything = rows[rows["kind"] == "all"]
-        over = everything["over"].iloc[0]
-        same = bool((everything["layer"] == everything["layer_b"]).all())
         plain(console, f"{b} minus {a}")
-        title = (
-            "Means over languages"
-            if over == "none"
-            else f"Means over languages; in brackets the {level} interval over {over}, * where it "
-            "leaves out 0"
-        )
-        table = Table(title=title, title_justify="left")
-        table.add_column("layer", justify="right")
-        for name in ("ILO", "bridge", "reach", "translation\nhit"):
-            table.add_column(name, justify="right", no_wrap=True)
-        for (layer, layer_b), part in everything.groupby(["layer", "layer_b"], sort=True):
-            of = {row["score"]: row for row in part.to_dict("records")}
-            table.add_row(
-                f"{layer}" if same else f"{layer} : {layer_b}",
-                _with_interval(of["ilo"]),
-                *(f"{of[s]['difference']:+.3f}" for s in ("bridge", "reach", "translation_hit")),
-            )
-        console.print(table)
-        groups = rows[(rows["kind"] == by) & (rows["score"] == "ilo")]
-        table = Table(title=f"ILO by {by}", title_justify="left")
-        table.add_column(by)
-        for name in ("languages", "mean over\nlayers", "at layer", "largest change"):
-            table.add_column(name, justify="right", no_wrap=name == "largest change")
-        for group, part in groups.groupby("group", sort=False):
-            largest = max(part.to_dict("records"), key=lambda row: abs(row["difference"]))
-            table.add_row(
-                str(group),
-                str(largest["languages"]),
-                f"{part['difference'].mean():+.3f}",
-                str(largest["layer"]),
-                _with_interval(largest),
-            )
-        console.print(table)
+        rows = found.of(a, b)
+        console.print(_of_layers(rows[rows["kind"] == "all"], level))
+        console.print(_of_groups(rows[(rows["kind"] == by) & (rows["score"] == "ilo")], by))
     for pair in found.overlaps:
-        values = pair.overlap.values
-        row, column = divmod(int(values.argmax()), values.shape[1])
-        as_much = int((values == values.max()).sum()) - 1
-        others = f", as at {as_much} other pair{'s' * (as_much > 1)}" if as_much else ""
-        sure = "" if pair.overlap.best is None else f", p = {float(pair.overlap.best.p_value):.3g}"
-        plain(
-            console,
-            f"{pair.a} and {pair.b} share most neighbours at layers {pair.layers_a[row]} and "
-            f"{pair.layers_b[column]}: {values[row, column]:.3f}{others} (unrelated lists: "
-            f"{pair.overlap.k / (pair.overlap.n - 1):.2g}{sure})",
-        )
+        plain(console, _most_shared(pair))
     for note in found.record["notes"]:
         plain(console, f"Note: {note}")
     plain(console, f"Written to {paths[0].parent}: {', '.join(path.name for path in paths)}")
+
+
+def _of_layers(rows: "pd.DataFrame", level: str) -> "Table":
+    """One row a pair of layers."""
+    from rich.table import Table
+
+    title, over = "Means over languages", rows["over"].iloc[0]
+    if over != "none":
+        title += f"; in brackets the {level} interval over {over}, * where it leaves out 0"
+    table = Table(title=title, title_justify="left")
+    table.add_column("layer", justify="right")
+    for name in ("ILO", "bridge", "reach", "translation\nhit"):
+        table.add_column(name, justify="right", no_wrap=True)
+    same = bool((rows["layer"] == rows["layer_b"]).all())
+    for (layer, layer_b), part in rows.groupby(["layer", "layer_b"], sort=True):
+        of = {row["score"]: row for row in part.to_dict("records")}
+        table.add_row(
+            f"{layer}" if same else f"{layer} : {layer_b}",
+            _with_interval(of["ilo"]),
+            *(f"{of[s]['difference']:+.3f}" for s in ("bridge", "reach", "translation_hit")),
+        )
+    return table
+
+
+def _of_groups(rows: "pd.DataFrame", by: str) -> "Table":
+    """One row a group of languages: its mean, and its layer of largest change."""
+    from rich.table import Table
+
+    table = Table(title=f"ILO by {by}", title_justify="left")
+    table.add_column(by)
+    for name in ("languages", "mean over\nlayers", "at layer", "largest change"):
+        table.add_column(name, justify="right", no_wrap=name == "largest change")
+    for group, part in rows.groupby("group", sort=False):
+        largest = max(part.to_dict("records"), key=lambda row: abs(row["difference"]))
+        table.add_row(
+            str(group),
+            str(largest["languages"]),
+            f"{part['difference'].mean():+.3f}",
+            str(largest["layer"]),
+            _with_interval(largest),
+        )
+    return table
+
+
+def _most_shared(pair: "LayerPair") -> str:
+    """The layers of two models that share most neighbours."""
+    values = pair.overlap.values
+    row, column = divmod(int(values.argmax()), values.shape[1])
+    as_much = int((values == values.max()).sum()) - 1
+    others = f", as at {as_much} other pair{'s' * (as_much > 1)}" if as_much else ""
+    sure = "" if pair.overlap.best is None else f", p = {float(pair.overlap.best.p_value):.3g}"
+    return (
+        f"{pair.a} and {pair.b} share most neighbours at layers {pair.layers_a[row]} and "
+        f"{pair.layers_b[column]}: {values[row, column]:.3f}{others} (unrelated lists: "
+        f"{pair.overlap.k / (pair.overlap.n - 1):.2g}{sure})"
+    )
 
 
 def _with_interval(row: Mapping[Hashable, Any]) -> str:
