@@ -53,7 +53,8 @@ def show_dry_run(plan_file: Path, out: Path | None, *, skip_failed: bool) -> Non
         )
     console.print(table)
     unknown = sum(not estimate.known for estimate in estimates)
-    downloads = {job.target: e.download or 0 for job, e in zip(todo.jobs, estimates, strict=True)}
+    weights = [(job.target, job.commit) for job in todo.jobs]  # of several jobs, downloaded once
+    downloads = dict(zip(weights, (e.download or 0 for e in estimates), strict=True))
     lines = [
         f"{len(todo.jobs)} jobs to do, {len(todo.skipped)} skipped: there already"
         + (f" ({', '.join(f'{n} {why}' for why, n in todo.reasons.items())})" if todo.jobs else ""),

@@ -1,11 +1,14 @@
 """From a plan to jobs: globs, revisions, what a result depends on."""
 
+import json
 import shutil
 from types import SimpleNamespace
 
 import pytest
 from changes import change
 
+from ilo_fast.activations.space import human
+from ilo_fast.cli.scan_display import show_dry_run
 from ilo_fast.scans import hub
 from ilo_fast.scans.identity import model_digest, tokenizer_digest
 from ilo_fast.scans.jobs import Job, plan_jobs
@@ -156,6 +159,19 @@ def test_revisions_of_the_hub(plan, fake_hub):
     assert jobs[0].cells[0].key != jobs[1].cells[0].key
     with pytest.raises(PlanError, match="no branch or tag of org/name matches 'v"):
         jobs_of(plan, models=[{"model": "org/name", "revisions": ["v*"]}])
+
+
+def test_each_revision_is_a_download(plan, fake_hub, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(hub, "config_of", lambda repository, revision: None)
+    plan["models"] = [{"model": "org/name", "revisions": ["main", "step*"]}]
+    plan["corpora"] *= 2  # the second of a revision finds the weights there
+    plan["corpora"][1] = {**plan["corpora"][1], "name": "again", "limit": 4}
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps(plan), encoding="utf-8")
+    show_dry_run(file, tmp_path / "out", skip_failed=False)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "8 jobs to do" in shown
+    assert f"{human(4 * 102)} to download" in shown
 
 
 def test_a_hub_that_does_not_answer(plan, fake_hub, monkeypatch):
