@@ -132,7 +132,7 @@ def _curves(dataset: Dataset, path: Path, key: str, cell: dict[str, Any]) -> dic
 
 def _overlaps(dataset: Dataset, cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Mutual k-NN of models, each at the layer where its mean ILO peaks, where lists were kept."""
-    groups: dict[tuple[Any, ...], list[tuple[str, int, Any]]] = {}
+    groups: dict[tuple[Any, ...], list[tuple[dict[str, Any], int, Any]]] = {}
     slots = {path.stem: path for path in dataset.files("neighbors")}
     for cell in cells:
         if cell["slot"] not in slots:
@@ -143,7 +143,7 @@ def _overlaps(dataset: Dataset, cells: list[dict[str, Any]]) -> list[dict[str, A
         ).to_pandas()
         lists = np.stack(table.sort_values("point")["neighbors"].to_list()).astype(np.int64)
         place = (cell["corpus"], cell["identity"]["corpus"], cell["metric"], cell["k"])
-        groups.setdefault(place, []).append((_title(cell), peak, lists))
+        groups.setdefault(place, []).append((cell, peak, lists))
     found = []
     for (corpus, _, metric, k), members in groups.items():
         if len(members) < 2:
@@ -158,7 +158,7 @@ def _overlaps(dataset: Dataset, cells: list[dict[str, Any]]) -> list[dict[str, A
                 "metric": metric,
                 "k": k,
                 "chance": round(k / (len(members[0][2]) - 1), 6),
-                "models": [name for name, _, _ in members],
+                "models": _titles([cell for cell, _, _ in members]),
                 "layers": [peak for _, peak, _ in members],
                 "values": [_rounded(row) for row in values],
             }
@@ -166,8 +166,14 @@ def _overlaps(dataset: Dataset, cells: list[dict[str, Any]]) -> list[dict[str, A
     return found
 
 
-def _title(cell: dict[str, Any]) -> str:
-    return f"{cell['model']}@{cell['revision']}" if cell["revision"] else str(cell["model"])
+def _titles(cells: list[dict[str, Any]]) -> list[str]:
+    """Model and revision of each, and the options in which they differ."""
+    told = [name for name in ("threshold", "dtype", "pool") if len({c[name] for c in cells}) > 1]
+    titles = []
+    for cell in cells:
+        model = f"{cell['model']}@{cell['revision']}" if cell["revision"] else cell["model"]
+        titles.append(", ".join([model, *(f"{name}={cell[name]}" for name in told)]))
+    return titles
 
 
 def _rounded(values: Iterable[float]) -> list[float | None]:

@@ -22,9 +22,10 @@ EVIL = (
 FORMULA = "=1+2"
 
 
-def fake_job(model, revision="", corpus="flores"):
-    cell = Cell("cosine", f"{abs(hash((model, revision, corpus))):032x}", "0" * 32, {"corpus": "c"})
-    options = {"k": 5, "threshold": 3, "pool": "mean", "dtype": "auto", "keep_neighbors": False}
+def fake_job(model, revision="", corpus="flores", pool="mean"):
+    slot = f"{abs(hash((model, revision, corpus, pool))):032x}"
+    cell = Cell("cosine", slot, "0" * 32, {"corpus": "c"})
+    options = {"k": 5, "threshold": 3, "pool": pool, "dtype": "auto", "keep_neighbors": False}
     return Job(
         model, revision, corpus, model, "hub", None, False, {}, "c", options, (cell,), cell.slot,
         cell.key, 0,
@@ -40,7 +41,8 @@ def fake_results(folder, jobs, layers, languages, seed=0, neighbors=0):
     with Dataset(folder, create=True) as dataset:
         for job in jobs:
             place = {"model": job.model, "revision": job.revision, "corpus": job.corpus}
-            how = {"pool": "mean", "dtype": "bfloat16", "metric": "cosine", "k": 5, "threshold": 3}
+            how = {"dtype": "bfloat16", "metric": "cosine", "k": 5, "threshold": 3}
+            how["pool"] = job.options["pool"]
             shares = random.random((len(SCORES), layers * languages)).round(9)
             scores = pd.DataFrame(
                 {
@@ -100,6 +102,13 @@ def test_data_of_a_report(tmp_path):
     assert overlap["values"][0][1] == overlap["values"][1][0]
     assert overlap["chance"] == round(5 / 11, 6)
     assert data["failures"][0]["kind"] == "gated"
+
+
+def test_results_of_one_model_are_told_apart(tmp_path):
+    jobs = [fake_job("a"), fake_job("a", pool="last"), fake_job("b", "r1")]
+    fake_results(tmp_path / "out", jobs, 2, 4, neighbors=12)
+    (overlap,) = report_data(tmp_path / "out")["overlaps"]
+    assert overlap["models"] == ["a, pool=last", "a, pool=mean", "b@r1, pool=mean"]
 
 
 def test_layers_of_another_key_are_not_drawn(tmp_path):

@@ -27,7 +27,7 @@
   };
   const shown = (value, digits) => (value == null ? "" : typeof value === "number" && digits ? value.toFixed(digits) : String(value));
   const titleOf = (cell) => cell.model + (cell.revision ? "@" + cell.revision : "");
-  const fullTitle = (cell) => titleOf(cell) + " on " + cell.corpus + (several("metric") ? ", " + cell.metric : "") + (several("k") ? ", k=" + cell.k : "") + (several("dtype") ? ", " + cell.dtype : "") + (several("pool") ? ", " + cell.pool : "");
+  const fullTitle = (cell) => titleOf(cell) + " on " + cell.corpus + (several("metric") ? ", " + cell.metric : "") + (several("k") ? ", k=" + cell.k : "") + (several("threshold") ? ", threshold=" + cell.threshold : "") + (several("dtype") ? ", " + cell.dtype : "") + (several("pool") ? ", " + cell.pool : "");
   const several = (name) => new Set(data.cells.map((cell) => cell[name])).size > 1;
   const mean = (values) => values.reduce((sum, v) => sum + v, 0) / Math.max(values.length, 1);
   const options = (select, pairs) => select.replaceChildren(...pairs.map(([value, text]) => make("option", { value }, text)));
