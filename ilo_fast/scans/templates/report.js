@@ -149,6 +149,8 @@
     { name: "languages", get: (c) => c.languages.length, number: true },
     { name: "points", get: (c) => c.points, number: true },
     { name: "k", get: (c) => c.k, number: true },
+    { name: "threshold", get: (c) => c.threshold, number: true },
+    { name: "pool", get: (c) => c.pool },
     { name: "dtype", get: (c) => c.dtype },
     { name: "certified", digits: 4, get: (c) => c.certified, number: true },
   ];
