@@ -84,7 +84,7 @@ def estimate_job(job: Job, text: Corpus, device: Device) -> Estimate:
     tokens = _tokens(text, shape.vocabulary)
     half = shape.dtype in ("bfloat16", "float16")
     rate = device.half if half else device.single
-    forward = 2.0 * shape.body * tokens / rate
+    forward = 2.0 * shape.active * tokens / rate
     n = text.n_points
     pairs = layers * len(job.cells) * float(n) * n * shape.width
     search = pairs / (device.half if device.kind == "cuda" else device.single)

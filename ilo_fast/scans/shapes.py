@@ -19,12 +19,14 @@ _SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=
 
 @dataclass(frozen=True)
 class Shape:
-    """layers, width, vocabulary; parameters outside and inside the embedding; bytes a weight."""
+    """body, embedding: parameters outside and inside the embedding. active: of the body's, those
+    that a token meets, not all experts. dtype: of the weights."""
 
     layers: int
     width: int
     vocabulary: int
     body: int
+    active: int
     embedding: int
     dtype: str
 
@@ -74,13 +76,19 @@ def shape_of_config(config: Mapping[str, Any], dtype: str = "auto") -> Shape | N
     head = _first(values, "head_dim", "d_kv") or width // heads
     inner = _first(values, "intermediate_size", "n_inner", "d_ff", "hidden_dim") or 4 * width
     experts = _first(values, "num_local_experts", "num_experts", "n_routed_experts") or 1
+    if experts > 1:
+        inner = _first(values, "moe_intermediate_size") or inner
+    active = min(experts, _first(values, "num_experts_per_tok") or experts)
     vocabulary = _first(values, "vocab_size") or 0
     gated = str(values.get("model_type", "")) not in _UNGATED
     stored = str(values.get("dtype") or values.get("torch_dtype") or "float32")
     chosen = stored.removeprefix("torch.") if dtype == "auto" else dtype
-    body = _body(layers, width, heads * head, groups * head, inner * experts, gated)
+    body, body_active = (
+        _body(layers, width, heads * head, groups * head, inner * count, gated)
+        for count in (experts, active)
+    )
     chosen = chosen if chosen in _SIZES else "float32"
-    return Shape(layers, width, vocabulary, body, vocabulary * width, chosen)
+    return Shape(layers, width, vocabulary, body, body_active, vocabulary * width, chosen)
 
 
 _UNGATED = {"gpt2", "bert", "roberta", "xlm-roberta", "bloom", "opt", "gpt_neox", "gptj", "phi"}
@@ -118,9 +126,14 @@ def _shape_of_gguf(path: Path, dtype: str) -> Shape | None:
     head = own.get("attention.key_length", width // heads)
     groups = own.get("attention.head_count_kv", heads)
     inner = own.get("feed_forward_length", 4 * width)
+    inner = own.get("expert_feed_forward_length", inner)
+    experts = own.get("expert_count", 0) or 1
     vocabulary = fields.get("tokenizer.ggml.tokens", own.get("vocab_size", 0))
-    body = _body(layers, width, heads * head, groups * head, inner, gated=True)
-    return Shape(layers, width, vocabulary, body, vocabulary * width, dtype)
+    body, active = (
+        _body(layers, width, heads * head, groups * head, inner * count, gated=True)
+        for count in (experts, own.get("expert_used_count", 0) or experts)
+    )
+    return Shape(layers, width, vocabulary, body, active, vocabulary * width, dtype)
 
 
 def _gguf_fields(data: bytes) -> dict[str, Any]:

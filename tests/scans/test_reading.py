@@ -12,7 +12,7 @@ import pytest
 import yaml
 from rich.console import Console
 from tiny import save_tiny_model
-from transformers import AutoModel, LlamaConfig
+from transformers import AutoModel, LlamaConfig, Qwen3MoeConfig
 
 from ilo_fast.cli import main
 from ilo_fast.errors import InputError
@@ -41,6 +41,20 @@ def test_parameters_are_those_of_the_model():
     assert (shape.layers, shape.width, shape.embedding) == (3, 64, 6400)
 
 
+def test_experts_have_a_width_of_their_own_and_a_token_meets_few():
+    config = Qwen3MoeConfig(
+        vocab_size=100, hidden_size=64, intermediate_size=512, moe_intermediate_size=32,
+        num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
+        num_experts=8, num_experts_per_tok=2,
+    )  # fmt: skip
+    shape = shape_of_config(config.to_dict())
+    sizes = {n: p.numel() for n, p in AutoModel.from_config(config).named_parameters()}
+    parts = {n: size for n, size in sizes.items() if "norm" not in n and ".gate." not in n}
+    assert shape.body + shape.embedding == sum(parts.values())
+    experts = sum(size for name, size in parts.items() if ".experts." in name)
+    assert shape.body - shape.active == experts * 6 // 8
+
+
 @pytest.mark.parametrize(
     ("config", "layers", "width", "body"),
     [
@@ -61,7 +75,7 @@ def test_what_is_no_configuration():
     assert shape_of_config({"hidden_size": 8, "num_layers": 2}).dtype == "float32"
 
 
-def gguf_header(path):
+def gguf_header(path, **more):
     """A GGUF header of a tiny llama, with every kind of value."""
 
     def text(value):
@@ -81,6 +95,7 @@ def gguf_header(path):
         entry("tokenizer.ggml.scores", 9, struct.pack("<IQ3f", 6, 3, 1, 2, 3)),
         entry("odd", 9, struct.pack("<IQ", 9, 1) + struct.pack("<IQ2B", 0, 2, 1, 2)),
         entry("llama.feed_forward_length", 4, struct.pack("<I", 64)),
+        *(entry(f"llama.{name}", 4, struct.pack("<I", value)) for name, value in more.items()),
     ]
     path.write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 0, len(fields)) + b"".join(fields))
 
@@ -93,6 +108,10 @@ def test_the_header_of_a_gguf_file(tmp_path):
     for content in (b"", b"GGUF", b"nothing like it" * 9, (tmp_path / "m.gguf").read_bytes()[:99]):
         (tmp_path / "m.gguf").write_bytes(content)
         assert _shape_of_gguf(tmp_path / "m.gguf", "float32") is None
+    gguf_header(tmp_path / "m.gguf", expert_count=4, expert_used_count=2)
+    shape = _shape_of_gguf(tmp_path / "m.gguf", "float32")
+    assert shape.body == 2 * (4 * 32 * 32 + 3 * 32 * 64 * 4)
+    assert shape.active == 2 * (4 * 32 * 32 + 3 * 32 * 64 * 2)
 
 
 def test_estimates_grow_with_what_is_asked(plan):
