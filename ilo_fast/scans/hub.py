@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,6 +15,10 @@ __all__ = ["HubModel", "config_of", "look_up", "matching_revisions"]
 
 _TIMEOUT = 20.0
 _SMALL_FILES = (".json", ".txt", ".model", ".py", ".jinja")
+_WEIGHTS = (
+    re.compile(r"model(-\d+-of-\d+)?\.safetensors"),
+    re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin"),
+)
 _log = logging.getLogger(__name__)
 
 
@@ -22,12 +27,11 @@ class HubModel:
     """A repository at a revision.
 
     commit: None where neither hub nor cache knows it. size: bytes still to download, None where
-    unknown. problem: why nothing is known, as a message.
+    unknown.
     """
 
     commit: str | None
     size: int | None
-    problem: str | None = None
 
 
 def offline() -> bool:
@@ -63,16 +67,16 @@ def matching_revisions(repository: str, pattern: str) -> list[str]:
 def look_up(repository: str, revision: str | None) -> HubModel:
     """Commit and download size, from the hub, or from the cache when offline."""
     cached = _cached_commit(repository, revision)
+    of_cache = HubModel(cached, 0 if cached else None)
     if offline():
-        problem = None if cached else "not in this machine's cache, and HF_HUB_OFFLINE is set"
-        return HubModel(cached, 0 if cached else None, problem)
+        return of_cache
     try:
         info = _api().model_info(
             repository, revision=revision, files_metadata=True, timeout=_TIMEOUT
         )
     except Exception as error:
         _log.info("%s: the hub does not answer: %s", repository, error)
-        return HubModel(cached, 0 if cached else None, None if cached else _one_line(error))
+        return of_cache
     here = cached == info.sha and _weights_cached(repository, info)
     return HubModel(info.sha, 0 if here else _download_size(info))
 
@@ -109,9 +113,8 @@ def _cached_commit(repository: str, revision: str | None) -> str | None:
 
 def _weights(info: Any) -> list[Any]:
     """The files transformers would load: safetensors, or where there are none, .bin."""
-    files = [file for file in info.siblings or [] if "/" not in file.rfilename]
-    for ending in (".safetensors", ".bin"):
-        weights = [file for file in files if file.rfilename.endswith(ending)]
+    for name in _WEIGHTS:
+        weights = [file for file in info.siblings or [] if name.fullmatch(file.rfilename)]
         if weights:
             return weights
     return []

@@ -134,6 +134,7 @@ class FakeHub:
         files = {
             "model.safetensors": 100,
             "config.json": 2,
+            "consolidated.safetensors": 70,  # of another library, beside transformers' own
             "extra.bin": 50,
             "x/big.safetensors": 9,
         }
