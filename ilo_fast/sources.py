@@ -154,7 +154,7 @@ def read_sources(
             path = path / _SCORES_FILE
         elif (path / _STORE_FILE).is_file():
             store = open_store(path)
-            return [from_store(store, path.name, k=k, threshold=threshold, metric=metric)]
+            return [from_store(store, path.resolve().name, k=k, threshold=threshold, metric=metric)]
         else:
             raise InputError(
                 f"{str(path)!r} holds neither {_SCORES_FILE}, as `ilo-fast score` writes it, nor "

@@ -122,7 +122,7 @@ def test_states_of_something_else_are_refused(tiny_model, corpus, tmp_path):
         score(tiny_model, corpus, states=3)
 
 
-def test_compare_and_plot_take_the_folder(tiny_model, corpus_folder, tmp_path, capsys):
+def test_compare_and_plot_take_the_folder(tiny_model, corpus_folder, tmp_path, capsys, monkeypatch):
     states = tmp_path / "states"
     arguments = ("score", tiny_model, "--corpus", corpus_folder, "--quiet", "--no-plots")
     run_cli(*arguments, "--out", tmp_path / "out", "--states", states)
@@ -136,6 +136,9 @@ def test_compare_and_plot_take_the_folder(tiny_model, corpus_folder, tmp_path, c
     assert said in capsys.readouterr().out
     with pytest.raises(InputError, match="threshold must be at most 3"):
         read_inputs([states, states], threshold=4)
+    monkeypatch.chdir(states)
+    ((source,),) = read_inputs(["."])
+    assert source.name == "states"
     run_cli("plot", states, "--kind", "map", "--layer", 2, "--out", tmp_path / "map.svg")
     assert (tmp_path / "map.svg").read_text().count("<svg") == 1
     scored = read_parquet(tmp_path / "out" / "scores.parquet")

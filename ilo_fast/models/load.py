@@ -277,7 +277,8 @@ def load_model(
     return _describe(
         loaded,
         tokenizer,
-        name=path.name if path is not None else name,
+        # of "." too; and a link, as the hub's cache holds files by, keeps its own name
+        name=os.path.basename(os.path.abspath(path)) if path is not None else name,
         revision=commit or revision,
         source=source,
         licence=licence,

@@ -42,6 +42,17 @@ def llama(**more):
     return transformers.LlamaConfig(**{**_DECODER, **more})
 
 
+def test_the_folder_one_stands_in_gives_its_name(tmp_path, monkeypatch):
+    save(tmp_path / "mine", transformers.LlamaForCausalLM, llama())
+    (tmp_path / "mine" / "inner").mkdir()
+    (tmp_path / "link").symlink_to("mine")
+    monkeypatch.chdir(tmp_path / "mine" / "inner")
+    given = ("..", "../../mine", "../../link")
+    assert [load_model(where).name for where in given] == ["mine", "mine", "link"]
+    monkeypatch.chdir("..")
+    assert load_model(".").name == "mine"
+
+
 def test_a_folder_keeps_its_dtype_and_loses_its_head(tmp_path):
     saved = save(tmp_path, transformers.LlamaForCausalLM, llama(), torch.bfloat16)
     (tmp_path / "README.md").write_text("---\nlanguage: en\nlicense: apache-2.0\n---\n# A model\n")
