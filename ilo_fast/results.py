@@ -117,12 +117,13 @@ class Result:
         return self.table.copy()
 
     def layers(self) -> pd.DataFrame:
-        """Unweighted means over languages: one row per (model, layer).
+        """Unweighted means over languages: one row per (model, layer), of a training per step too.
 
-        Columns: model, layer, languages (how many), then bridge, reach, ilo, translation_hit,
-        same_language and certified.
+        Columns: model, step (of a training), layer, languages (how many), then bridge, reach, ilo,
+        translation_hit, same_language and certified.
         """
-        grouped = self.table.groupby(["model", "layer"], sort=False)
+        by = [name for name in ("model", "step", "layer") if name in self.table]
+        grouped = self.table.groupby(by, sort=False)
         means = grouped[[*SCORES, "certified"]].mean()
         means.insert(0, "languages", grouped["language"].nunique())
         return means.reset_index()

@@ -204,6 +204,16 @@ def test_layers_are_means_over_languages():
             assert row[column] == pytest.approx(sum(part[column]) / 3, rel=1e-15)
 
 
+def test_layers_of_a_training_keep_its_steps_apart():
+    parts = [make_result(layers=2, seed=seed).table.assign(step=10 * seed) for seed in (0, 1)]
+    means = Result(pd.concat(parts, ignore_index=True), {}).layers()
+    assert means[["step", "layer"]].to_numpy().tolist() == [[0, 0], [0, 1], [10, 0], [10, 1]]
+    assert means["ilo"].tolist() == [
+        *make_result(layers=2).layers()["ilo"],
+        *make_result(layers=2, seed=1).layers()["ilo"],
+    ]
+
+
 def test_bad_tables_and_records():
     table = make_result().table
     with pytest.raises(InputError, match="must begin with the columns"):
