@@ -25,9 +25,9 @@ _LANGUAGES = f"""
     select {_CELL}, language, any_value(n_points) as n_points, avg(ilo) as ilo_mean,
            max(ilo) as ilo_peak, arg_max(layer, ilo) as layer_peak, avg(bridge) as bridge,
            avg(reach) as reach, avg(translation_hit) as translation_hit,
-           avg(same_language) as same_language, any_value(key) as key
-    from scores group by {_CELL}, language order by {_CELL}, language
-"""
+           avg(same_language) as same_language, key
+    from scores group by {_CELL}, key, language order by {_CELL}, key, language
+"""  # by key too: results that differ in truncation alone have no column for it
 
 
 def connect(folder: str | Path) -> Any:

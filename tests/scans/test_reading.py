@@ -2,12 +2,15 @@
 
 import io
 import os
+import shutil
 import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from rich.console import Console
@@ -279,6 +282,17 @@ def test_scan_query_and_report_from_the_command_line(command, results, tmp_path)
     status, shown, _ = command("report", out, "--out", tmp_path / "r.html")
     assert status == 0
     assert (tmp_path / "r.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_results_that_no_column_tells_apart_are_not_averaged(results, tmp_path):
+    """Cut and uncut sentences: two slots, two keys, the same columns."""
+    out = shutil.copytree(results / "out", tmp_path / "out")
+    (path,) = (out / "scores").rglob("*.parquet")
+    table = pq.read_table(path)
+    other = pa.array(["f" * 32] * len(table))
+    table = table.set_column(table.schema.get_field_index("key"), table.schema.field("key"), other)
+    pq.write_table(table, path.with_name(f"{'f' * 32}.parquet"))
+    assert len(read_table(out, "languages")) == 2 * len(read_table(results / "out", "languages"))
 
 
 def test_every_mistake_of_a_plan_on_its_own_line(command, tmp_path):
