@@ -52,7 +52,7 @@ SHAPES = (
     Shape("8B", 4096, 14336, 32, 32, 8, 128_256, 250, share_of_ceiling=0.76),
     Shape("135M", 576, 1536, 30, 9, 3, 49_152, 997, sentences_per_s=10_000, compiled=True),
 )
-TINY = Shape("tiny", 64, 96, 2, 4, 2, 200, 2, 0.76, sentences_per_s=1e9, compiled=True)
+TINY = Shape("tiny", 64, 96, 2, 4, 2, 200, 2, share_of_ceiling=0.76, sentences_per_s=1e9)
 
 
 class Numbered:

@@ -13,15 +13,6 @@ CORPUS = Corpus("pair", ("one", "two"), SENTENCES)
 LONGER = Corpus("more", ("one", "two"), tuple(tuple(s * 2 for s in each) for each in SENTENCES))
 
 
-@pytest.fixture(scope="module")
-def compiler():
-    """Skip where torch cannot compile (it wants a C++ compiler and Python's headers)."""
-    try:
-        torch.compile(torch.nn.Tanh())(torch.ones(3))
-    except Exception as error:
-        pytest.skip(f"torch.compile wants a C++ compiler and Python's headers: {error!r:.200}")
-
-
 def run(model, corpus=CORPUS, **options):
     return extract(model, Characters(), corpus, batch_tokens=40, **options)
 
