@@ -80,7 +80,8 @@ def score(
         device: where to compute; ``"auto"`` takes a GPU where there is one.
         dtype: of the forward pass; ``"auto"`` is the checkpoint's.
         backend: of the neighbour search; one that cannot serve raises.
-        fused: fused kernels in the forward pass (the extra ``liger``); see `ilo_fast.extract`.
+        fused: fused kernels in the forward pass (the extra ``liger``, or layers compiled by torch);
+            see `ilo_fast.extract`.
         reference: reproduce the paper's public code: float32 similarities, and "self" dropped as
             the first of k + 1 rather than by index.
         seed: of what is random, and recorded: the draws of ``metrics``; no score depends on

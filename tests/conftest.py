@@ -52,6 +52,17 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("model") / "tiny-llama")
 
 
+@pytest.fixture(scope="session")
+def compiler() -> None:
+    """Skips where torch cannot compile."""
+    import torch
+
+    try:
+        torch.compile(torch.nn.Tanh())(torch.ones(3))
+    except Exception as error:
+        pytest.skip(f"torch.compile wants a C++ compiler and Python's headers: {error!r:.200}")
+
+
 @pytest.fixture
 def run(capsys):
     """Run the command line in this process: (exit status, standard output, standard error)."""

@@ -1,6 +1,7 @@
 """The benchmark harness: it checks first, pairs its ratios and writes whole files."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -177,6 +178,16 @@ def test_extraction_in_the_gpu_commands_dry_run(tmp_path):
 
 def test_busy_time_counts_overlapping_kernels_once():
     assert covered([(0.0, 2.0), (1.0, 3.0), (5.0, 6.0), (5.5, 5.7)]) == 4.0
+
+
+def test_compiled_layers_are_timed_cold_and_warm(compiler):
+    shape, failures = replace(TINY, compiled=True), []
+    found = measure(shape, torch.device("cpu"), failures, peer_sentences=16, rounds=1, gemm=16)
+    assert failures == []
+    way = found["contenders"]["ilo_fast, compiled layers"]
+    assert way["fused"].startswith("torch.compile ")
+    assert way["first_run_s"] > way["seconds"][0]
+    assert way["median_error"] < 0.05
 
 
 def test_wrong_means_fail_the_gpu_command(monkeypatch):

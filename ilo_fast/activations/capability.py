@@ -206,9 +206,12 @@ def _try_counting(backbone: Backbone) -> _Trial | None:
             return None
 
 
-def trial_states(backbone: Backbone, device: torch.device) -> tuple[Tensor, ...]:
+def trial_states(
+    backbone: Backbone, device: torch.device, *, shorter: bool = False
+) -> tuple[Tensor, ...]:
     """Hidden states of one short arbitrary sentence as the model gives them; copies."""
     ids = _one_of(_probe_ids(backbone, device))
+    ids = ids[:, : _PROBE_LENGTHS[0]] if shorter else ids
     return tuple(states.clone() for states in _hidden_states(backbone, ids))
 
 

@@ -101,7 +101,9 @@ def extract(
         fused: kernels that do several of the model's steps at once (the extra ``liger``: norms,
             rotary embedding, gated activations) while it runs here: ``"auto"`` where they serve a
             16-bit model on CUDA, whose results they change within its own rounding, ``"off"``, or
-            ``"liger"``, which raises where it cannot serve.
+            ``"liger"``, which raises where it cannot serve. ``"compile"`` has torch compile the
+            layers, on any device; it costs a cold start, for long runs of small models to win
+            back, and raises where it cannot serve.
         progress: told ``start(total_tokens)``, ``advance(tokens, sentences)`` and ``finish()``,
             and, where it has it, ``stage(text)`` of what comes before; True shows these, a rate
             and the time left on standard error.
@@ -159,6 +161,8 @@ def extract(
     if place == "disk":
         stage("Hashing the weights")
     weights = weights_sha256(backbone.module) if place == "disk" else None
+    if fused == "compile":
+        stage("Compiling the layers")
     dtype = str(parameter_dtype(backbone.module)).removeprefix("torch.")
     sink: Sink
     with (

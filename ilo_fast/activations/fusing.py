@@ -1,13 +1,14 @@
 """Fused kernels for the forward passes of an extraction: decided by trying them on the model."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 
 from ilo_fast.activations.capability import states_apart, trial_states
 from ilo_fast.errors import InputError
+from ilo_fast.models.compiled import compiled_layers, nothing_new
 from ilo_fast.models.fused import liger_kernels, why_not_liger
 from ilo_fast.models.structure import Backbone
 
@@ -16,7 +17,8 @@ __all__ = ["Fused", "fusing"]
 
 @dataclass(frozen=True)
 class Fused:
-    """``kernels`` in place, as in ``"liger 0.8.5: rms_norm, rope"``, or the reason for none."""
+    """``kernels`` in place, as in ``"liger 0.8.5: rms_norm, rope"`` or ``"torch.compile 2.13.0"``,
+    or the reason for none."""
 
     kernels: str | None
     reason: str | None
@@ -37,30 +39,47 @@ def fusing(backbone: Backbone, device: torch.device, fused: str) -> Iterator[Fus
     Args:
         backbone: where the hidden states come from, in evaluation mode.
         device: where it runs.
-        fused: ``"auto"``, ``"off"`` or ``"liger"``.
+        fused: ``"auto"``, ``"off"``, ``"liger"`` or ``"compile"``.
 
     Yields:
         Fused: what is in place.
 
     Raises:
-        InputError: when ``"liger"`` is forced and cannot serve; the message says why.
+        InputError: when ``"liger"`` or ``"compile"`` is forced and cannot serve; the message says
+            why.
     """
     kernels, cause = None, None
-    reason = why_not_liger(backbone.module, device, fused)
+    reason = _why_not(backbone, device, fused)
     with ExitStack() as stack:
         if reason is None:
             own = trial_states(backbone, device)
             try:
-                kernels = stack.enter_context(liger_kernels(backbone.module))
+                kernels = stack.enter_context(_in_place(backbone, fused))
                 apart = states_apart(trial_states(backbone, device), own)
                 reason = None if apart is None else f"they change {apart}"
-            except Exception as error:  # any: Liger's, Triton's compiler's, the driver's
+                if fused == "compile" and reason is None:
+                    with nothing_new():
+                        trial_states(backbone, device, shorter=True)
+            except Exception as error:  # any: Liger's, torch's or Triton's compiler's, the driver's
                 reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
                 cause = error
             if reason is not None:
                 stack.close()
                 kernels, reason = None, f"tried on a few tokens: {reason}"
-        if fused == "liger" and reason is not None:
+        if fused in ("liger", "compile") and reason is not None:
             name = type(backbone.module).__name__
-            raise InputError(f"fused: 'liger' cannot serve {name}: {reason}") from cause
+            raise InputError(f"fused: {fused!r} cannot serve {name}: {reason}") from cause
         yield Fused(kernels, reason)
+
+
+def _why_not(backbone: Backbone, device: torch.device, fused: str) -> str | None:
+    if fused != "compile":
+        return why_not_liger(backbone.module, device, fused)
+    return "its layers cannot be told apart" if backbone.blocks is None else None
+
+
+def _in_place(backbone: Backbone, fused: str) -> AbstractContextManager[str]:
+    if fused != "compile":
+        return liger_kernels(backbone.module)
+    assert backbone.blocks is not None
+    return compiled_layers(backbone.blocks)

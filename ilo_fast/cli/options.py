@@ -145,11 +145,12 @@ def run_options(command: _Command) -> _Command:
         ),
         click.option(
             "--fused",
-            type=click.Choice(["auto", "off", "liger"]),
+            type=click.Choice(["auto", "off", "liger", "compile"]),
             default="auto",
             show_default=True,
             help="Fused kernels in the forward pass: auto where the extra `liger` serves a 16-bit "
-            "model on CUDA; liger is an error where it cannot serve.",
+            "model on CUDA; compile has torch compile the layers. These two are errors where they "
+            "cannot serve.",
         ),
         click.option(
             "--reference",

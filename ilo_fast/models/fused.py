@@ -21,8 +21,9 @@ from ilo_fast.models.structure import parameter_dtype
 
 __all__ = ["FUSED", "check_fused", "liger_kernels", "why_not_liger"]
 
-FUSED = ("auto", "off", "liger")
-"""What ``fused`` may be: where it serves and changes nothing above 16 bits, never, or always."""
+FUSED = ("auto", "off", "liger", "compile")
+"""What ``fused`` may be: Liger's kernels where they serve and change nothing above 16 bits, none,
+Liger's or an error, layers that torch compiles or an error."""
 
 # Liger's switch → the activation functions that its gated kernel computes.
 _GATES = {"swiglu": ("silu", "swish"), "geglu": ("gelu_pytorch_tanh",)}

@@ -54,7 +54,7 @@ class Options(_Strict):
     device: Text = "auto"
     batch_tokens: Literal["auto"] | Count = "auto"
     backend: Literal["auto", "torch", "triton", "cuda", "reference"] = "auto"
-    fused: Literal["auto", "off", "liger"] = "auto"
+    fused: Literal["auto", "off", "liger", "compile"] = "auto"
     truncate: bool = False
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     intervals: Annotated[int, Field(ge=0)] = 200

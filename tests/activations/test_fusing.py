@@ -137,7 +137,8 @@ def test_score_records_and_refuses(tiny_model, parallel_text):
     assert record["options"]["fused"] == "off"
     with pytest.raises(InputError, match=r"fused: 'liger' cannot serve LlamaModel: .* runs on cpu"):
         score(tiny_model, corpus, fused="liger")
-    with pytest.raises(InputError, match="fused must be one of auto, off, liger; got 'triton'"):
+    choices = "auto, off, liger, compile"
+    with pytest.raises(InputError, match=f"fused must be one of {choices}; got 'triton'"):
         score("no model is looked for", corpus, fused="triton")
 
 

@@ -316,7 +316,7 @@ def test_what_cannot_work_is_said(make, corpus):
         ({"layers": "a"}, InputError, "layers must be"),
         ({"batch_tokens": 0}, InputError, "batch_tokens: expected at least 1, got 0"),
         ({"backend": "gpu"}, InputError, "backend must be one of auto.*'gpu'"),
-        ({"fused": "on"}, InputError, "fused must be one of auto, off, liger; got 'on'"),
+        ({"fused": "on"}, InputError, "fused must be one of auto, off, liger, compile; got 'on'"),
         ({"truncate": "no"}, TypeError, "truncate must be True or False; got 'no'"),
         ({"threshold": 4}, InputError, "threshold must be at most 3.*; got 4"),
         ({"languages": ["eng_Latn"]}, InputError, "at least 2"),

@@ -1,0 +1,57 @@
+"""The layers of a model compiled by torch, for as long as a block runs.
+
+The compiler fuses what lies between the matrix products: norms, rotary embedding, activations,
+residual sums. Each layer's ``forward`` alone is compiled, so hooks around the layers run as ever
+and layers of a kind share their graphs; sizes are symbols, so batches of other lengths do too.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+__all__ = ["compiled_layers", "nothing_new"]
+
+# torch stops compiling a function after 8 graphs; models of several sizes in one process share one.
+_GRAPHS = 64
+
+
+@contextmanager
+def compiled_layers(layers: Iterable[nn.Module]) -> Iterator[str]:
+    """``torch.compile`` on the forward of each layer while the block runs.
+
+    Nothing is compiled before a layer first runs; what fails then is raised there.
+
+    Yields:
+        str: what is in place, such as ``"torch.compile 2.13.0"``.
+    """
+    from torch._dynamo import config
+
+    with ExitStack() as stack:
+        stack.enter_context(config.patch(recompile_limit=_GRAPHS))
+        for layer in layers:
+            stack.callback(_restore, layer, vars(layer).get("forward"))
+            layer.forward = torch.compile(layer.forward, dynamic=True)
+        yield f"torch.compile {torch.__version__}"
+
+
+@contextmanager
+def nothing_new() -> Iterator[None]:
+    """Within it, compiled code that wants another graph raises RuntimeError."""
+    try:
+        with torch.compiler.set_stance("fail_on_recompile"):
+            yield
+    except RuntimeError as error:
+        if "fail_on_recompile" not in str(error):
+            raise
+        raise RuntimeError("sentences of other lengths would be compiled anew") from error
+
+
+def _restore(layer: nn.Module, forward: Any) -> None:
+    """Give a layer back the forward of its own (quantisation and offloading put one there)."""
+    if forward is None:
+        del layer.forward
+    else:
+        layer.forward = forward
