@@ -12,9 +12,9 @@ The folder holds
 - ``record.json``: how the states were made. Written when the last batch is in.
 
 One run at a time writes there: it holds a lock of the operating system on the folder, gone with
-its process. A folder is taken up again only under the same key. Batches without a journal line, or
-whose data does not have the checksum, are done again; `open_store`, which cannot make any, names
-them.
+its process; one that finds nothing to do takes none. A folder is taken up again only under the same
+key. Batches without a journal line, or whose data does not have the checksum, are done again;
+`open_store`, which cannot make any, names them.
 """
 
 import errno
@@ -202,8 +202,14 @@ class DiskSink:
         """
         self._done = finished(self._batches, self._states, order, first)
 
+    def whole_record(self) -> dict[str, Any] | None:
+        """How the states were made, where an earlier run made all and all have their checksums."""
+        record = self.earlier_record() if self._complete else None
+        return None if record is None or _damaged(self._batches, self._states) else record
+
     def write(self, start: int, stop: int, rows: npt.NDArray[np.int64], block: Tensor) -> None:
         if not self._writable:
+            self._lock = lock_folder(self.folder)
             self._states, self._writable = self._open("r+"), True
         if self._journal is None:
             self._journal = (self.folder / JOURNAL).open("a", encoding="utf-8")
@@ -298,15 +304,22 @@ def open_store(folder: str | Path) -> ActivationStore:
     )
 
 
+def _damaged(batches: list[Batch], states: Any) -> list[tuple[int, int]]:
+    """Places whose states ``[layers, points, dim]`` are under no checksum of a batch."""
+    points = states.shape[1]
+    done = [batch for batch in batches if batch.holds(states)]
+    # By points: a line damaged into other places must not hide the lines that hold those.
+    if len({int(point) for batch in done for point in batch.points}) == points:
+        return []
+    # or some point is there twice, another not at all
+    return gaps(sorted((batch.start, batch.stop) for batch in done), 0, points) or [(0, points)]
+
+
 def _check_states(folder: Path, states: Tensor) -> None:
     """That every state is under the checksum of its batch."""
-    points = states.shape[1]
-    batches, _ = read_journal(folder, points)
-    done = [batch for batch in batches if batch.holds(states.numpy())]
-    # By points: a line damaged into other places must not hide the lines that hold those.
-    if len({int(point) for batch in done for point in batch.points}) < points:
-        bad = gaps(sorted((batch.start, batch.stop) for batch in done), 0, points)
-        bad = bad or [(0, points)]  # some point is there twice, another not at all
+    batches, _ = read_journal(folder, states.shape[1])
+    bad = _damaged(batches, states.numpy())
+    if bad:
         places = ", ".join(f"{start} to {stop - 1}" for start, stop in bad[:3])
         more = f" and {len(bad) - 3} more" if bad[3:] else ""
         raise InputError(

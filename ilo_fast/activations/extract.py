@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ilo_fast.activations.capability import probe
 from ilo_fast.activations.captures import evaluating, no_new_captures, users_hooks
@@ -160,6 +160,21 @@ def extract(
         stage("Hashing the weights")
     weights = weights_sha256(backbone.module) if place == "disk" else None
     dtype = str(parameter_dtype(backbone.module)).removeprefix("torch.")
+    made_of = {"corpus_sha256": corpus.sha256, "dtype": dtype}
+    if weights is not None:
+        made_of["weights_sha256"] = weights
+
+    def keep(states: Tensor, record: dict[str, Any]) -> ActivationStore:
+        return ActivationStore(
+            states=states,
+            layers=entries,
+            languages=tuple(corpus.languages),
+            language_ids=corpus.language_ids,
+            sentence_ids=corpus.sentence_ids,
+            record=record,
+            folder=folder,
+        )
+
     sink: Sink
     with (
         torch.inference_mode(),
@@ -180,22 +195,27 @@ def extract(
             where = device if place == "cuda" else torch.device("cpu")
             pin = place == "memory" and device.type == "cuda" and pinning_fits(need)
             sink = TensorSink(shape, where, pin=pin)
+        whole = sink.whole_record() if isinstance(sink, DiskSink) else None
         try:
-            stage("Trying how the model takes batches")
-            way = probe(backbone, device, entries)
-            with running(backbone, way, entries, chosen_pool, device) as runner:
-                job = Job(runner, sink, corpus, entries, way, device, budget, place)
-                job.run(tokenizer, limit, truncate, progress)
+            if whole is None:
+                stage("Trying how the model takes batches")
+                way = probe(backbone, device, entries)
+                with running(backbone, way, entries, chosen_pool, device) as runner:
+                    job = Job(runner, sink, corpus, entries, way, device, budget, place)
+                    job.run(tokenizer, limit, truncate, progress)
         except BaseException:
             sink.close()
             raise
+    if whole is not None:  # there was nothing to tokenise or to try
+        if progress is not None:
+            progress.start(0)
+            getattr(progress, "skip", progress.advance)(0, corpus.n_points)
+            progress.finish()
+        return keep(sink.finish(whole), {**made_of, **whole, "states": "read"})
     seconds = time.perf_counter() - began
     attention = sorted(runner.kernels)
     if way.batches != "packed":
         attention = [str(backbone.module.config._attn_implementation)]  # type: ignore[union-attr]
-    made_of = {"corpus_sha256": corpus.sha256, "dtype": dtype}
-    if weights is not None:
-        made_of["weights_sha256"] = weights
     record: dict[str, Any] = {
         **asdict(way),
         "attention": attention,
@@ -218,15 +238,7 @@ def extract(
     record["states"] = "made" if not job.kept else "resumed" if job.made else "read"
     if job.kept and job.made:
         record["sentences_kept"] = job.kept
-    return ActivationStore(
-        states=states,
-        layers=entries,
-        languages=tuple(corpus.languages),
-        language_ids=corpus.language_ids,
-        sentence_ids=corpus.sentence_ids,
-        record=record,
-        folder=folder,
-    )
+    return keep(states, record)
 
 
 def _auto_budget(backbone: Backbone, device: torch.device) -> int:
