@@ -48,7 +48,11 @@ class ILOCallback(TrainerCallback):  # type: ignore[misc]
 
         transformers tells callbacks nothing of the Trainer, so a callback that is only passed in
         ``callbacks=[...]`` could not log.
+
+        Raises:
+            InputError: where neither this callback nor ``trainer`` was given a tokenizer.
         """
+        self.watch.choose_tokenizer(trainer.callback_handler.processing_class)
         if self not in trainer.callback_handler.callbacks:
             trainer.add_callback(self)
         self._trainer = trainer

@@ -104,6 +104,17 @@ class Watch:
         steps = {step for table in self._tables for step in table["step"]}
         return f"{self.corpus!r}, every={self.every!r}, scorings={len(steps)}"
 
+    def choose_tokenizer(self, known: Any) -> Any:
+        """The tokenizer given, or the one that the framework knows; InputError where none is."""
+        given = self._given[1]
+        chosen = known if given is None else given
+        if chosen is None:
+            raise InputError(
+                "tokenizer: neither the callback nor the trainer was given one; pass "
+                "tokenizer= to the callback"
+            )
+        return chosen
+
     def begin(
         self, model: nn.Module, tokenizer: Any, step: int, out: Path, beside: Iterable["Watch"] = ()
     ) -> None:
@@ -111,14 +122,8 @@ class Watch:
 
         ``out`` is the table's place where none was given; ``beside`` are the training's watches.
         """
-        given_out, given_tokenizer = self._given
-        self.tokenizer = given_tokenizer if given_tokenizer is not None else tokenizer
-        if self.tokenizer is None:
-            raise InputError(
-                "tokenizer: neither the callback nor the trainer was given one; pass "
-                "tokenizer= to the callback"
-            )
-        self.out = given_out or out
+        self.tokenizer = self.choose_tokenizer(tokenizer)
+        self.out = self._given[0] or out
         places = [(other._given[0] or out).resolve() for other in beside if other is not self]
         if self.out.resolve() in places:
             raise InputError(

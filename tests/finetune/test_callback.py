@@ -292,10 +292,11 @@ def test_what_cannot_work_is_said(make, corpus):
     trainer.args.fsdp = "full_shard"
     with pytest.raises(InputError, match="sharded"):
         callback.on_train_begin(trainer.args, trainer.state, trainer.control, model=trainer.model)
-    trainer, _ = make(ILOCallback(corpus))
+    trainer, _ = make(None)
     trainer.callback_handler.processing_class = None
-    with pytest.raises(InputError, match="tokenizer"):
-        trainer.train()
+    with pytest.raises(InputError, match="tokenizer: neither the callback nor the trainer"):
+        ILOCallback(corpus).attach(trainer)
+    assert not any(isinstance(c, ILOCallback) for c in trainer.callback_handler.callbacks)
 
 
 @pytest.mark.parametrize(
