@@ -33,6 +33,7 @@ from ilo_fast.errors import InputError
 from ilo_fast.layers import LayerSpec, resolve_layers
 from ilo_fast.models.fingerprint import weights_sha256
 from ilo_fast.models.fused import check_fused
+from ilo_fast.models.load import check_tokenizer
 from ilo_fast.models.structure import (
     Backbone,
     batch_limit,
@@ -137,6 +138,7 @@ def extract(
         raise TypeError(
             f"corpus must be an ilo_fast.Corpus, as load_corpus gives; got {type(corpus).__name__}"
         )
+    check_tokenizer(tokenizer)
     check_fused(fused)
     if about is not None and not describes(about):
         raise InputError(

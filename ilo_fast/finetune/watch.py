@@ -20,6 +20,7 @@ from ilo_fast.finetune.scoring import ScoreOptions, score_in_place, untouched
 from ilo_fast.ilo import check_neighbors, check_threshold
 from ilo_fast.layers import LayerSpec, parse_layers, resolve_layers
 from ilo_fast.models import find_backbone
+from ilo_fast.models.load import check_tokenizer
 from ilo_fast.models.structure import refuse_virtual_tokens
 from ilo_fast.pipeline import check_options
 from ilo_fast.results import Result, from_columns, read_parquet
@@ -105,7 +106,7 @@ class Watch:
         return f"{self.corpus!r}, every={self.every!r}, scorings={len(steps)}"
 
     def choose_tokenizer(self, known: Any) -> Any:
-        """The tokenizer given, or the one that the framework knows; InputError where none is."""
+        """The tokenizer given, or the one that the framework knows; raises where none will do."""
         given = self._given[1]
         chosen = known if given is None else given
         if chosen is None:
@@ -113,6 +114,7 @@ class Watch:
                 "tokenizer: neither the callback nor the trainer was given one; pass "
                 "tokenizer= to the callback"
             )
+        check_tokenizer(chosen)
         return chosen
 
     def begin(

@@ -18,7 +18,7 @@ from ilo_fast.models.gguf import fast_gguf
 from ilo_fast.models.structure import find_backbone, parameter_dtype, token_limit
 from ilo_fast.shown import Shown
 
-__all__ = ["LoadedModel", "load_model", "locate", "looks_local", "wrap_model"]
+__all__ = ["LoadedModel", "check_tokenizer", "load_model", "locate", "looks_local", "wrap_model"]
 
 _DTYPES = {
     "float32": torch.float32,
@@ -284,16 +284,25 @@ def load_model(
     )
 
 
+def check_tokenizer(tokenizer: Any) -> None:
+    """That sentences can be given to it; a processor would take them for images."""
+    from transformers import ProcessorMixin
+
+    processor = isinstance(tokenizer, ProcessorMixin)
+    if processor or not callable(tokenizer):
+        hint = " (its .tokenizer is one)" if processor else ""
+        raise ModelError(
+            f"tokenizer: expected a transformers tokenizer, got {type(tokenizer).__name__}{hint}"
+        )
+
+
 def wrap_model(model: nn.Module, tokenizer: Any, *, name: str | None = None) -> LoadedModel:
     """Describe a model and tokenizer that are already in memory.
 
     Raises:
         ModelError: when ``model`` is not a transformers model that gives hidden states.
     """
-    if not callable(tokenizer):
-        raise ModelError(
-            f"tokenizer: expected a transformers tokenizer, got {type(tokenizer).__name__}"
-        )
+    check_tokenizer(tokenizer)
     config = getattr(model, "config", None)
     return _describe(
         model,

@@ -296,6 +296,8 @@ def test_what_cannot_work_is_said(make, corpus):
     trainer.callback_handler.processing_class = None
     with pytest.raises(InputError, match="tokenizer: neither the callback nor the trainer"):
         ILOCallback(corpus).attach(trainer)
+    with pytest.raises(ModelError, match="tokenizer: expected a transformers tokenizer, got str"):
+        ILOCallback(corpus, tokenizer="gpt2").attach(trainer)
     assert not any(isinstance(c, ILOCallback) for c in trainer.callback_handler.callbacks)
 
 
