@@ -8,7 +8,7 @@ from torch import nn
 
 from ilo_fast.errors import ModelError
 from ilo_fast.models.gguf import fast_gguf
-from ilo_fast.models.load import locate
+from ilo_fast.models.load import in_short, locate
 
 __all__ = ["skeleton"]
 
@@ -40,11 +40,10 @@ def skeleton(
             config = transformers.AutoConfig.from_pretrained(where, revision=revision, **options)
         with torch.device("meta"):
             return _build(transformers, config, trust_remote_code)
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        if isinstance(error, ModelError):
-            raise
-        first = next((line for line in str(error).splitlines() if line.strip()), "")
-        raise ModelError(f"model: cannot read {model}: {type(error).__name__}: {first}") from error
+    except ModelError:
+        raise
+    except Exception as error:  # any: what is amiss in files of others has no end
+        raise ModelError(f"model: cannot read {model}: {in_short(error)}") from error
 
 
 def _build(transformers: Any, config: Any, trust_remote_code: bool) -> nn.Module:

@@ -1,7 +1,6 @@
 """Load a model and its tokenizer from a hub id, a local folder or a GGUF file, safely."""
 
 import os
-import pickle
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,15 @@ from ilo_fast.models.gguf import fast_gguf
 from ilo_fast.models.structure import find_backbone, parameter_dtype, token_limit
 from ilo_fast.shown import Shown
 
-__all__ = ["LoadedModel", "check_tokenizer", "load_model", "locate", "looks_local", "wrap_model"]
+__all__ = [
+    "LoadedModel",
+    "check_tokenizer",
+    "in_short",
+    "load_model",
+    "locate",
+    "looks_local",
+    "wrap_model",
+]
 
 _DTYPES = {
     "float32": torch.float32,
@@ -26,15 +33,6 @@ _DTYPES = {
     "float16": torch.float16,
     "float64": torch.float64,
 }
-_CANNOT_LOAD = (
-    OSError,
-    ValueError,
-    ImportError,
-    KeyError,
-    RuntimeError,
-    pickle.UnpicklingError,  # like EOFError, damaged weights in an older format of torch
-    EOFError,
-)
 Source = Literal["hub", "folder", "gguf", "memory"]
 
 
@@ -156,6 +154,12 @@ def locate(model: str, revision: str | None) -> tuple[Source, Path | None]:
     return source, path
 
 
+def in_short(error: Exception) -> str:
+    """An error's kind and the first two lines of what it says, in one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' '.join(lines[:2])}"
+
+
 def _damaged_files(where: str) -> list[str]:
     """Names of a local folder's safetensors files that cannot be opened."""
     from safetensors import SafetensorError, safe_open
@@ -191,18 +195,15 @@ def _pretrained(where: str, options: dict[str, Any], load: dict[str, Any]) -> tu
             f"model: cannot load {where}: {named} is damaged or cut short ({error}); "
             "fetch or save it again"
         ) from error
-    except _CANNOT_LOAD as error:
+    except Exception as error:  # any: what is amiss in files of others has no end
         if "trust_remote_code" in str(error):
             raise ModelError(
                 f"model: {where} needs code from its own repository to run; "
                 "trust_remote_code=True or --trust-remote-code allows it"
             ) from error
         # one line for the user; the cause is chained for --debug
-        lines = [line for line in str(error).splitlines() if line.strip()]
         hint = "" if Path(where).exists() else f" (no folder or file {where} exists here)"
-        raise ModelError(
-            f"model: cannot load {where}: {type(error).__name__}: {' '.join(lines[:2])}{hint}"
-        ) from error
+        raise ModelError(f"model: cannot load {where}: {in_short(error)}{hint}") from error
     # What the checkpoint lacks is filled with random numbers. Only the pooler, which comes after
     # the hidden states, may be so.
     lacking = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))

@@ -140,6 +140,15 @@ def token_limit(module: Any, tokenizer: Any) -> int | None:
     return min(limits) if limits else None
 
 
+def known_tokens(module: Any) -> int | None:
+    """How many token ids the input embeddings have rows for; None where they are no such table."""
+    table = None
+    if hasattr(module, "get_input_embeddings"):
+        with suppress(NotImplementedError):  # CANINE's ids have several
+            table = module.get_input_embeddings()
+    return table.num_embeddings if isinstance(table, nn.Embedding) else None
+
+
 def rotary_turn(module: Any) -> int | None:
     """The length up to which a model with LongRoPE turns by other angles than beyond it, if any.
 

@@ -345,6 +345,13 @@ def test_refuses(options, error, named):
         extract(make("llama"), Characters(), CORPUS, **options)
 
 
+def test_a_tokenizer_of_another_model_is_named():
+    model = make("llama")
+    model.resize_token_embeddings(43)  # one too few for a z, as in "xyz"
+    with pytest.raises(ModelError, match=r"ids below 43, .* got 43 in sentence 4 of one"):
+        extract(model, Characters(), CORPUS)
+
+
 class Both(transformers.ProcessorMixin):
     """As of a vision-language model: what it is called with first are images."""
 

@@ -128,6 +128,8 @@ def test_the_blocks_are_the_layers_not_the_experts():
         ({"model": "{good}", "revision": "main"}, "revision: only a hub id"),
         ({"model": "{broken}"}, "cannot load"),
         ({"model": "{pickled}"}, "cannot load .*: UnpicklingError"),
+        ({"model": "{typed}"}, "cannot load .*num_hidden_layers.* expected int, got str"),
+        ({"model": "{named}"}, "cannot load .*AttributeError: .*float31"),
         ({"model": "{wide}"}, r"embed_tokens.weight is \[40, 16\], LlamaModel wants \[40, 24\]"),
         ({"model": "{deep}"}, "lacks 9 weights of LlamaModel: layers.2"),
         ({"model": "{remote}"}, "--trust-remote-code allows it"),
@@ -135,7 +137,7 @@ def test_the_blocks_are_the_layers_not_the_experts():
 )
 def test_refuses(tmp_path, options, named):
     places = {name: tmp_path / name for name in ("empty", "good", "broken", "remote")}
-    altered = {name: tmp_path / name for name in ("pickled", "wide", "deep")}
+    altered = {name: tmp_path / name for name in ("pickled", "typed", "named", "wide", "deep")}
     for place in places.values():
         place.mkdir()
     places |= {"file": tmp_path / "a.txt", "fake": tmp_path / "a.gguf"}
@@ -149,6 +151,10 @@ def test_refuses(tmp_path, options, named):
     (altered["pickled"] / "model.safetensors").unlink()
     (altered["pickled"] / "pytorch_model.bin").write_bytes(b"no such thing")
     places |= altered
+    for name, said in (("typed", {"num_hidden_layers": "2"}), ("named", {"dtype": "float31"})):
+        shutil.copytree(places["good"], altered[name])
+        config = altered[name] / "config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), **said}))
     (places["broken"] / "config.json").write_text('{"model_type": "llama"}')
     remote = {"model_type": "own", "auto_map": {"AutoConfig": "own.C", "AutoModel": "own.M"}}
     (places["remote"] / "config.json").write_text(json.dumps(remote))
