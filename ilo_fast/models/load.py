@@ -178,6 +178,7 @@ def _pretrained(where: str, options: dict[str, Any], load: dict[str, Any]) -> tu
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+    name = where if "gguf_file" not in options else str(Path(where) / options["gguf_file"])
     try:
         if "gguf_file" not in options:  # small, and fails first on what is wrong with a model
             AutoConfig.from_pretrained(where, **options)
@@ -192,30 +193,30 @@ def _pretrained(where: str, options: dict[str, Any], load: dict[str, Any]) -> tu
     except SafetensorError as error:
         named = ", ".join(_damaged_files(where)) or "a weights file"
         raise ModelError(
-            f"model: cannot load {where}: {named} is damaged or cut short ({error}); "
+            f"model: cannot load {name}: {named} is damaged or cut short ({error}); "
             "fetch or save it again"
         ) from error
     except Exception as error:  # any: what is amiss in files of others has no end
         if "trust_remote_code" in str(error):
             raise ModelError(
-                f"model: {where} needs code from its own repository to run; "
+                f"model: {name} needs code from its own repository to run; "
                 "trust_remote_code=True or --trust-remote-code allows it"
             ) from error
         # one line for the user; the cause is chained for --debug
-        hint = "" if Path(where).exists() else f" (no folder or file {where} exists here)"
-        raise ModelError(f"model: cannot load {where}: {in_short(error)}{hint}") from error
+        hint = "" if Path(where).exists() else f" (no folder or file {name} exists here)"
+        raise ModelError(f"model: cannot load {name}: {in_short(error)}{hint}") from error
     # What the checkpoint lacks is filled with random numbers. Only the pooler, which comes after
     # the hidden states, may be so.
     lacking = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     if lacking:
         raise ModelError(
-            f"model: the checkpoint {where} lacks {len(lacking)} weights of "
+            f"model: the checkpoint {name} lacks {len(lacking)} weights of "
             f"{type(model).__name__}: {', '.join(lacking[:3])}"
         )
     if report["mismatched_keys"]:
         key, found, wanted = min(report["mismatched_keys"])
         raise ModelError(
-            f"model: the checkpoint {where} does not fit its configuration: {key} is "
+            f"model: the checkpoint {name} does not fit its configuration: {key} is "
             f"{list(found)}, {type(model).__name__} wants {list(wanted)}"
         )
     return model, tokenizer

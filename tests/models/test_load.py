@@ -242,6 +242,12 @@ def test_a_gguf_model_is_dequantised_whatever_kernels_there_are(tmp_path, monkey
     assert asked["quantization_config"].dequantize
 
 
+def test_a_gguf_file_that_does_not_load_is_named_itself(tmp_path):
+    write_gguf(tmp_path / "a.gguf")  # its tokenizer is of no kind
+    with pytest.raises(ModelError, match=r"model: cannot load .*a\.gguf: \w+Error: "):
+        load_model(tmp_path / "a.gguf")
+
+
 def test_the_fast_gguf_reader_reads_what_the_plain_one_does(tmp_path):
     path = tmp_path / "a.gguf"
     gguf = write_gguf(path)
