@@ -67,19 +67,19 @@ def _safetensors_header(layers: tuple[int, ...], points: int, dim: int) -> bytes
     return len(text).to_bytes(8, "little") + text
 
 
-def _file_size(offset: int, shape: tuple[int, int, int]) -> int:
-    return offset + 4 * int(np.prod(shape, dtype=np.int64))
+def _file_size(header: bytes, shape: tuple[int, int, int]) -> int:
+    return len(header) + 4 * int(np.prod(shape, dtype=np.int64))
 
 
-def _map(path: Path, shape: tuple[int, int, int], offset: int, mode: Any) -> Any:
-    need = _file_size(offset, shape)
+def _map(path: Path, shape: tuple[int, int, int], header: bytes, mode: Any) -> Any:
+    need = _file_size(header, shape)
     size = path.stat().st_size if path.is_file() else 0
     if size != need:
-        raise InputError(
-            f"folder: {path.name} in {path.parent} is damaged (it has {size} bytes, its states "
-            f"take {need}); give another folder or delete it"
-        )
-    return np.memmap(path, dtype="<f4", mode=mode, offset=offset, shape=shape)
+        raise damaged(path.parent, path.name, f"it has {size} bytes, its states take {need}")
+    with path.open("rb") as file:
+        if file.read(len(header)) != header:
+            raise damaged(path.parent, path.name, f"its head is not that of {_STORE}")
+    return np.memmap(path, dtype="<f4", mode=mode, offset=len(header), shape=shape)
 
 
 def _allocate(descriptor: int, size: int) -> None:
@@ -146,7 +146,7 @@ class DiskSink:
         self._batches, self._cut_short = read_journal(folder, self.shape[1])
 
     def _open(self, mode: str) -> Any:
-        return _map(self._path, self.shape, len(self._header), mode)
+        return _map(self._path, self.shape, self._header, mode)
 
     def _begin(self, wanted: dict[str, Any], budget: int) -> None:
         others = sorted(path.name for path in self.folder.iterdir())
@@ -160,7 +160,7 @@ class DiskSink:
                 f"folder: states want a folder of their own, {self.folder} holds {foreign[0]!r}"
                 + (f" and {len(foreign) - 1} more" if foreign[1:] else "")
             )
-        need = _file_size(len(self._header), self.shape)
+        need = _file_size(self._header, self.shape)
         free = free_disk(self.folder)
         if need > free:
             raise InputError(
@@ -236,7 +236,7 @@ class DiskSink:
                 write_text(self.folder / _RECORD, json.dumps(record, indent=1, default=str))
             if not self._complete:
                 os.replace(self._path, self.folder / _WHOLE)
-            return _read_states(self.folder, self.shape, len(self._header))
+            return _read_states(self.folder, self.shape, self._header)
         finally:
             self.close()
 
@@ -249,9 +249,9 @@ class DiskSink:
             self._lock = None
 
 
-def _read_states(folder: Path, shape: tuple[int, int, int], offset: int) -> Tensor:
+def _read_states(folder: Path, shape: tuple[int, int, int], header: bytes) -> Tensor:
     # copy-on-write: a tensor needs a writable view, the file must not change under it
-    return torch.from_numpy(_map(folder / _WHOLE, shape, offset, "c"))
+    return torch.from_numpy(_map(folder / _WHOLE, shape, header, "c"))
 
 
 def open_store(folder: str | Path) -> ActivationStore:
@@ -281,16 +281,14 @@ def open_store(folder: str | Path) -> ActivationStore:
     record = read_json(folder, _RECORD)
     if not describes(record.get("about", {})):
         raise damaged(folder, _RECORD, f"its about cannot be {record['about']!r:.80}")
-    layers, points, dim = key["shape"]
-    with (folder / _WHOLE).open("rb") as file:
-        offset = 8 + int.from_bytes(file.read(8), "little")
-    languages = tuple(key["languages"])
+    _, points, dim = shape = tuple(key["shape"])
+    layers, languages = tuple(key["layers"]), tuple(key["languages"])
     sentences = points // len(languages)
-    states = _read_states(folder, (layers, points, dim), offset)
+    states = _read_states(folder, shape, _safetensors_header(layers, points, dim))
     _check_states(folder, states)
     return ActivationStore(
         states=states,
-        layers=tuple(key["layers"]),
+        layers=layers,
         languages=languages,
         language_ids=np.repeat(np.arange(len(languages), dtype=np.int64), sentences),
         sentence_ids=np.tile(np.arange(sentences, dtype=np.int64), len(languages)),

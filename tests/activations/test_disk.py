@@ -315,6 +315,27 @@ def test_states_cut_short_are_damaged(tmp_path):
             use(tmp_path / "s")
 
 
+@pytest.mark.parametrize("place", [0, 7, 15])
+def test_a_damaged_head_is_named(tmp_path, place):
+    keep(tmp_path / "s")
+    with (tmp_path / "s" / "states.safetensors").open("r+b") as file:
+        file.seek(place)
+        file.write(b"\x01")
+    for use in (keep, open_store):
+        with pytest.raises(InputError, match=r"is damaged \(its head is not that of store\.json\)"):
+            use(tmp_path / "s")
+
+
+def test_layers_named_otherwise_than_the_states_are_damage(tmp_path):
+    keep(tmp_path / "s", layers=[0, 3])
+    path = tmp_path / "s" / "store.json"
+    stored = json.loads(path.read_text())
+    stored["key"]["layers"] = [3, 0]
+    path.write_text(json.dumps(stored))
+    with pytest.raises(InputError, match=r"its head is not that of store\.json"):
+        open_store(tmp_path / "s")
+
+
 @pytest.mark.parametrize("content", ['{"key": {"m', "[]", '{"key": {}}', '{"key": 1, "budget": 2}'])
 def test_a_damaged_folder_is_named(tmp_path, content):
     keep(tmp_path / "s")
