@@ -62,8 +62,20 @@ def _encoder_or_text(model: Any) -> nn.Module:
     return base
 
 
+def lists_of_layers(module: nn.Module, n_layers: int) -> dict[str, nn.ModuleList]:
+    """The lists of ``n_layers`` distinct modules of one kind of layer, by name."""
+    found = {}
+    for name, child in module.named_modules():
+        if isinstance(child, nn.ModuleList) and len(child) == n_layers:
+            distinct = len({id(block) for block in child}) == n_layers
+            # a list of single projections or experts is no list of layers
+            if distinct and all(any(True for _ in block.children()) for block in child):
+                found[name] = child
+    return found
+
+
 def _find_blocks(module: nn.Module, n_layers: int) -> nn.ModuleList | None:
-    """The outermost list of ``n_layers`` distinct modules of one kind of layer."""
+    """The outermost list of layers."""
     found: list[tuple[int, nn.ModuleList]] = []
     for name, child in module.named_modules():
         if isinstance(child, nn.ModuleList) and len(child) == n_layers:
