@@ -108,12 +108,14 @@ class Result:
         return self.table.copy()
 
     def layers(self) -> pd.DataFrame:
-        """Unweighted means over languages: one row per (model, layer).
+        """Unweighted means over languages: one row per (model, layer), in a training's table per
+        (model, layer, step).
 
-        Columns: model, layer, languages (how many), then bridge, reach, ilo, translation_hit,
+        Columns: these, languages (how many), then bridge, reach, ilo, translation_hit,
         same_language and certified.
         """
-        grouped = self.table.groupby(["model", "layer"], sort=False)
+        each = [name for name in ("model", "layer", "step") if name in self.table.columns]
+        grouped = self.table.groupby(each, sort=False)
         means = grouped[[*SCORES, "certified"]].mean()
         means.insert(0, "languages", grouped["language"].nunique())
         return means.reset_index()

@@ -120,6 +120,10 @@ def test_logs_and_table(make, corpus, tmp_path):
     assert list(table.columns)[-1] == "step"
     assert table.groupby("step").size().to_dict() == dict.fromkeys([0, 2, 4, 6], 4 * 4)
     assert read.record["groups"] == {"early": [1], "middle": [2], "late": [3]}
+    means = table.groupby(["layer", "step"])["ilo"].mean()
+    layers = read.layers().set_index(["layer", "step"])
+    assert layers["ilo"].to_dict() == pytest.approx(means.to_dict())
+    assert layers["languages"].unique().tolist() == [4]
     for step in (2, 4):
         logs = next(entry for at, entry in seen.logs if at == step and "ilo/early" in entry)
         for name in LOGGED:
