@@ -6,7 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 import transformers
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from ilo_fast import Corpus, Result, score
 from ilo_fast.errors import HiddenStateError, InputError, ModelError
@@ -296,6 +299,10 @@ def test_what_cannot_work_is_said(make, corpus):
     trainer.args.fsdp = "full_shard"
     with pytest.raises(InputError, match="sharded"):
         callback.on_train_begin(trainer.args, trainer.state, trainer.control, model=trainer.model)
+    trainer.args.fsdp = None
+    trainer.is_fsdp_enabled = True  # by accelerate's launcher; the arguments say nothing
+    with pytest.raises(InputError, match=r"sharded \(fsdp\)"):
+        callback.on_train_begin(trainer.args, trainer.state, trainer.control, model=trainer.model)
     trainer, _ = make(None)
     trainer.callback_handler.processing_class = None
     with pytest.raises(InputError, match="tokenizer: neither the callback nor the trainer"):
@@ -303,6 +310,18 @@ def test_what_cannot_work_is_said(make, corpus):
     with pytest.raises(ModelError, match="tokenizer: expected a transformers tokenizer, got str"):
         ILOCallback(corpus, tokenizer="gpt2").attach(trainer)
     assert not any(isinstance(c, ILOCallback) for c in trainer.callback_handler.callbacks)
+
+
+def test_a_model_in_tensor_parallel_is_refused(make, corpus):
+    trainer, _ = make(ILOCallback(corpus))
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        head, mesh = trainer.model.lm_head, init_device_mesh("cpu", (1,))
+        head.weight = torch.nn.Parameter(distribute_tensor(head.weight.detach(), mesh, [Shard(0)]))
+        with pytest.raises(InputError, match=r"sharded \(tensor parallelism\)"):
+            trainer.train()
+    finally:
+        dist.destroy_process_group()
 
 
 @pytest.mark.parametrize(
