@@ -87,6 +87,8 @@ class Watch:
         for layers in (groups or {}).values():
             parse_layers(layers)
         self.out = None if out is None else Path(out)
+        if self.out is not None and self.out.suffix != ".parquet":
+            raise InputError(f"out must be the name of a .parquet file, got {str(out)!r}")
         self.name, self.tokenizer = name, tokenizer
         self._given = self.out, tokenizer  # a second training may bring another folder and model
         self._tables: list[pd.DataFrame] = []

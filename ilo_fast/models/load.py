@@ -141,7 +141,9 @@ def locate(model: str, revision: str | None) -> tuple[Source, Path | None]:
         source: Source = "gguf"
     elif path.is_dir():
         if not (path / "config.json").is_file():
-            raise ModelError(f"model: the folder {model} holds no config.json")
+            adapter = (path / "adapter_config.json").is_file()
+            hint = ", but an adapter: merge it into its model (peft: merge_and_unload), save that"
+            raise ModelError(f"model: the folder {model} holds no config.json{hint * adapter}")
         source = "folder"
     elif path.exists():
         raise ModelError(f"model: {model} is neither a folder nor a .gguf file")

@@ -347,6 +347,7 @@ def test_a_model_in_tensor_parallel_is_refused(make, corpus):
         ({"threshold": 4}, InputError, "threshold must be at most 3.*; got 4"),
         ({"languages": ["eng_Latn"]}, InputError, "at least 2"),
         ({"groups": {"x": "1:a"}}, InputError, "layers must be"),
+        ({"out": "results"}, InputError, "out must be the name of a .parquet file, got 'results'"),
         ({"poolz": "mean"}, TypeError, "unknown argument 'poolz'"),
     ],
 )

@@ -119,7 +119,8 @@ def test_the_blocks_are_the_layers_not_the_experts():
         ({"model": "./nowhere"}, "there is no file or folder"),
         ({"model": "nowhere.gguf"}, "there is no file or folder"),
         ({"model": ""}, "expected a hub id, a folder or a .gguf file, got the text ''"),
-        ({"model": "{empty}"}, "holds no config.json"),
+        ({"model": "{empty}"}, "holds no config.json$"),
+        ({"model": "{adapter}"}, "holds no config.json, but an adapter: merge it into its model"),
         ({"model": "{file}"}, "neither a folder nor a .gguf file"),
         ({"model": "{fake}"}, "is not a readable GGUF file"),
         ({"model": "{good}", "dtype": "int8"}, "dtype: expected 'auto' or one of"),
@@ -136,12 +137,13 @@ def test_the_blocks_are_the_layers_not_the_experts():
     ],
 )
 def test_refuses(tmp_path, options, named):
-    places = {name: tmp_path / name for name in ("empty", "good", "broken", "remote")}
+    places = {name: tmp_path / name for name in ("empty", "adapter", "good", "broken", "remote")}
     altered = {name: tmp_path / name for name in ("pickled", "typed", "named", "wide", "deep")}
     for place in places.values():
         place.mkdir()
     places |= {"file": tmp_path / "a.txt", "fake": tmp_path / "a.gguf"}
     places["file"].write_text("text")
+    (places["adapter"] / "adapter_config.json").write_text("{}")
     places["fake"].write_bytes(b"no such thing" * 10)
     save(places["good"], transformers.LlamaModel, llama())
     for name, more in (("wide", {"hidden_size": 24}), ("deep", {"num_hidden_layers": 3})):
