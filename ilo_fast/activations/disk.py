@@ -138,10 +138,10 @@ class DiskSink:
         else:
             self._begin(wanted, budget)
             self.budget = budget
-        self._complete = whole.is_file()
-        self._path = whole if self._complete else folder / _PARTIAL
+        self.complete = whole.is_file()
+        self._path = whole if self.complete else folder / _PARTIAL
         # a finished folder may lie where nothing can be written; batches found damaged need that
-        self._writable = not self._complete
+        self._writable = not self.complete
         self._states = self._open("r+" if self._writable else "r")
         self._batches, self._cut_short = read_journal(folder, self.shape[1])
 
@@ -203,8 +203,8 @@ class DiskSink:
         self._done = finished(self._batches, self._states, order, first)
 
     def whole_record(self) -> dict[str, Any] | None:
-        """How the states were made, where an earlier run made all and all have their checksums."""
-        record = self.earlier_record() if self._complete else None
+        """How the states of a `complete` folder were made, where all have their checksums."""
+        record = self.earlier_record()
         return None if record is None or _damaged(self._batches, self._states) else record
 
     def write(self, start: int, stop: int, rows: npt.NDArray[np.int64], block: Tensor) -> None:
@@ -234,7 +234,7 @@ class DiskSink:
                 self._journal.close()
             if self._journal is not None or not (self.folder / _RECORD).is_file():
                 write_text(self.folder / _RECORD, json.dumps(record, indent=1, default=str))
-            if not self._complete:
+            if not self.complete:
                 os.replace(self._path, self.folder / _WHOLE)
             return _read_states(self.folder, self.shape, self._header)
         finally:

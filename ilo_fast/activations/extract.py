@@ -197,7 +197,7 @@ def extract(
             where = device if place == "cuda" else torch.device("cpu")
             pin = place == "memory" and device.type == "cuda" and pinning_fits(need)
             sink = TensorSink(shape, where, pin=pin)
-        whole = sink.whole_record() if isinstance(sink, DiskSink) else None
+        whole = _whole_record(sink, corpus.n_points, progress)
         try:
             if whole is None:
                 stage("Trying how the model takes batches")
@@ -209,10 +209,6 @@ def extract(
             sink.close()
             raise
     if whole is not None:  # there was nothing to tokenise or to try
-        if progress is not None:
-            progress.start(0)
-            getattr(progress, "skip", progress.advance)(0, corpus.n_points)
-            progress.finish()
         return keep(sink.finish(whole), {**made_of, **whole, "states": "read"})
     seconds = time.perf_counter() - began
     attention = sorted(runner.kernels)
@@ -241,6 +237,21 @@ def extract(
     if job.kept and job.made:
         record["sentences_kept"] = job.kept
     return keep(states, record)
+
+
+def _whole_record(
+    sink: Sink, points: int, progress: ExtractProgress | None
+) -> dict[str, Any] | None:
+    """How the states of a finished folder were made, which are whole; None where batches run."""
+    if not isinstance(sink, DiskSink) or not sink.complete:
+        return None
+    if progress is not None:
+        progress.start(0)
+    record = sink.whole_record()
+    if record is not None and progress is not None:
+        getattr(progress, "skip", progress.advance)(0, points)
+        progress.finish()
+    return record
 
 
 def _auto_budget(backbone: Backbone, device: torch.device) -> int:
