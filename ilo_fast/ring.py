@@ -7,13 +7,22 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ilo_fast.arrays import FLOATS, FLUSHED, flushes, has_subnormal, true_or_false, whole_number
+from ilo_fast.arrays import (
+    FLOATS,
+    FLUSHED,
+    flushes,
+    has_subnormal,
+    true_or_false,
+    whole_number,
+    with_numbers,
+)
 from ilo_fast.errors import InputError
 from ilo_fast.ops.request import METRICS, check_metric
 
 __all__ = ["Ring", "join"]
 
 _COMMON = ("layers", "d", "dtype", "k", "metric", "exclude_self")  # the same in every process
+_WORDS = {"dtype": FLOATS, "metric": (*METRICS, "another"), "exclude_self": (False, True)}
 _SAID = (*_COMMON, "usable", "rows", "flushes", "subnormal")
 
 
@@ -113,7 +122,8 @@ def join(
     check_metric(metric)
     for name in _COMMON:
         if len(set(heard[name])) > 1:
-            raise InputError(f"{name} must be the same in every process; got {heard[name]}")
+            came = [_WORDS[name][at] for at in heard[name]] if name in _WORDS else heard[name]
+            raise InputError(f"{name} must be the same in every process; got {came}")
     if any(heard["flushes"]) and any(heard["subnormal"]):
         raise InputError(FLUSHED)  # one process's points are searched in all
     counts = tuple(heard["rows"])
@@ -132,6 +142,7 @@ def _usable(x: Any, k: Any) -> tuple[torch.Tensor, int]:
     """States ``[layers, n, d]`` and k, as far as one process can tell."""
     if not isinstance(x, torch.Tensor) or x.dtype not in FLOATS or x.layout != torch.strided:
         raise TypeError("x must be a dense floating-point torch tensor")
+    with_numbers(x, "x")
     k = whole_number(k, "k")
     if abs(k) >= 2**62:
         raise InputError(f"k must be less than the number of points; got {k}")

@@ -72,6 +72,10 @@ for call in (
     lambda: knn_sharded(torch.ones(4, 3) if rank else torch.ones(4), 2),
     lambda: knn_sharded(torch.ones(4, 3), 2 if rank else 2.5),
     lambda: knn_sharded(torch.ones(4, 3), 2, exclude_self=True if rank else "yes"),
+    lambda: knn_sharded(torch.ones(4, 3, device="cpu" if rank else "meta"), 2),
+    lambda: knn_sharded(torch.ones(4, 3, dtype=[torch.float16, torch.float64][rank]), 2),
+    lambda: knn_sharded(torch.ones(4, 3), 2, metric=["cosine", "euclidean"][rank]),
+    lambda: knn_sharded(torch.ones(4, 3), 2, exclude_self=bool(rank)),
 ):
     try:
         call()
@@ -136,7 +140,8 @@ def test_two_processes_agree_with_one(two_processes, case, metric):
 def test_every_process_says_what_is_wrong(two_processes):
     wrong_axes = "x must be [n, d] or [layers, n, d]; got shape [4]"
     for rank, process in enumerate(two_processes):
-        nan, dimensions, many, different, metric, axes, whole, self_, flushed = process["said"]
+        nan, dimensions, many, different, metric, axes, whole, self_, *more = process["said"]
+        meta, dtypes, metrics, selves, flushed = more
         assert (
             nan == "HiddenStateError: x must be finite; found NaN or infinity in layer 0, point 6"
         )
@@ -150,6 +155,12 @@ def test_every_process_says_what_is_wrong(two_processes):
         assert whole == (elsewhere if rank else "TypeError: k must be an integer; got 2.5")
         truth = "TypeError: exclude_self must be True or False; got 'yes'"
         assert self_ == (elsewhere if rank else truth)
+        truth = "TypeError: x must hold numbers; got a tensor on the device meta"
+        assert meta == (elsewhere if rank else truth)
+        same = "must be the same in every process; got "
+        assert dtypes == f"InputError: dtype {same}[torch.float16, torch.float64]"
+        assert metrics == f"InputError: metric {same}['cosine', 'euclidean']"
+        assert selves == f"InputError: exclude_self {same}[False, True]"
 
 
 @pytest.fixture

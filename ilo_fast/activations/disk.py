@@ -12,9 +12,9 @@ The folder holds
 - ``record.json``: how the states were made. Written when the last batch is in.
 
 One run at a time writes there: it holds a lock of the operating system on the folder, gone with
-its process. A folder is taken up again only under the same key. Batches without a journal line, or
-whose data does not have the checksum, are done again; `open_store`, which cannot make any, names
-them.
+its process; one that finds nothing to do takes none. A folder is taken up again only under the same
+key. Batches without a journal line, or whose data does not have the checksum, are done again;
+`open_store`, which cannot make any, names them.
 """
 
 import errno
@@ -67,19 +67,19 @@ def _safetensors_header(layers: tuple[int, ...], points: int, dim: int) -> bytes
     return len(text).to_bytes(8, "little") + text
 
 
-def _file_size(offset: int, shape: tuple[int, int, int]) -> int:
-    return offset + 4 * int(np.prod(shape, dtype=np.int64))
+def _file_size(header: bytes, shape: tuple[int, int, int]) -> int:
+    return len(header) + 4 * int(np.prod(shape, dtype=np.int64))
 
 
-def _map(path: Path, shape: tuple[int, int, int], offset: int, mode: Any) -> Any:
-    need = _file_size(offset, shape)
+def _map(path: Path, shape: tuple[int, int, int], header: bytes, mode: Any) -> Any:
+    need = _file_size(header, shape)
     size = path.stat().st_size if path.is_file() else 0
     if size != need:
-        raise InputError(
-            f"folder: {path.name} in {path.parent} is damaged (it has {size} bytes, its states "
-            f"take {need}); give another folder or delete it"
-        )
-    return np.memmap(path, dtype="<f4", mode=mode, offset=offset, shape=shape)
+        raise damaged(path.parent, path.name, f"it has {size} bytes, its states take {need}")
+    with path.open("rb") as file:
+        if file.read(len(header)) != header:
+            raise damaged(path.parent, path.name, f"its head is not that of {_STORE}")
+    return np.memmap(path, dtype="<f4", mode=mode, offset=len(header), shape=shape)
 
 
 def _allocate(descriptor: int, size: int) -> None:
@@ -138,15 +138,15 @@ class DiskSink:
         else:
             self._begin(wanted, budget)
             self.budget = budget
-        self._complete = whole.is_file()
-        self._path = whole if self._complete else folder / _PARTIAL
+        self.complete = whole.is_file()
+        self._path = whole if self.complete else folder / _PARTIAL
         # a finished folder may lie where nothing can be written; batches found damaged need that
-        self._writable = not self._complete
+        self._writable = not self.complete
         self._states = self._open("r+" if self._writable else "r")
         self._batches, self._cut_short = read_journal(folder, self.shape[1])
 
     def _open(self, mode: str) -> Any:
-        return _map(self._path, self.shape, len(self._header), mode)
+        return _map(self._path, self.shape, self._header, mode)
 
     def _begin(self, wanted: dict[str, Any], budget: int) -> None:
         others = sorted(path.name for path in self.folder.iterdir())
@@ -163,7 +163,7 @@ class DiskSink:
                 f"folder: states want a folder of their own, {self.folder} holds {foreign[0]!r}"
                 + (f" and {len(foreign) - 1} more" if foreign[1:] else "")
             )
-        need = _file_size(len(self._header), self.shape)
+        need = _file_size(self._header, self.shape)
         free = free_disk(self.folder)
         if need > free:
             raise InputError(
@@ -205,8 +205,14 @@ class DiskSink:
         """
         self._done = finished(self._batches, self._states, order, first)
 
+    def whole_record(self) -> dict[str, Any] | None:
+        """How the states of a `complete` folder were made, where all have their checksums."""
+        record = self.earlier_record()
+        return None if record is None or _damaged(self._batches, self._states) else record
+
     def write(self, start: int, rows: npt.NDArray[np.int64], block: Tensor) -> None:
         if not self._writable:
+            self._lock = lock_folder(self.folder)
             self._states, self._writable = self._open("r+"), True
         if self._journal is None:
             self._journal = (self.folder / JOURNAL).open("a", encoding="utf-8")
@@ -231,9 +237,9 @@ class DiskSink:
                 self._journal.close()
             if self._journal is not None or not (self.folder / _RECORD).is_file():
                 write_text(self.folder / _RECORD, json.dumps(record, indent=1, default=str))
-            if not self._complete:
+            if not self.complete:
                 os.replace(self._path, self.folder / _WHOLE)
-            return _read_states(self.folder, self.shape, len(self._header))
+            return _read_states(self.folder, self.shape, self._header)
         finally:
             self.close()
 
@@ -246,9 +252,9 @@ class DiskSink:
             self._lock = None
 
 
-def _read_states(folder: Path, shape: tuple[int, int, int], offset: int) -> Tensor:
+def _read_states(folder: Path, shape: tuple[int, int, int], header: bytes) -> Tensor:
     # copy-on-write: a tensor needs a writable view, the file must not change under it
-    return torch.from_numpy(_map(folder / _WHOLE, shape, offset, "c"))
+    return torch.from_numpy(_map(folder / _WHOLE, shape, header, "c"))
 
 
 def open_store(folder: str | Path) -> ActivationStore:
@@ -278,16 +284,14 @@ def open_store(folder: str | Path) -> ActivationStore:
     record = read_json(folder, _RECORD)
     if not describes(record.get("about", {})):
         raise damaged(folder, _RECORD, f"its about cannot be {record['about']!r:.80}")
-    layers, points, dim = key["shape"]
-    with (folder / _WHOLE).open("rb") as file:
-        offset = 8 + int.from_bytes(file.read(8), "little")
-    languages = tuple(key["languages"])
+    _, points, dim = shape = tuple(key["shape"])
+    layers, languages = tuple(key["layers"]), tuple(key["languages"])
     sentences = points // len(languages)
-    states = _read_states(folder, (layers, points, dim), offset)
+    states = _read_states(folder, shape, _safetensors_header(layers, points, dim))
     _check_states(folder, states)
     return ActivationStore(
         states=states,
-        layers=tuple(key["layers"]),
+        layers=layers,
         languages=languages,
         language_ids=np.repeat(np.arange(len(languages), dtype=np.int64), sentences),
         sentence_ids=np.tile(np.arange(sentences, dtype=np.int64), len(languages)),
@@ -301,15 +305,22 @@ def open_store(folder: str | Path) -> ActivationStore:
     )
 
 
+def _damaged(batches: list[Batch], states: Any) -> list[tuple[int, int]]:
+    """Places whose states ``[layers, points, dim]`` are under no checksum of a batch."""
+    points = states.shape[1]
+    done = [batch for batch in batches if batch.holds(states)]
+    # By points: a line damaged into other places must not hide the lines that hold those.
+    if len({int(point) for batch in done for point in batch.points}) == points:
+        return []
+    # or some point is there twice, another not at all
+    return gaps(sorted((batch.start, batch.stop) for batch in done), 0, points) or [(0, points)]
+
+
 def _check_states(folder: Path, states: Tensor) -> None:
     """That every state is under the checksum of its batch."""
-    points = states.shape[1]
-    batches, _ = read_journal(folder, points)
-    done = [batch for batch in batches if batch.holds(states.numpy())]
-    # By points: a line damaged into other places must not hide the lines that hold those.
-    if len({int(point) for batch in done for point in batch.points}) < points:
-        bad = gaps(sorted((batch.start, batch.stop) for batch in done), 0, points)
-        bad = bad or [(0, points)]  # some point is there twice, another not at all
+    batches, _ = read_journal(folder, states.shape[1])
+    bad = _damaged(batches, states.numpy())
+    if bad:
         places = ", ".join(f"{start} to {stop - 1}" for start, stop in bad[:3])
         more = f" and {len(bad) - 3} more" if bad[3:] else ""
         raise InputError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ilo_fast.activations.capability import probe
 from ilo_fast.activations.captures import evaluating, no_new_captures, users_hooks
@@ -33,6 +33,7 @@ from ilo_fast.errors import InputError
 from ilo_fast.layers import LayerSpec, resolve_layers
 from ilo_fast.models.fingerprint import weights_sha256
 from ilo_fast.models.fused import check_fused
+from ilo_fast.models.load import check_tokenizer
 from ilo_fast.models.structure import (
     Backbone,
     batch_limit,
@@ -139,6 +140,7 @@ def extract(
         raise TypeError(
             f"corpus must be an ilo_fast.Corpus, as load_corpus gives; got {type(corpus).__name__}"
         )
+    check_tokenizer(tokenizer)
     check_fused(fused)
     if about is not None and not describes(about):
         raise InputError(
@@ -164,6 +166,21 @@ def extract(
     if fused == "compile":
         stage("Compiling the layers")
     dtype = str(parameter_dtype(backbone.module)).removeprefix("torch.")
+    made_of = {"corpus_sha256": corpus.sha256, "dtype": dtype}
+    if weights is not None:
+        made_of["weights_sha256"] = weights
+
+    def keep(states: Tensor, record: dict[str, Any]) -> ActivationStore:
+        return ActivationStore(
+            states=states,
+            layers=entries,
+            languages=tuple(corpus.languages),
+            language_ids=corpus.language_ids,
+            sentence_ids=corpus.sentence_ids,
+            record=record,
+            folder=folder,
+        )
+
     sink: Sink
     with (
         torch.inference_mode(),
@@ -184,22 +201,23 @@ def extract(
             where = device if place == "cuda" else torch.device("cpu")
             pin = place == "memory" and device.type == "cuda" and pinning_fits(need)
             sink = TensorSink(shape, where, pin=pin)
+        whole = _whole_record(sink, corpus.n_points, progress)
         try:
-            stage("Trying how the model takes batches")
-            way = probe(backbone, device, entries)
-            with running(backbone, way, entries, chosen_pool, device) as runner:
-                job = Job(runner, sink, corpus, entries, way, device, budget, place)
-                job.run(tokenizer, limit, truncate, progress)
+            if whole is None:
+                stage("Trying how the model takes batches")
+                way = probe(backbone, device, entries)
+                with running(backbone, way, entries, chosen_pool, device) as runner:
+                    job = Job(runner, sink, corpus, entries, way, device, budget, place)
+                    job.run(tokenizer, limit, truncate, progress)
         except BaseException:
             sink.close()
             raise
+    if whole is not None:  # there was nothing to tokenise or to try
+        return keep(sink.finish(whole), {**made_of, **whole, "states": "read"})
     seconds = time.perf_counter() - began
     attention = sorted(runner.kernels)
     if way.batches != "packed":
         attention = [str(backbone.module.config._attn_implementation)]  # type: ignore[union-attr]
-    made_of = {"corpus_sha256": corpus.sha256, "dtype": dtype}
-    if weights is not None:
-        made_of["weights_sha256"] = weights
     record: dict[str, Any] = {
         **asdict(way),
         "attention": attention,
@@ -222,15 +240,22 @@ def extract(
     record["states"] = "made" if not job.kept else "resumed" if job.made else "read"
     if job.kept and job.made:
         record["sentences_kept"] = job.kept
-    return ActivationStore(
-        states=states,
-        layers=entries,
-        languages=tuple(corpus.languages),
-        language_ids=corpus.language_ids,
-        sentence_ids=corpus.sentence_ids,
-        record=record,
-        folder=folder,
-    )
+    return keep(states, record)
+
+
+def _whole_record(
+    sink: Sink, points: int, progress: ExtractProgress | None
+) -> dict[str, Any] | None:
+    """How the states of a finished folder were made, which are whole; None where batches run."""
+    if not isinstance(sink, DiskSink) or not sink.complete:
+        return None
+    if progress is not None:
+        progress.start(0)
+    record = sink.whole_record()
+    if record is not None and progress is not None:
+        getattr(progress, "skip", progress.advance)(0, points)
+        progress.finish()
+    return record
 
 
 def _auto_budget(backbone: Backbone, device: torch.device) -> int:

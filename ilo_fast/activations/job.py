@@ -17,8 +17,8 @@ from ilo_fast.activations.packing import batch_order, cut_batches
 from ilo_fast.activations.runner import Runner
 from ilo_fast.activations.store import Sink
 from ilo_fast.activations.tokens import CHUNK, TokenChunk, chunks_ahead
-from ilo_fast.errors import HiddenStateError
-from ilo_fast.models.structure import parameter_dtype, rotary_turn
+from ilo_fast.errors import HiddenStateError, ModelError
+from ilo_fast.models.structure import known_tokens, parameter_dtype, rotary_turn
 from ilo_fast.ops.memory import out_of_memory
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class Job:
         self._runner, self._sink, self._corpus, self._entries = runner, sink, corpus, entries
         self._equal, self._turn = way.batches != "packed", rotary_turn(runner.module)
         self._device, self._place = device, place
+        self._known = known_tokens(runner.module)
         self._dtype = str(parameter_dtype(runner.module)).removeprefix("torch.")
         self._warned = False
         self._writes: deque[Future[None]] = deque()
@@ -87,6 +88,7 @@ class Job:
     def _run_chunk(
         self, chunk: TokenChunk, writer: ThreadPoolExecutor, progress: ExtractProgress | None
     ) -> None:
+        self._check_ids(chunk)
         order = batch_order(chunk.lengths)
         lengths = chunk.lengths[order].tolist()
         if isinstance(self._sink, DiskSink):
@@ -111,6 +113,16 @@ class Job:
             if progress is not None and size > run:
                 getattr(progress, "skip", progress.advance)(tokens - run_tokens, size - run)
             place += size
+
+    def _check_ids(self, chunk: TokenChunk) -> None:
+        """That the embeddings have a row for each id: a card that looks for one is lost."""
+        largest = int(chunk.ids.argmax())
+        if self._known is not None and chunk.ids[largest] >= self._known:
+            sentence = int(np.searchsorted(chunk.offsets, largest, side="right")) - 1
+            raise ModelError(
+                f"tokenizer: expected ids below {self._known}, the rows of the model's embeddings, "
+                f"got {chunk.ids[largest]} in {self.where(chunk.first + sentence)}"
+            )
 
     def _run_batch(
         self,

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from torch.profiler import record_function
 
-from ilo_fast.errors import CorpusError, ModelError
+from ilo_fast.errors import CorpusError
 
 __all__ = ["CHUNK", "TokenChunk", "chunks_ahead", "tokenizer_sha256"]
 
@@ -92,10 +92,6 @@ def chunks_ahead(
     where: Callable[[int], str],
 ) -> Iterator[TokenChunk]:
     """Tokenise chunk by chunk in a thread, a few chunks ahead of the reader, in constant memory."""
-    if not callable(tokenizer):
-        raise ModelError(
-            f"tokenizer: expected a transformers tokenizer, got {type(tokenizer).__name__}"
-        )
 
     def make(first: int) -> TokenChunk:
         with record_function("tokenise"):

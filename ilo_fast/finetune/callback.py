@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
 from ilo_fast.errors import InputError
@@ -22,7 +23,7 @@ class ILOCallback(TrainerCallback):  # type: ignore[misc]
     whole after each scoring.
 
     Under data parallelism the first process scores its replica while the others wait. Sharded
-    parameters (FSDP, DeepSpeed ZeRO-3) are refused: score the checkpoints instead.
+    parameters (FSDP, DeepSpeed, tensor parallelism) are refused: score the checkpoints instead.
 
     Args:
         corpus, **options: as of `ilo_fast.finetune.Watch`: ``every="auto"``, ``overhead=0.02``,
@@ -48,7 +49,11 @@ class ILOCallback(TrainerCallback):  # type: ignore[misc]
 
         transformers tells callbacks nothing of the Trainer, so a callback that is only passed in
         ``callbacks=[...]`` could not log.
+
+        Raises:
+            InputError: where neither this callback nor ``trainer`` was given a tokenizer.
         """
+        self.watch.choose_tokenizer(trainer.callback_handler.processing_class)
         if self not in trainer.callback_handler.callbacks:
             trainer.add_callback(self)
         self._trainer = trainer
@@ -65,7 +70,7 @@ class ILOCallback(TrainerCallback):  # type: ignore[misc]
                 "ILOCallback: call callback.attach(trainer) before trainer.train(), so that it can "
                 "reach the Trainer's loggers"
             )
-        _refuse_sharded(args)
+        _refuse_sharded(self._trainer, args, kwargs["model"])
         if not state.is_world_process_zero:
             return
         tokenizer = kwargs.get("processing_class")
@@ -91,8 +96,15 @@ class ILOCallback(TrainerCallback):  # type: ignore[misc]
         control.should_log = wanted
 
 
-def _refuse_sharded(args: Any) -> None:
-    sharded = [name for name in ("fsdp", "deepspeed") if getattr(args, name, None)]
+def _refuse_sharded(trainer: Any, args: Any, model: Any) -> None:
+    sharded = [
+        name
+        for name in ("fsdp", "deepspeed")
+        # accelerate's launcher switches them on past the arguments
+        if getattr(args, name, None) or getattr(trainer, f"is_{name}_enabled", False)
+    ]
+    if any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+        sharded.append("tensor parallelism")
     if sharded:
         raise InputError(
             f"ILOCallback: the parameters are sharded ({sharded[0]}), so no process has the whole "

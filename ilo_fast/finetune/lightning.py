@@ -40,6 +40,7 @@ class LightningILOCallback(_callback_class()):  # type: ignore[misc]
     def __init__(self, corpus: Any = "demo", *, attribute: str | None = None, **options: Any):
         super().__init__()
         self.watch = Watch(corpus, **options)
+        self.watch.choose_tokenizer(None)
         self.attribute = attribute
 
     def __repr__(self) -> str:

@@ -8,10 +8,11 @@ from torch import nn
 
 from ilo_fast.errors import ModelError
 from ilo_fast.models import find_backbone
+from ilo_fast.models.structure import lists_of_layers
 
 __all__ = ["Parts", "find_parts", "unwrap"]
 
-_EMBEDDING_NAMES = ("emb", "wte", "wpe")
+_EMBEDDING_NAMES = ("emb", "wte", "wpe", "altup", "per_layer")  # the last two: Gemma 3n and 4
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def find_parts(model: nn.Module) -> Parts:
 
     Raises:
         ModelError: when ``model`` is no transformers model, or its layers cannot be told apart
-            (ALBERT's share their weights).
+            (ALBERT's share their weights, XLM's lie in several lists).
     """
     if not isinstance(model, nn.Module):
         raise ModelError(
@@ -104,16 +105,23 @@ def _stacks(core: Any) -> dict[str, nn.ModuleList]:
     """The lists of layers: one, or an encoder's and a decoder's."""
     backbone = find_backbone(core)
     blocks = backbone.blocks
-    if blocks is None:
+    if blocks is None or _lists_beside(blocks, backbone.module):
         raise ModelError(
             f"model: the layers of {type(core).__name__} cannot be told apart in its module tree "
-            "(they may share weights), so a number of them cannot be frozen"
+            "(they may share weights or lie in several lists), so a number of them cannot be frozen"
         )
     if not getattr(getattr(core, "config", None), "is_encoder_decoder", False):
         return {"layers": blocks}
     decoder = core.get_decoder() if hasattr(core, "get_decoder") else None
     found = None if decoder is None or decoder is backbone.module else _largest_list(decoder)
     return {"encoder": blocks} if found is None else {"encoder": blocks, "decoder": found}
+
+
+def _lists_beside(blocks: nn.ModuleList, module: nn.Module) -> bool:
+    """Whether ``module`` has other lists of as many: XLM keeps each part of a layer in its own."""
+    within = set(map(id, blocks.modules()))
+    lists = lists_of_layers(module, len(blocks)).values()
+    return any(id(each) not in within for each in lists)
 
 
 def _largest_list(module: nn.Module) -> nn.ModuleList | None:
@@ -154,9 +162,10 @@ class _Places:
         if key not in self._text:
             return "other"
         path, module = self._owner[key]
-        if isinstance(module, nn.Embedding) or any(mark in path for mark in _EMBEDDING_NAMES):
+        kind = type(module).__name__.lower()
+        if "embedding" in kind or any(mark in path for mark in _EMBEDDING_NAMES):
             return "embeddings"
-        return "final_norm" if "norm" in type(module).__name__.lower() else "other"
+        return "final_norm" if "norm" in kind else "other"
 
 
 def _accessor(core: nn.Module, name: str) -> nn.Module | None:

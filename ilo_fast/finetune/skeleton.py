@@ -8,7 +8,7 @@ from torch import nn
 
 from ilo_fast.errors import ModelError
 from ilo_fast.models.gguf import fast_gguf
-from ilo_fast.models.load import locate
+from ilo_fast.models.load import in_short, locate
 
 __all__ = ["skeleton"]
 
@@ -42,9 +42,8 @@ def skeleton(
             return _build(transformers, config, trust_remote_code)
     except ModelError:
         raise
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        first = next((line for line in str(error).splitlines() if line.strip()), "")
-        raise ModelError(f"model: cannot read {model}: {type(error).__name__}: {first}") from error
+    except Exception as error:  # any: what is amiss in files of others has no end
+        raise ModelError(f"model: cannot read {model}: {in_short(error)}") from error
 
 
 def _build(transformers: Any, config: Any, trust_remote_code: bool) -> nn.Module:

@@ -20,6 +20,7 @@ from ilo_fast.finetune.scoring import ScoreOptions, score_in_place, untouched
 from ilo_fast.ilo import check_neighbors, check_threshold
 from ilo_fast.layers import LayerSpec, parse_layers, resolve_layers
 from ilo_fast.models import find_backbone
+from ilo_fast.models.load import check_tokenizer
 from ilo_fast.models.structure import refuse_virtual_tokens
 from ilo_fast.pipeline import check_options
 from ilo_fast.results import Result, from_columns, read_parquet
@@ -84,6 +85,8 @@ class Watch:
         for layers in (groups or {}).values():
             parse_layers(layers)
         self.out = None if out is None else Path(out)
+        if self.out is not None and self.out.suffix != ".parquet":
+            raise InputError(f"out must be the name of a .parquet file, got {str(out)!r}")
         self.name, self.tokenizer = name, tokenizer
         self._given = self.out, tokenizer  # a second training may bring another folder and model
         self.record: dict[str, Any] = {}
@@ -106,6 +109,18 @@ class Watch:
         steps = {step for table in self._tables for step in table["step"]}
         return f"{self.corpus!r}, every={self.every!r}, scorings={len(steps)}"
 
+    def choose_tokenizer(self, known: Any) -> Any:
+        """The tokenizer given, or the one that the framework knows; raises where none will do."""
+        given = self._given[1]
+        chosen = known if given is None else given
+        if chosen is None:
+            raise InputError(
+                "tokenizer: neither the callback nor the trainer was given one; pass "
+                "tokenizer= to the callback"
+            )
+        check_tokenizer(chosen)
+        return chosen
+
     def begin(
         self, model: nn.Module, tokenizer: Any, step: int, out: Path, beside: Iterable["Watch"] = ()
     ) -> None:
@@ -113,14 +128,8 @@ class Watch:
 
         ``out`` is the table's place where none was given; ``beside`` are the training's watches.
         """
-        given_out, given_tokenizer = self._given
-        self.tokenizer = given_tokenizer if given_tokenizer is not None else tokenizer
-        if self.tokenizer is None:
-            raise InputError(
-                "tokenizer: neither the callback nor the trainer was given one; pass "
-                "tokenizer= to the callback"
-            )
-        self.out = given_out or out
+        self.tokenizer = self.choose_tokenizer(tokenizer)
+        self.out = self._given[0] or out
         places = [(other._given[0] or out).resolve() for other in beside if other is not self]
         if self.out.resolve() in places:
             raise InputError(

@@ -1,7 +1,6 @@
 """Load a model and its tokenizer from a hub id, a local folder or a GGUF file, safely."""
 
 import os
-import pickle
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,15 @@ from ilo_fast.models.gguf import fast_gguf
 from ilo_fast.models.structure import find_backbone, parameter_dtype, token_limit
 from ilo_fast.shown import Shown
 
-__all__ = ["LoadedModel", "load_model", "locate", "looks_local", "wrap_model"]
+__all__ = [
+    "LoadedModel",
+    "check_tokenizer",
+    "in_short",
+    "load_model",
+    "locate",
+    "looks_local",
+    "wrap_model",
+]
 
 _DTYPES = {
     "float32": torch.float32,
@@ -26,15 +33,6 @@ _DTYPES = {
     "float16": torch.float16,
     "float64": torch.float64,
 }
-_CANNOT_LOAD = (
-    OSError,
-    ValueError,
-    ImportError,
-    KeyError,
-    RuntimeError,
-    pickle.UnpicklingError,  # like EOFError, damaged weights in an older format of torch
-    EOFError,
-)
 Source = Literal["hub", "folder", "gguf", "memory"]
 
 
@@ -143,7 +141,9 @@ def locate(model: str, revision: str | None) -> tuple[Source, Path | None]:
         source: Source = "gguf"
     elif path.is_dir():
         if not (path / "config.json").is_file():
-            raise ModelError(f"model: the folder {model} holds no config.json")
+            adapter = (path / "adapter_config.json").is_file()
+            hint = ", but an adapter: merge it into its model (peft: merge_and_unload), save that"
+            raise ModelError(f"model: the folder {model} holds no config.json{hint * adapter}")
         source = "folder"
     elif path.exists():
         raise ModelError(f"model: {model} is neither a folder nor a .gguf file")
@@ -154,6 +154,12 @@ def locate(model: str, revision: str | None) -> tuple[Source, Path | None]:
     if revision is not None:
         raise ModelError(f"revision: only a hub id has revisions, {model} is a local {source}")
     return source, path
+
+
+def in_short(error: Exception) -> str:
+    """An error's kind and the first two lines of what it says, in one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' '.join(lines[:2])}"
 
 
 def _damaged_files(where: str) -> list[str]:
@@ -174,6 +180,7 @@ def _pretrained(where: str, options: dict[str, Any], load: dict[str, Any]) -> tu
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+    name = where if "gguf_file" not in options else str(Path(where) / options["gguf_file"])
     try:
         if "gguf_file" not in options:  # small, and fails first on what is wrong with a model
             AutoConfig.from_pretrained(where, **options)
@@ -188,33 +195,30 @@ def _pretrained(where: str, options: dict[str, Any], load: dict[str, Any]) -> tu
     except SafetensorError as error:
         named = ", ".join(_damaged_files(where)) or "a weights file"
         raise ModelError(
-            f"model: cannot load {where}: {named} is damaged or cut short ({error}); "
+            f"model: cannot load {name}: {named} is damaged or cut short ({error}); "
             "fetch or save it again"
         ) from error
-    except _CANNOT_LOAD as error:
+    except Exception as error:  # any: what is amiss in files of others has no end
         if "trust_remote_code" in str(error):
             raise ModelError(
-                f"model: {where} needs code from its own repository to run; "
+                f"model: {name} needs code from its own repository to run; "
                 "trust_remote_code=True or --trust-remote-code allows it"
             ) from error
         # one line for the user; the cause is chained for --debug
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        hint = "" if Path(where).exists() else f" (no folder or file {where} exists here)"
-        raise ModelError(
-            f"model: cannot load {where}: {type(error).__name__}: {' '.join(lines[:2])}{hint}"
-        ) from error
+        hint = "" if Path(where).exists() else f" (no folder or file {name} exists here)"
+        raise ModelError(f"model: cannot load {name}: {in_short(error)}{hint}") from error
     # What the checkpoint lacks is filled with random numbers. Only the pooler, which comes after
     # the hidden states, may be so.
     lacking = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     if lacking:
         raise ModelError(
-            f"model: the checkpoint {where} lacks {len(lacking)} weights of "
+            f"model: the checkpoint {name} lacks {len(lacking)} weights of "
             f"{type(model).__name__}: {', '.join(lacking[:3])}"
         )
     if report["mismatched_keys"]:
         key, found, wanted = min(report["mismatched_keys"])
         raise ModelError(
-            f"model: the checkpoint {where} does not fit its configuration: {key} is "
+            f"model: the checkpoint {name} does not fit its configuration: {key} is "
             f"{list(found)}, {type(model).__name__} wants {list(wanted)}"
         )
     return model, tokenizer
@@ -285,16 +289,25 @@ def load_model(
     )
 
 
+def check_tokenizer(tokenizer: Any) -> None:
+    """That sentences can be given to it; a processor would take them for images."""
+    from transformers import ProcessorMixin
+
+    processor = isinstance(tokenizer, ProcessorMixin)
+    if processor or not callable(tokenizer):
+        hint = " (its .tokenizer is one)" if processor else ""
+        raise ModelError(
+            f"tokenizer: expected a transformers tokenizer, got {type(tokenizer).__name__}{hint}"
+        )
+
+
 def wrap_model(model: nn.Module, tokenizer: Any, *, name: str | None = None) -> LoadedModel:
     """Describe a model and tokenizer that are already in memory.
 
     Raises:
         ModelError: when ``model`` is not a transformers model that gives hidden states.
     """
-    if not callable(tokenizer):
-        raise ModelError(
-            f"tokenizer: expected a transformers tokenizer, got {type(tokenizer).__name__}"
-        )
+    check_tokenizer(tokenizer)
     config = getattr(model, "config", None)
     return _describe(
         model,

@@ -14,6 +14,8 @@ __all__ = [
     "batch_limit",
     "find_backbone",
     "input_device",
+    "known_tokens",
+    "lists_of_layers",
     "parameter_dtype",
     "position_offset",
     "refuse_virtual_tokens",
@@ -72,16 +74,22 @@ def _encoder_or_text(model: Any) -> nn.Module:
     return base
 
 
-def _find_blocks(module: nn.Module, n_layers: int) -> nn.ModuleList | None:
-    """The outermost list of ``n_layers`` distinct modules of one kind of layer."""
-    found: list[tuple[int, nn.ModuleList]] = []
+def lists_of_layers(module: nn.Module, n_layers: int) -> dict[str, nn.ModuleList]:
+    """The lists of ``n_layers`` distinct modules of one kind of layer, by name."""
+    found = {}
     for name, child in module.named_modules():
         if isinstance(child, nn.ModuleList) and len(child) == n_layers:
             distinct = len({id(block) for block in child}) == n_layers
             # a list of single projections or experts is no list of layers
             if distinct and all(any(True for _ in block.children()) for block in child):
-                found.append((name.count("."), child))
-    return min(found, key=lambda pair: pair[0])[1] if found else None
+                found[name] = child
+    return found
+
+
+def _find_blocks(module: nn.Module, n_layers: int) -> nn.ModuleList | None:
+    """The outermost list of layers."""
+    lists = lists_of_layers(module, n_layers)
+    return lists[min(lists, key=lambda name: name.count("."))] if lists else None
 
 
 def find_backbone(model: nn.Module) -> Backbone:
@@ -148,6 +156,15 @@ def token_limit(module: Any, tokenizer: Any) -> int | None:
     if own is not None and 0 < own < _NO_LIMIT:
         limits.append(int(own))
     return min(limits) if limits else None
+
+
+def known_tokens(module: Any) -> int | None:
+    """How many token ids the input embeddings have rows for; None where they are no such table."""
+    table = None
+    if hasattr(module, "get_input_embeddings"):
+        with suppress(NotImplementedError):  # CANINE's ids have several
+            table = module.get_input_embeddings()
+    return table.num_embeddings if isinstance(table, nn.Embedding) else None
 
 
 def rotary_turn(module: Any) -> int | None:

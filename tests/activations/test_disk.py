@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zlib
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,14 @@ from safetensors.torch import load_file
 
 from ilo_fast import Corpus, extract, tap
 from ilo_fast.activations import disk, open_store
+from ilo_fast.activations.job import Job
 from ilo_fast.activations.journal import read_journal
 from ilo_fast.activations.runner import Runner
 from ilo_fast.errors import InputError
 from ilo_fast.progress import Progress
 from ilo_fast.sources import read_sources
 
+extraction = import_module("ilo_fast.activations.extract")  # a function has its name
 CORPUS = Corpus("pair", ("one", "two"), SENTENCES)
 BUDGET = 30
 
@@ -312,6 +315,27 @@ def test_states_cut_short_are_damaged(tmp_path):
             use(tmp_path / "s")
 
 
+@pytest.mark.parametrize("place", [0, 7, 15])
+def test_a_damaged_head_is_named(tmp_path, place):
+    keep(tmp_path / "s")
+    with (tmp_path / "s" / "states.safetensors").open("r+b") as file:
+        file.seek(place)
+        file.write(b"\x01")
+    for use in (keep, open_store):
+        with pytest.raises(InputError, match=r"is damaged \(its head is not that of store\.json\)"):
+            use(tmp_path / "s")
+
+
+def test_layers_named_otherwise_than_the_states_are_damage(tmp_path):
+    keep(tmp_path / "s", layers=[0, 3])
+    path = tmp_path / "s" / "store.json"
+    stored = json.loads(path.read_text())
+    stored["key"]["layers"] = [3, 0]
+    path.write_text(json.dumps(stored))
+    with pytest.raises(InputError, match=r"its head is not that of store\.json"):
+        open_store(tmp_path / "s")
+
+
 @pytest.mark.parametrize("content", ['{"key": {"m', "[]", '{"key": {}}', '{"key": 1, "budget": 2}'])
 def test_a_damaged_folder_is_named(tmp_path, content):
     keep(tmp_path / "s")
@@ -387,6 +411,48 @@ def test_a_finished_folder_is_read_without_writing(tmp_path, ran, monkeypatch):
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "s").iterdir()} == {
         name: stat.st_mtime_ns for name, stat in before.items()
     }
+
+
+def test_a_finished_folder_is_read_without_tokenising_or_trying_the_model(tmp_path, monkeypatch):
+    made = keep(tmp_path / "s")
+    monkeypatch.setattr(extraction, "probe", lambda *_: pytest.fail("tried the model"))
+    monkeypatch.setattr(Job, "run", lambda *_: pytest.fail("tokenised"))
+    told = []
+
+    class Told(Progress):
+        def start(self, total_tokens):
+            told.append(total_tokens)
+
+        def skip(self, tokens, sentences):
+            told.append((tokens, sentences))
+
+        def finish(self):
+            told.append("finished")
+
+    again = keep(tmp_path / "s", progress=Told())
+    assert told == [0, (0, CORPUS.n_points), "finished"]
+    assert again.record == {**made.record, "states": "read"}
+    assert torch.equal(again.states, made.states)
+    assert not again.states.is_inference()
+
+
+def test_one_run_at_a_time_makes_damaged_batches_again(tmp_path):
+    truth = keep(tmp_path / "s").states.clone()
+    path = tmp_path / "s" / "states.safetensors"
+    head = path.stat().st_size - truth.numel() * 4
+    with path.open("r+b") as file:
+        file.seek(head)
+        file.write(bytes(truth.numel() * 4))  # no batch has its checksum
+    refused = []
+
+    def another():
+        with pytest.raises(InputError, match="folder: another run is writing its states into"):
+            keep(tmp_path / "s")
+        refused.append(True)
+
+    assert torch.equal(keep(tmp_path / "s", progress=Meanwhile(another)).states, truth)
+    assert refused == [True]
+    assert torch.equal(open_store(tmp_path / "s").states, truth)
 
 
 def test_a_damaged_batch_of_a_finished_folder_is_made_again(tmp_path, ran):

@@ -13,6 +13,7 @@ from ilo_fast import Corpus, extract
 from ilo_fast.activations import capability, store
 from ilo_fast.activations.runner import Runner
 from ilo_fast.errors import CorpusError, HiddenStateError, InputError, ModelError
+from ilo_fast.models import wrap_model
 from ilo_fast.models.fingerprint import weights_sha256
 from ilo_fast.models.structure import find_backbone
 from ilo_fast.progress import PlainProgress
@@ -344,11 +345,31 @@ def test_refuses(options, error, named):
         extract(make("llama"), Characters(), CORPUS, **options)
 
 
+def test_a_tokenizer_of_another_model_is_named():
+    model = make("llama")
+    model.resize_token_embeddings(43)  # one too few for a z, as in "xyz"
+    with pytest.raises(ModelError, match=r"ids below 43, .* got 43 in sentence 4 of one"):
+        extract(model, Characters(), CORPUS)
+
+
+class Both(transformers.ProcessorMixin):
+    """As of a vision-language model: what it is called with first are images."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+
 def test_refuses_what_is_no_model_tokenizer_or_corpus():
     with pytest.raises(ModelError, match="expected a transformers PreTrainedModel, got Linear"):
         extract(torch.nn.Linear(2, 2), Characters(), CORPUS)
     with pytest.raises(ModelError, match="tokenizer: expected a transformers tokenizer, got str"):
         extract(make("llama"), "gpt2", CORPUS)
+    both = Both(Characters())
+    with pytest.raises(ModelError, match=r"tokenizer, got Both \(its \.tokenizer is one\)"):
+        extract(make("llama"), both, CORPUS)
+    with pytest.raises(ModelError, match="tokenizer, got Both"):
+        wrap_model(make("llama"), both)
+    assert extract(make("llama"), both.tokenizer, CORPUS).states.shape[1] == CORPUS.n_points
     with pytest.raises(TypeError, match=r"corpus must be an ilo_fast\.Corpus"):
         extract(make("llama"), Characters(), "demo")
 

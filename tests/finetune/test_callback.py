@@ -6,7 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 import transformers
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from ilo_fast import Corpus, Result, score
 from ilo_fast.errors import HiddenStateError, InputError, ModelError
@@ -120,6 +123,10 @@ def test_logs_and_table(make, corpus, tmp_path):
     assert list(table.columns)[-1] == "step"
     assert table.groupby("step").size().to_dict() == dict.fromkeys([0, 2, 4, 6], 4 * 4)
     assert read.record["groups"] == {"early": [1], "middle": [2], "late": [3]}
+    means = table.groupby(["layer", "step"])["ilo"].mean()
+    layers = read.layers().set_index(["layer", "step"])
+    assert layers["ilo"].to_dict() == pytest.approx(means.to_dict())
+    assert layers["languages"].unique().tolist() == [4]
     for step in (2, 4):
         logs = next(entry for at, entry in seen.logs if at == step and "ilo/early" in entry)
         for name in LOGGED:
@@ -292,10 +299,29 @@ def test_what_cannot_work_is_said(make, corpus):
     trainer.args.fsdp = "full_shard"
     with pytest.raises(InputError, match="sharded"):
         callback.on_train_begin(trainer.args, trainer.state, trainer.control, model=trainer.model)
-    trainer, _ = make(ILOCallback(corpus))
+    trainer.args.fsdp = None
+    trainer.is_fsdp_enabled = True  # by accelerate's launcher; the arguments say nothing
+    with pytest.raises(InputError, match=r"sharded \(fsdp\)"):
+        callback.on_train_begin(trainer.args, trainer.state, trainer.control, model=trainer.model)
+    trainer, _ = make(None)
     trainer.callback_handler.processing_class = None
-    with pytest.raises(InputError, match="tokenizer"):
-        trainer.train()
+    with pytest.raises(InputError, match="tokenizer: neither the callback nor the trainer"):
+        ILOCallback(corpus).attach(trainer)
+    with pytest.raises(ModelError, match="tokenizer: expected a transformers tokenizer, got str"):
+        ILOCallback(corpus, tokenizer="gpt2").attach(trainer)
+    assert not any(isinstance(c, ILOCallback) for c in trainer.callback_handler.callbacks)
+
+
+def test_a_model_in_tensor_parallel_is_refused(make, corpus):
+    trainer, _ = make(ILOCallback(corpus))
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        head, mesh = trainer.model.lm_head, init_device_mesh("cpu", (1,))
+        head.weight = torch.nn.Parameter(distribute_tensor(head.weight.detach(), mesh, [Shard(0)]))
+        with pytest.raises(InputError, match=r"sharded \(tensor parallelism\)"):
+            trainer.train()
+    finally:
+        dist.destroy_process_group()
 
 
 @pytest.mark.parametrize(
@@ -321,6 +347,7 @@ def test_what_cannot_work_is_said(make, corpus):
         ({"threshold": 4}, InputError, "threshold must be at most 3.*; got 4"),
         ({"languages": ["eng_Latn"]}, InputError, "at least 2"),
         ({"groups": {"x": "1:a"}}, InputError, "layers must be"),
+        ({"out": "results"}, InputError, "out must be the name of a .parquet file, got 'results'"),
         ({"poolz": "mean"}, TypeError, "unknown argument 'poolz'"),
     ],
 )

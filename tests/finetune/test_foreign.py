@@ -179,7 +179,7 @@ def test_lightning_finds_the_model_or_asks(model, tokenizer, corpus, tmp_path):
         fit(lightning, module, [LightningILOCallback(corpus, tokenizer=tokenizer, attribute="x")],
             tmp_path)  # fmt: skip
     with pytest.raises(InputError, match="tokenizer"):
-        fit(lightning, module, [LightningILOCallback(corpus, attribute="model")], tmp_path)
+        LightningILOCallback(corpus, attribute="model")
 
 
 def test_without_lightning_the_message_says_what_to_install(monkeypatch):

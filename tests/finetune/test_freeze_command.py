@@ -87,6 +87,13 @@ def test_no_such_model(capsys, tmp_path, monkeypatch, tiny_model, model, says):
     assert said.strip() == f"ilo-fast: model: {says}"
 
 
+def test_a_configuration_of_wrong_types_is_one_line(capsys, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "num_hidden_layers": "2"}')
+    status, shown, said = run(capsys, tmp_path, "--dry-run")
+    assert (status, shown, said.count("\n")) == (2, "", 1)
+    assert "Field 'num_hidden_layers' expected int, got str" in said
+
+
 def test_skeletons_have_no_weights_and_keep_ties(tiny_model, tmp_path):
     import transformers
 

@@ -134,6 +134,15 @@ FAMILIES = {
         "MT5ForConditionalGeneration", "MT5Config", {**_T5, "decoder_start_token_id": 0},
         _T5_EMBEDDINGS, "encoder.block", _T5_NORMS, None,  # tied or not, by version
     ),
+    "gemma4": (  # each layer takes in something of the token of its own
+        "Gemma4ForCausalLM", "Gemma4TextConfig",
+        {**_GROUPED, "head_dim": 8, "global_head_dim": 8, "hidden_size_per_layer_input": 8,
+         "vocab_size_per_layer_input": 40, "num_kv_shared_layers": 0,
+         "layer_types": ["sliding_attention", "full_attention"] * 2},
+        ["model.embed_tokens.weight", "model.embed_tokens_per_layer.weight",
+         "model.per_layer_model_projection.weight", "model.per_layer_projection_norm.weight"],
+        "model.layers", ["model.norm.weight"], "tied",
+    ),
     "t5 encoder": (
         "T5EncoderModel", "T5Config", _T5, _T5_EMBEDDINGS, "encoder.block", _T5_NORMS[:1], [],
     ),
@@ -221,6 +230,26 @@ def test_a_step_moves_exactly_what_is_not_frozen(family):
             assert torch.equal(weight, before[name]), name
     moved = [n for n, w in model.named_parameters() if not torch.equal(w, before[n])]
     assert any(re.search(r"\.[23]\.", name) for name in moved)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_the_first_layers_give_stays_whatever_else_is_trained(family):
+    model = build(family).eval()
+    ids = torch.randint(3, 40, (1, 8), generator=torch.Generator().manual_seed(0))
+    runs = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
+
+    @torch.no_grad()
+    def states():
+        return runs(input_ids=ids, output_hidden_states=True).hidden_states
+
+    before = states()
+    freeze(model, first=2)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.add_(torch.randn_like(weight))
+    moved = [not torch.equal(ours, then) for ours, then in zip(states(), before, strict=True)]
+    assert moved == [False] * 3 + [True] * 2
 
 
 def test_exactly_first_layers_and_the_public_codes_one_more():
@@ -453,6 +482,9 @@ def test_hostile_models():
     shared = transformers.AlbertModel(transformers.AlbertConfig(**_PLAIN, embedding_size=8))
     with pytest.raises(ModelError, match="cannot be told apart"):
         freeze(shared, first=1)
+    parted = transformers.XLMModel(transformers.XLMConfig(emb_dim=16, n_layers=4, n_heads=2))
+    with pytest.raises(ModelError, match=r"cannot be told apart .* or lie in several lists"):
+        freeze(parted, first=1)
 
 
 def test_parts_hold_every_parameter_once():

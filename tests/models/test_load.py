@@ -130,7 +130,8 @@ def test_the_blocks_are_the_layers_not_the_experts():
         ({"model": "./nowhere"}, "there is no file or folder"),
         ({"model": "nowhere.gguf"}, "there is no file or folder"),
         ({"model": ""}, "expected a hub id, a folder or a .gguf file, got the text ''"),
-        ({"model": "{empty}"}, "holds no config.json"),
+        ({"model": "{empty}"}, "holds no config.json$"),
+        ({"model": "{adapter}"}, "holds no config.json, but an adapter: merge it into its model"),
         ({"model": "{file}"}, "neither a folder nor a .gguf file"),
         ({"model": "{fake}"}, "is not a readable GGUF file"),
         ({"model": "{good}", "dtype": "int8"}, "dtype: expected 'auto' or one of"),
@@ -139,18 +140,21 @@ def test_the_blocks_are_the_layers_not_the_experts():
         ({"model": "{good}", "revision": "main"}, "revision: only a hub id"),
         ({"model": "{broken}"}, "cannot load"),
         ({"model": "{pickled}"}, "cannot load .*: UnpicklingError"),
+        ({"model": "{typed}"}, "cannot load .*num_hidden_layers.* expected int, got str"),
+        ({"model": "{named}"}, "cannot load .*AttributeError: .*float31"),
         ({"model": "{wide}"}, r"embed_tokens.weight is \[40, 16\], LlamaModel wants \[40, 24\]"),
         ({"model": "{deep}"}, "lacks 9 weights of LlamaModel: layers.2"),
         ({"model": "{remote}"}, "--trust-remote-code allows it"),
     ],
 )
 def test_refuses(tmp_path, options, named):
-    places = {name: tmp_path / name for name in ("empty", "good", "broken", "remote")}
-    altered = {name: tmp_path / name for name in ("pickled", "wide", "deep")}
+    places = {name: tmp_path / name for name in ("empty", "adapter", "good", "broken", "remote")}
+    altered = {name: tmp_path / name for name in ("pickled", "typed", "named", "wide", "deep")}
     for place in places.values():
         place.mkdir()
     places |= {"file": tmp_path / "a.txt", "fake": tmp_path / "a.gguf"}
     places["file"].write_text("text")
+    (places["adapter"] / "adapter_config.json").write_text("{}")
     places["fake"].write_bytes(b"no such thing" * 10)
     save(places["good"], transformers.LlamaModel, llama())
     for name, more in (("wide", {"hidden_size": 24}), ("deep", {"num_hidden_layers": 3})):
@@ -160,6 +164,10 @@ def test_refuses(tmp_path, options, named):
     (altered["pickled"] / "model.safetensors").unlink()
     (altered["pickled"] / "pytorch_model.bin").write_bytes(b"no such thing")
     places |= altered
+    for name, said in (("typed", {"num_hidden_layers": "2"}), ("named", {"dtype": "float31"})):
+        shutil.copytree(places["good"], altered[name])
+        config = altered[name] / "config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), **said}))
     (places["broken"] / "config.json").write_text('{"model_type": "llama"}')
     remote = {"model_type": "own", "auto_map": {"AutoConfig": "own.C", "AutoModel": "own.M"}}
     (places["remote"] / "config.json").write_text(json.dumps(remote))
@@ -245,6 +253,12 @@ def test_a_gguf_model_is_dequantised_whatever_kernels_there_are(tmp_path, monkey
     with pytest.raises(ModelError, match="enough"):
         load_model(tmp_path / "a.gguf")
     assert asked["quantization_config"].dequantize
+
+
+def test_a_gguf_file_that_does_not_load_is_named_itself(tmp_path):
+    write_gguf(tmp_path / "a.gguf")  # its tokenizer is of no kind
+    with pytest.raises(ModelError, match=r"model: cannot load .*a\.gguf: \w+Error: "):
+        load_model(tmp_path / "a.gguf")
 
 
 def test_the_fast_gguf_reader_reads_what_the_plain_one_does(tmp_path):
