@@ -180,6 +180,7 @@ def extract(
     sink: Sink
     with (
         torch.inference_mode(),
+        torch.compiler.set_stance("force_eager"),  # each row would be compiled anew
         torch.autocast(device.type, enabled=False),  # the caller's, if any
         evaluating(backbone.module),
         no_new_captures(backbone.module),
