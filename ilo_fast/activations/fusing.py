@@ -34,7 +34,8 @@ def fusing(backbone: Backbone, device: torch.device, fused: str) -> Iterator[Fus
     """Fused kernels in the model while the block runs, where they serve.
 
     They are tried on a few tokens beside the model's own code: a model whose hidden states they
-    change beyond rounding, or that they cannot run, keeps its own.
+    change beyond rounding, or that they cannot run, keeps its own. Layers that came compiled run
+    as they were written: with hooks on them, each packed row would be compiled anew.
 
     Args:
         backbone: where the hidden states come from, in evaluation mode.
@@ -50,7 +51,8 @@ def fusing(backbone: Backbone, device: torch.device, fused: str) -> Iterator[Fus
     """
     kernels, cause = None, None
     reason = _why_not(backbone, device, fused)
-    with ExitStack() as stack:
+    stance = "default" if fused == "compile" else "force_eager"
+    with torch.compiler.set_stance(stance), ExitStack() as stack:
         if reason is None:
             own = trial_states(backbone, device)
             try:
@@ -75,7 +77,10 @@ def fusing(backbone: Backbone, device: torch.device, fused: str) -> Iterator[Fus
 def _why_not(backbone: Backbone, device: torch.device, fused: str) -> str | None:
     if fused != "compile":
         return why_not_liger(backbone.module, device, fused)
-    return "its layers cannot be told apart" if backbone.blocks is None else None
+    if backbone.blocks is None:
+        return "its layers cannot be told apart"
+    came_compiled = any(layer._compiled_call_impl is not None for layer in backbone.blocks)
+    return "its layers are compiled already" if came_compiled else None
 
 
 def _in_place(backbone: Backbone, fused: str) -> AbstractContextManager[str]:

@@ -3,10 +3,14 @@
 The compiler fuses what lies between the matrix products: norms, rotary embedding, activations,
 residual sums. Each layer's ``forward`` alone is compiled, so hooks around the layers run as ever
 and layers of a kind share their graphs; sizes are symbols, so batches of other lengths do too.
+torch keeps graphs by the code that they are of, and only so many: copies of the code are compiled,
+so that those of a training in the same process stay as they are.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -33,7 +37,7 @@ def compiled_layers(layers: Iterable[nn.Module]) -> Iterator[str]:
         stack.enter_context(config.patch(recompile_limit=_GRAPHS))
         for layer in layers:
             stack.callback(_restore, layer, vars(layer).get("forward"))
-            layer.forward = torch.compile(layer.forward, dynamic=True)
+            layer.forward = torch.compile(_copy(layer.forward), dynamic=True)
         yield f"torch.compile {torch.__version__}"
 
 
@@ -47,6 +51,23 @@ def nothing_new() -> Iterator[None]:
         if "fail_on_recompile" not in str(error):
             raise
         raise RuntimeError("sentences of other lengths would be compiled anew") from error
+
+
+def _copy(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """The same with code of its own, where it is a method and not a wrapper of one."""
+    if not isinstance(forward, MethodType) or not isinstance(forward.__func__, FunctionType):
+        return forward
+    return MethodType(_copied(forward.__func__), forward.__self__)
+
+
+@cache  # so that a later run finds its graphs
+def _copied(function: FunctionType) -> FunctionType:
+    code = function.__code__.replace()
+    copy = FunctionType(
+        code, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
 
 
 def _restore(layer: nn.Module, forward: Any) -> None:

@@ -52,6 +52,21 @@ def test_the_compiled_code_is_what_runs_and_serves_every_batch(compiler):
     assert graphs() == compiled
 
 
+def test_a_trainings_allowance_of_graphs_is_left(compiler):
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph
+
+    model = make("llama")
+    run(model, fused="compile")
+    with torch._dynamo.config.patch(recompile_limit=1):
+        find_backbone(model).blocks[0].compile(backend=backend)
+        model(torch.tensor([[3, 4, 5]]))
+    assert graphs
+
+
 def test_a_forward_of_a_layers_own_comes_back():
     model = make("llama")
     blocks = find_backbone(model).blocks
@@ -96,6 +111,13 @@ def test_code_that_every_length_would_compile_anew_is_refused(compiler):
 def test_layers_that_cannot_be_told_apart_are_refused():
     with pytest.raises(InputError, match="'compile' cannot serve AlbertModel: its layers cannot"):
         run(make("albert"), fused="compile")
+
+
+def test_layers_that_came_compiled_are_refused():
+    model = make("llama")
+    find_backbone(model).blocks[1].compile(backend="eager")
+    with pytest.raises(InputError, match="'compile' cannot serve LlamaModel: its layers are comp"):
+        run(model, fused="compile")
 
 
 def test_a_compiler_that_fails_is_an_error_with_its_words(monkeypatch):

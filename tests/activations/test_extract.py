@@ -345,6 +345,22 @@ def test_refuses(options, error, named):
         extract(make("llama"), Characters(), CORPUS, **options)
 
 
+def test_compiled_layers_are_run_without_compiling_each_row():
+    model, compiled = make("llama"), []
+    expected = extract(model, Characters(), CORPUS, batch_tokens=30).states
+
+    def backend(graph, _):
+        compiled.append(graph)
+        return graph
+
+    for layer in model.model.layers:
+        layer.compile(backend=backend)
+    assert torch.equal(extract(model, Characters(), CORPUS, batch_tokens=30).states, expected)
+    assert compiled == []
+    model(torch.tensor([[3, 4, 5]]))
+    assert compiled  # the caller's own passes are as they were
+
+
 def test_a_tokenizer_of_another_model_is_named():
     model = make("llama")
     model.resize_token_embeddings(43)  # one too few for a z, as in "xyz"
