@@ -24,7 +24,7 @@ from ilo_fast.errors import InputError
 from ilo_fast.scans.jobs import SCHEMA_VERSION, Cell, Job
 from ilo_fast.scans.locks import locked, try_lock
 from ilo_fast.scans.names import safe_name
-from ilo_fast.scans.tables import CELL_KEY, failure_table, to_bytes
+from ilo_fast.scans.tables import CELL_KEY, SCHEMAS, failure_table, to_bytes
 
 __all__ = ["Dataset"]
 
@@ -118,9 +118,11 @@ class Dataset:
             yield mine
 
     def write(self, job: Job, cell: Cell, tables: Mapping[str, bytes]) -> None:
-        """Store a cell's tables, ``scores`` last."""
+        """Store a cell's tables, ``scores`` last; one that it no longer has goes away."""
         for table in sorted(tables, key=lambda name: name == "scores"):
             self._put(self.path(table, job, cell.slot), tables[table])
+        for table in SCHEMAS.keys() - tables.keys() - {"failures"}:
+            self.path(table, job, cell.slot).unlink(missing_ok=True)
 
     def forget_failure(self, job: Job) -> None:
         """The job went well: what was said of an earlier failure no longer holds."""

@@ -106,6 +106,7 @@ def _cell(dataset: Dataset, path: Path) -> dict[str, Any]:
         "record": record,
         "identity": key["parts"],
         "slot": key["slot"],
+        "key": key["key"],
     }
     cell["curves"] = _curves(dataset, path, key["key"], cell)
     return cell
@@ -135,8 +136,8 @@ def _overlaps(dataset: Dataset, cells: list[dict[str, Any]]) -> list[dict[str, A
     groups: dict[tuple[Any, ...], list[tuple[str, int, Any]]] = {}
     slots = {path.stem: path for path in dataset.files("neighbors")}
     for cell in cells:
-        if cell["slot"] not in slots:
-            continue
+        if cell["slot"] not in slots or _key(slots[cell["slot"]]) != cell["key"]:
+            continue  # none were kept, or a scan was stopped between the two
         peak = cell["layers"][int(np.argmax(cell["curves"]["ilo"]["mean"]))]
         table = pq.read_table(
             slots[cell["slot"]], columns=["point", "neighbors"], filters=[("layer", "=", peak)]
@@ -164,6 +165,10 @@ def _overlaps(dataset: Dataset, cells: list[dict[str, Any]]) -> list[dict[str, A
             }
         )
     return found
+
+
+def _key(path: Path) -> str:
+    return str(json.loads(pq.read_schema(path).metadata[CELL_KEY])["key"])
 
 
 def _title(cell: dict[str, Any]) -> str:

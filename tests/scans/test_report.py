@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import browser as web
 import numpy as np
@@ -107,6 +108,16 @@ def test_layers_of_another_key_are_not_drawn(tmp_path):
     (path,) = (tmp_path / "out" / "scores").rglob("*.parquet")
     (tmp_path / "out" / "layers" / path.relative_to(tmp_path / "out" / "scores")).unlink()
     assert list(report_data(tmp_path / "out")["cells"][0]["curves"]["ilo"]) == ["mean"]
+
+
+def test_neighbors_of_another_key_are_not_compared(tmp_path):
+    jobs = [fake_job("a"), fake_job("b")]
+    fake_results(tmp_path / "out", jobs, 3, 4, neighbors=12)
+    cell = replace(jobs[0].cells[0], key="1" * 32)  # as of a scan that was stopped in between
+    with Dataset(tmp_path / "out") as dataset:
+        path = dataset.path("neighbors", jobs[0], cell.slot)
+        path.write_bytes(to_bytes("neighbors", pd.read_parquet(path), cell, {}))
+    assert report_data(tmp_path / "out")["overlaps"] == []
 
 
 def test_a_folder_without_anything(tmp_path):

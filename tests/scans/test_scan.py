@@ -104,6 +104,13 @@ def test_a_second_scan_does_what_is_missing_or_changed(run, plan, models):
     assert more.to_pandas()["metric"].value_counts().to_dict() == {"cosine": 64, "euclidean": 32}
 
 
+def test_lists_that_are_no_longer_kept_go_with_the_result_they_were_of(run, plan, tmp_path):
+    run(defaults={**plan["defaults"], "keep_neighbors": True})
+    assert len([*(tmp_path / "out" / "neighbors").rglob("*.parquet")]) == 2
+    assert run().reasons == {"changed: option keep_neighbors": 2}
+    assert [*(tmp_path / "out" / "neighbors").rglob("*.parquet")] == []
+
+
 def test_files_that_were_damaged_are_made_again(run, tmp_path):
     run()
     first, second = sorted((tmp_path / "out" / "scores").rglob("*.parquet"))
