@@ -303,9 +303,10 @@ def _job(
         },
     }
     place = [target.label, target.revision, corpus, *(values[name] for name in _SLOT)]
+    slots = {metric: _digest([*place, metric]) for metric in options.metrics}
+    # The slot makes the keys of equal files under two names different: tables are joined by key.
     cells = tuple(
-        Cell(metric, _digest([*place, metric]), _digest([parts, metric]), parts)
-        for metric in options.metrics
+        Cell(metric, slot, _digest([parts, slot]), parts) for metric, slot in slots.items()
     )
     return Job(
         model=target.label,

@@ -97,13 +97,14 @@ def _empty(table: str) -> pa.Table:
 
 
 def _runs(dataset: Dataset) -> pa.Table:
-    """One row a result: its key and its run record as JSON."""
+    """One row a result: its key, its run record as JSON, its file of scores."""
     rows = []
     for path in dataset.files("scores"):
         metadata = _metadata(path)
-        rows.append((json.loads(metadata[CELL_KEY])["key"], metadata[RECORD_KEY].decode()))
-    keys, texts = zip(*rows, strict=True) if rows else ((), ())
-    return pa.table({"key": pa.array(keys, pa.string()), "record": pa.array(texts, pa.string())})
+        key = json.loads(metadata[CELL_KEY])["key"]
+        rows.append({"key": key, "record": metadata[RECORD_KEY].decode(), "file": str(path)})
+    columns = ("key", "record", "file")
+    return pa.Table.from_pylist(rows, pa.schema(dict.fromkeys(columns, pa.string())))
 
 
 def _metadata(path: Path) -> dict[bytes, bytes]:

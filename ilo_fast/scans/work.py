@@ -24,6 +24,7 @@ __all__ = ["Failure", "ModelCache", "Outcome", "explain_failure", "run_job"]
 
 
 _LARGE = 1 << 28
+_WITH_RECORD = ("scores", "neighbors")  # what is read by itself: `ilo_fast.sources` pairs the two
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def _run(job: Job, cache: ModelCache, progress: Any) -> tuple[dict[str, dict[str
         }
         tables = cell_tables(job, cell, result, np.stack(lists), text)
         files[cell.slot] = {
-            name: to_bytes(name, rows, cell, record if name == "scores" else {})
+            name: to_bytes(name, rows, cell, record if name in _WITH_RECORD else {})
             for name, rows in tables.items()
         }
     return files, int(states.record["tokens"])

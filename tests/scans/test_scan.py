@@ -3,6 +3,7 @@
 import errno
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 from collections import namedtuple
@@ -17,6 +18,7 @@ from changes import change
 from safetensors.numpy import load_file, save_file
 
 from ilo_fast import scan, score
+from ilo_fast.compare import compare
 from ilo_fast.errors import InputError
 from ilo_fast.results import COLUMNS, read_parquet
 from ilo_fast.scans import query, read_table
@@ -24,6 +26,7 @@ from ilo_fast.scans.dataset import Dataset
 from ilo_fast.scans.jobs import plan_jobs
 from ilo_fast.scans.plan import PlanError, read_plan
 from ilo_fast.scans.view import View
+from ilo_fast.sources import read_sources
 
 
 @pytest.fixture
@@ -102,6 +105,37 @@ def test_a_second_scan_does_what_is_missing_or_changed(run, plan, models):
     more = run(defaults={**plan["defaults"], "permutations": 5, "metrics": ["cosine", "euclidean"]})
     assert more.computed == 2
     assert more.to_pandas()["metric"].value_counts().to_dict() == {"cosine": 64, "euclidean": 32}
+
+
+def test_results_of_a_scan_are_compared_by_name_with_the_lists_that_were_kept(
+    run, plan, models, tmp_path
+):
+    run(
+        models=[{"model": str(models), "name": "org/run", "revisions": ["step*"]}],
+        defaults={**plan["defaults"], "keep_neighbors": True},
+    )
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match=r"is a scan's folder of results: give the \.parquet") as e:
+        read_sources(out)
+    found = query(out, re.search(r'"(select .*)"', str(e.value)).group(1))
+    files = dict(zip(found["revision"], found["file"], strict=True))
+    one, other = [read_sources(files[name]) for name in ("step9", "step10")]
+    compared = compare([one, other], samples=5)
+    assert compared.pairs() == [("run@step9", "run@step10")]
+    assert set(compared.table["over"]) == {"sentences"}
+    kept = read_table(out, "neighbors").query("revision == 'step9'").sort_values(["layer", "point"])
+    assert one[0].lists.reshape(-1, 3).tolist() == [row.tolist() for row in kept["neighbors"]]
+    [alone] = read_sources(shutil.copy(files["step9"], tmp_path / "alone.parquet"))
+    assert (alone.name, alone.lists) == ("run@step9", None)
+
+
+def test_equal_files_under_two_names_have_keys_of_their_own(run, models):
+    """Such as a branch and the tag of its last step: tables are joined by key."""
+    same = str(models / "step9")
+    summary = run(models=[{"model": same, "name": "main"}, {"model": same, "name": "last"}])
+    assert summary.to_pandas()["key"].nunique() == 2
+    joined = query(summary.folder, "select model from layers join runs using (key)")
+    assert joined["model"].value_counts().to_dict() == {"main": 4, "last": 4}
 
 
 def test_lists_that_are_no_longer_kept_go_with_the_result_they_were_of(run, plan, tmp_path):
