@@ -52,10 +52,10 @@ def show_dry_run(plan_file: Path, out: Path | None, *, skip_failed: bool) -> Non
             "?" if estimate.download is None else human(estimate.download),
         )
     console.print(table)
-    unknown = sum(not estimate.known for estimate in estimates)
+    unknown = [job for job, e in zip(todo.jobs, estimates, strict=True) if not e.known]
     downloads = {job.target: e.download or 0 for job, e in zip(todo.jobs, estimates, strict=True)}
     lines = [
-        f"{len(todo.jobs)} jobs to do, {len(todo.skipped)} skipped: there already"
+        f"{len(todo.jobs)} jobs to do, {len(todo.skipped)} skipped: {_there(skip_failed)}"
         + (f" ({', '.join(f'{n} {why}' for why, n in todo.reasons.items())})" if todo.jobs else ""),
         f"About {duration(sum(e.seconds or 0.0 for e in estimates))} on {todo.device.count} × "
         f"{todo.device.name}, {human(sum(downloads.values()))} to download, "
@@ -63,23 +63,34 @@ def show_dry_run(plan_file: Path, out: Path | None, *, skip_failed: bool) -> Non
         f"({human(free_disk(folder))} free). Estimates, from configurations alone.",
     ]
     if unknown:
-        lines.append(f"{unknown} jobs without an estimate: their configuration cannot be read.")
+        files = dict.fromkeys(
+            f"{job.target}/config.json" if job.source == "folder" else job.target for job in unknown
+        )
+        lines.append(
+            f"{len(unknown)} jobs without an estimate, whose configuration cannot be read or gives "
+            f"no size: {', '.join(files)}"
+        )
     for line in lines:
         plain(console, line)
 
 
-def show_summary(summary: "ScanSummary") -> None:
+def show_summary(summary: "ScanSummary", *, skip_failed: bool) -> None:
     """What was done, why, and where the results are."""
     from ilo_fast.scans.view import duration
 
     console = make_console(_WIDTH_OF_PIPES)
     why = ", ".join(f"{count} {reason}" for reason, count in summary.reasons.items())
     lines = [
-        f"{summary.computed} computed, {summary.failed} failed, {summary.skipped} skipped as there "
-        f"already, in {duration(summary.seconds)}" + (f" ({why})" if why else "")
+        f"{summary.computed} computed, {summary.failed} failed, {summary.skipped} skipped as "
+        f"{_there(skip_failed)}, in {duration(summary.seconds)}" + (f" ({why})" if why else "")
     ]
     if summary.stopped:
         lines.append("Stopped before the end: run the same command to go on.")
     lines.append(f"Results in {summary.folder}")
     for line in lines:
         plain(console, line)
+
+
+def _there(skip_failed: bool) -> str:
+    """Why jobs are skipped."""
+    return "there already or failed before" if skip_failed else "there already"

@@ -123,7 +123,8 @@ def scan(
         for note in todo.notes:
             shown.say(note)
         if not todo.jobs:
-            shown.say(f"nothing to do: {len(todo.skipped)} jobs are there already")
+            there = "there already" if retry_failures else "there already or failed before"
+            shown.say(f"nothing to do: {len(todo.skipped)} jobs are {there}")
             stack.enter_context(dataset)  # a folder is one from the first scan on
             return ScanSummary(folder, 0, 0, len(todo.skipped), {}, False, 0.0)
         require_space(folder, sum(todo.estimate(job).results for job in todo.jobs))

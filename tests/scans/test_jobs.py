@@ -10,6 +10,7 @@ from ilo_fast.scans import hub
 from ilo_fast.scans.identity import model_digest, tokenizer_digest
 from ilo_fast.scans.jobs import Job, plan_jobs
 from ilo_fast.scans.plan import PlanError, read_plan
+from ilo_fast.scans.shapes import shape_of_job
 
 
 def jobs_of(plan, **changed):
@@ -161,6 +162,8 @@ def test_revisions_of_the_hub(plan, fake_hub):
 def test_a_hub_that_does_not_answer(plan, fake_hub, monkeypatch):
     (job,) = jobs_of(plan, models=["org/gated"])  # fails later, as a row
     assert (job.commit, job.download) == (None, None)
+    monkeypatch.setattr(hub, "config_of", lambda *_: pytest.fail("it is asked again"))
+    assert shape_of_job(job) is None
     monkeypatch.setattr(FakeHub, "list_repo_refs", lambda *_: 1 / 0)
     with pytest.raises(PlanError, match="the hub cannot say which revisions"):
         jobs_of(plan, models=[{"model": "org/name", "revisions": ["step*"]}])

@@ -193,7 +193,7 @@ def test_plain_lines(plan):
     view.finished(job, Outcome({}, None, 2.0, 100))
     view.finished(job, Outcome(failure=Failure("gated", "no access")))
     lines = stream.getvalue().splitlines()
-    assert lines[0] == "2 jobs to do, 1 there already; CPU, 2 threads"
+    assert lines[0] == "2 jobs to do, 1 skipped; CPU, 2 threads"
     assert lines[1].endswith("step9 on text, about 1 min 15 s")
     assert "(1 of 2): 2.0 s, 50 tokens/s, " in lines[2]
     assert lines[3].endswith("(2 of 2): gated: no access")
@@ -242,13 +242,14 @@ def test_scan_query_and_report_from_the_command_line(command, results, tmp_path)
     assert status == 0
     assert "1 jobs to do, 1 skipped: there already (1 failed before)" in shown
     assert "1 jobs without an estimate" in shown
+    assert f"gives no size: {results / 'gone'}\n" in shown
     status, shown, said = command("scan", plan)
     assert status == 3  # some failed
     assert "0 computed, 1 failed, 1 skipped as there already" in shown
     assert "FAILED  ./gone on demo (1 of 1): missing" in said
     status, shown, said = command("scan", plan, "--skip-failed", "--quiet")
     assert (status, said) == (0, "")
-    assert "0 computed, 0 failed, 2 skipped" in shown
+    assert "0 computed, 0 failed, 2 skipped as there already or failed before" in shown
     status, shown, _ = command("query", out, "select max(layer) as top from layers")
     assert (status, shown.split()) == (0, ["top", "3"])
     status, shown, _ = command("query", out, "select 1 as a", "--format", "csv")
