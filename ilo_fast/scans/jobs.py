@@ -215,6 +215,7 @@ def _targets(plan: Plan, spec: ModelSpec) -> Iterator[_Target]:
         else:
             yield _Target(label, "", str(path), _kind(path))
         return
+    hub.check_id(spec.model)
     label = spec.name or spec.model
     if not spec.revisions:
         yield _Target(label, "", spec.model, "hub")

@@ -41,6 +41,7 @@ def test_globs_and_folders_of_revisions(plan, models):
         ({"model": "{models}", "revisions": ["x*"]}, r"revisions: no folder .* matches 'x\*'"),
         ({"model": "{models}", "revisions": ["../text"]}, "names of folders in it"),
         ({"model": "{models}/step*", "revisions": ["a"]}, "a glob has no revisions"),
+        ({"model": "my model"}, "no file or folder 'my model', and it is no hub id: Repo id must"),
     ],
 )
 def test_mistakes_in_models(plan, models, entry, said):
