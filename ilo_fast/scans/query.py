@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from ilo_fast.choices import check_choice
 from ilo_fast.errors import InputError
-from ilo_fast.scans.dataset import Dataset
+from ilo_fast.scans.dataset import Dataset, reading
 from ilo_fast.scans.tables import CELL_KEY, SCHEMAS
 from ilo_fast.tables import RECORD_KEY
 
@@ -108,4 +108,5 @@ def _runs(dataset: Dataset) -> pa.Table:
 
 
 def _metadata(path: Path) -> dict[bytes, bytes]:
-    return dict(pq.read_schema(path).metadata)
+    with reading(path):
+        return dict(pq.read_schema(path).metadata)

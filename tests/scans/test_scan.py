@@ -25,6 +25,7 @@ from ilo_fast.scans import query, read_table
 from ilo_fast.scans.dataset import Dataset
 from ilo_fast.scans.jobs import plan_jobs
 from ilo_fast.scans.plan import PlanError, read_plan
+from ilo_fast.scans.report import report_data
 from ilo_fast.scans.view import View
 from ilo_fast.sources import read_sources
 
@@ -152,6 +153,28 @@ def test_files_that_were_damaged_are_made_again(run, tmp_path):
     second.unlink()
     assert run().computed == 2
     assert len(run().to_pandas()) == 32
+    for table in ("layers", "pairs"):  # which count only beside the scores
+        first, second = sorted((tmp_path / "out" / table).rglob("*.parquet"))
+        first.write_bytes(first.read_bytes()[:100])
+        second.unlink()
+        assert run().computed == 2
+        assert run().computed == 0
+
+
+def test_damaged_files_are_named(run, tmp_path):
+    run()
+    path, _ = sorted((tmp_path / "out" / "scores").rglob("*.parquet"))
+    whole = path.read_bytes()
+    for damaged in (whole[:100], whole[:4] + bytes(200) + whole[204:]):  # the end; a page
+        path.write_bytes(damaged)
+        said = f"{path.name}' cannot be read: (?s:.*) delete it and run the scan again"
+        with pytest.raises(InputError, match=said):
+            report_data(tmp_path / "out")
+        with pytest.raises(InputError, match=f"{path.name}' is (not a Parquet file|damaged): "):
+            read_sources(path)
+    path.write_bytes(whole[:100])
+    with pytest.raises(InputError, match=said):
+        query(tmp_path / "out", "from scores")
 
 
 def broken_models(models):
