@@ -256,6 +256,10 @@ def test_scan_query_and_report_from_the_command_line(command, results, tmp_path)
     assert shown == "a\n1\n"
     status, shown, _ = command("query", out, "select 1 as a", "--format", "json")
     assert shown == '[{"a":1}]\n'
+    sql = "select 1.5e-12 p, 1/3 third, null x, 'nan'::double y, [1, 2] z, 'é/' t"
+    shown = command("query", out, sql, "--format", "json")[1]
+    third = "0.3333333333333333"
+    assert shown == f'[{{"p":1.5e-12,"third":{third},"x":null,"y":null,"z":[1,2],"t":"é/"}}]\n'
     status, shown, said = command("query", out, "selec 1")
     assert (status, len(said.splitlines())) == (2, 1)
     status, shown, _ = command("report", out, "--out", tmp_path / "r.html")
