@@ -23,8 +23,9 @@ __all__ = ["SCHEMA_VERSION", "Cell", "Job", "plan_jobs"]
 SCHEMA_VERSION = 1
 """Of the results folder; raised when a column or the meaning of one changes."""
 
-# Options that tell results apart that may stand side by side, beside the metric.
-_SLOT = ("k", "threshold", "pool", "dtype", "truncate")
+# Options that tell results apart that may stand side by side, beside the metric: columns of the
+# tables, where rows of two results would otherwise look alike.
+_SLOT = ("k", "threshold", "pool", "dtype")
 # Options that say where and how fast, not what.
 _NOT_IN_KEY = {"device", "batch_tokens", "metrics"}
 _GLOB = re.compile(r"[*?\[]")

@@ -83,7 +83,7 @@ def test_cells_of_other_options_stand_side_by_side_or_replace(plan):
         jobs = jobs_of(plan, defaults={**plan["defaults"], **options})
         return [cell.slot for job in jobs for cell in job.cells]
 
-    assert slots(intervals=9, permutations=0, layers="0") == slots()
+    assert slots(intervals=9, permutations=0, layers="0", truncate=True) == slots()
     for other in ({"k": 4}, {"dtype": "float64"}, {"pool": "last"}, {"metrics": ["euclidean"]}):
         assert set(slots(**other)).isdisjoint(slots())
     assert set(slots(metrics=["cosine", "euclidean"])) > set(slots())
