@@ -126,9 +126,11 @@ class Dataset:
         """The job went well: what was said of an earlier failure no longer holds."""
         self.path("failures", job, job.slot).unlink(missing_ok=True)
 
-    def write_failure(self, job: Job, kind: str, reason: str, seconds: float) -> None:
+    def write_failure(
+        self, job: Job, kind: str, reason: str, seconds: float, trace: str = ""
+    ) -> None:
         """Store one row that says why a job's cells are not there."""
-        rows = failure_table(job, kind, reason, seconds)
+        rows = failure_table(job, kind, reason, seconds, trace)
         self._put(self.path("failures", job, job.slot), to_bytes("failures", rows, job, {}))
 
     def _put(self, path: Path, content: bytes) -> None:

@@ -245,7 +245,8 @@ class _Loop:
                 self._dataset.write(job, cell, outcome.files[cell.slot])
             self._dataset.forget_failure(job)
         else:
-            self._dataset.write_failure(job, failure.kind, failure.reason, outcome.seconds)
+            kind, reason, trace = failure.kind, failure.reason, failure.trace
+            self._dataset.write_failure(job, kind, reason, outcome.seconds, trace)
         self._claims.pop(job.id).close()
         self._counts["computed" if failure is None else "failed"] += 1
         self._view.finished(job, outcome)

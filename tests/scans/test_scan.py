@@ -242,6 +242,9 @@ def test_a_bug_is_a_failure_with_its_name(run, monkeypatch):
     assert summary.failed == 2
     assert summary.to_pandas("failures")["kind"].unique().tolist() == ["error"]
     assert "ZeroDivisionError: surprise" in summary.to_pandas("failures")["reason"][0]
+    trace = summary.to_pandas("failures")["trace"][0]
+    assert trace.startswith("Traceback")
+    assert "in fail" in trace
 
 
 class Interrupter(View):
