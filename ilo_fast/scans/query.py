@@ -70,6 +70,10 @@ def query(folder: str | Path, sql: str) -> pd.DataFrame:
         found: pd.DataFrame = connection.execute(statements[0]).df()
     except duckdb.Error as error:
         raise InputError(f"query: {error}") from error
+    except RuntimeError as error:
+        if str(error) == "Query interrupted":  # DuckDB's word for Ctrl-C
+            raise KeyboardInterrupt from error
+        raise
     finally:
         connection.close()
     return found

@@ -2,9 +2,11 @@
 
 import io
 import os
+import signal
 import struct
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pandas as pd
@@ -170,6 +172,12 @@ def test_sql_over_every_view(results):
 def test_sql_reads_the_views_and_nothing_else(results, sql):
     with pytest.raises(InputError, match="query: "):
         query(results / "out", sql)
+
+
+def test_ctrl_c_interrupts_a_query(results):
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        query(results / "out", "select count(*) from range(10000000) a, range(10000000) b")
 
 
 def test_pandas_reads_a_table_in_one_line(results):
