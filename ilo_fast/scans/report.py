@@ -129,7 +129,7 @@ def _curves(dataset: Dataset, path: Path, key: str, cell: dict[str, Any]) -> dic
 
 def _overlaps(dataset: Dataset, cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Mutual k-NN of models, each at the layer where its mean ILO peaks, where lists were kept."""
-    groups: dict[tuple[Any, ...], list[tuple[str, int, Any]]] = {}
+    groups: dict[tuple[Any, ...], list[tuple[dict[str, Any], int, Any]]] = {}
     slots = {path.stem: path for path in dataset.files("neighbors")}
     for cell in cells:
         if cell["slot"] not in slots or _key(slots[cell["slot"]]) != cell["key"]:
@@ -139,7 +139,7 @@ def _overlaps(dataset: Dataset, cells: list[dict[str, Any]]) -> list[dict[str, A
         table = _rows(slots[cell["slot"]], "neighbors", columns=columns, filters=rows)
         lists = np.stack(table.sort_values("point")["neighbors"].to_list()).astype(np.int64)
         place = (cell["corpus"], cell["identity"]["corpus"], cell["metric"], cell["k"])
-        groups.setdefault(place, []).append((_title(cell), peak, lists))
+        groups.setdefault(place, []).append((cell, peak, lists))
     found = []
     for (corpus, _, metric, k), members in groups.items():
         if len(members) < 2:
@@ -154,7 +154,7 @@ def _overlaps(dataset: Dataset, cells: list[dict[str, Any]]) -> list[dict[str, A
                 "metric": metric,
                 "k": k,
                 "chance": round(k / (len(members[0][2]) - 1), 6),
-                "models": [name for name, _, _ in members],
+                "models": _titles([cell for cell, _, _ in members]),
                 "layers": [peak for _, peak, _ in members],
                 "values": [_rounded(row) for row in values],
             }
@@ -177,8 +177,20 @@ def _key(path: Path) -> str:
     return str(json.loads(_metadata(path)[CELL_KEY])["key"])
 
 
-def _title(cell: dict[str, Any]) -> str:
-    return f"{cell['model']}@{cell['revision']}" if cell["revision"] else str(cell["model"])
+def _titles(cells: list[dict[str, Any]]) -> list[str]:
+    """Model and revision of each, and where those are there twice, what tells them apart."""
+    names = [
+        f"{cell['model']}@{cell['revision']}" if cell["revision"] else str(cell["model"])
+        for cell in cells
+    ]
+    titles = []
+    for own, cell in zip(names, cells, strict=True):
+        twins = [other for name, other in zip(names, cells, strict=True) if name == own]
+        for key, shown in (("threshold", "threshold={}"), ("pool", "{}"), ("dtype", "{}")):
+            if len({twin[key] for twin in twins}) > 1:
+                own += ", " + shown.format(cell[key])
+        titles.append(own)
+    return titles
 
 
 def _rounded(values: Iterable[float]) -> list[float | None]:

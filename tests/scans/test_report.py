@@ -10,12 +10,14 @@ import pandas as pd
 import pytest
 from browser import Browser
 
+from ilo_fast import scan
 from ilo_fast.errors import InputError
 from ilo_fast.results import SCORES
 from ilo_fast.scans.dataset import Dataset
 from ilo_fast.scans.jobs import Cell, Job
 from ilo_fast.scans.report import report_data, write_report
 from ilo_fast.scans.tables import SCHEMAS, to_bytes
+from ilo_fast.scans.view import View
 
 EVIL = (
     "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
@@ -101,6 +103,20 @@ def test_data_of_a_report(tmp_path):
     assert overlap["values"][0][1] == overlap["values"][1][0]
     assert overlap["chance"] == round(5 / 11, 6)
     assert data["failures"][0]["kind"] == "gated"
+
+
+def test_results_of_one_model_are_told_apart(models, corpus_folder, tmp_path):
+    model, text = str(models / "step9"), {"corpus": str(corpus_folder), "limit": 5}
+    entries = [
+        {"model": model, "name": "m"} | more for more in ({}, {"threshold": 1}, {"pool": "last"})
+    ]
+    defaults = {"k": 3, "threshold": 2, "intervals": 0, "permutations": 0, "keep_neighbors": True}
+    plan = {"models": [*entries, {"model": model, "name": "n"}], "corpora": [text]}
+    scan({**plan, "defaults": defaults}, results=tmp_path / "out", view=View())
+    (overlap,) = report_data(tmp_path / "out")["overlaps"]
+    assert sorted(overlap["models"]) == [
+        "m, threshold=1, mean", "m, threshold=2, last", "m, threshold=2, mean", "n"
+    ]  # fmt: skip
 
 
 def test_layers_of_another_key_are_not_drawn(tmp_path):
@@ -235,6 +251,7 @@ def test_the_page_in_a_browser(fifty):
             {"script": "setTimeout(() => arguments[0](window.saved), 300)", "args": []},
         )
         assert len(saved) == 7
+        assert ",k,threshold,pool,dtype," in saved[-1].splitlines()[0]
         assert any(text.startswith("model,revision,corpus") for text in saved)
         assert any("layer,ilo_mean,ilo_low,ilo_high,ilo_null" in text for text in saved)
         assert sum(len(text.splitlines()) == 33 * 31 + 1 for text in saved) == 1

@@ -27,7 +27,7 @@
   };
   const shown = (value, digits) => (value == null ? "" : typeof value === "number" && digits ? value.toFixed(digits) : String(value));
   const titleOf = (cell) => cell.model + (cell.revision ? "@" + cell.revision : "");
-  const fullTitle = (cell) => titleOf(cell) + " on " + cell.corpus + (several("metric") ? ", " + cell.metric : "") + (several("k") ? ", k=" + cell.k : "") + (several("dtype") ? ", " + cell.dtype : "") + (several("pool") ? ", " + cell.pool : "");
+  const fullTitle = (cell) => titleOf(cell) + " on " + cell.corpus + (several("metric") ? ", " + cell.metric : "") + (several("k") ? ", k=" + cell.k : "") + (several("threshold") ? ", threshold=" + cell.threshold : "") + (several("dtype") ? ", " + cell.dtype : "") + (several("pool") ? ", " + cell.pool : "");
   const several = (name) => new Set(data.cells.map((cell) => cell[name])).size > 1;
   const mean = (values) => values.reduce((sum, v) => sum + v, 0) / Math.max(values.length, 1);
   const options = (select, pairs) => select.replaceChildren(...pairs.map(([value, text]) => make("option", { value }, text)));
@@ -149,6 +149,8 @@
     { name: "languages", get: (c) => c.languages.length, number: true },
     { name: "points", get: (c) => c.points, number: true },
     { name: "k", get: (c) => c.k, number: true },
+    { name: "threshold", get: (c) => c.threshold, number: true },
+    { name: "pool", get: (c) => c.pool },
     { name: "dtype", get: (c) => c.dtype },
     { name: "certified", digits: 4, get: (c) => c.certified, number: true },
   ];
@@ -269,7 +271,7 @@
     const longest = (texts) => Math.max(...texts.map((text) => String(text).length));
     const [cellWidth, cellHeight] = numbers ? [64, 30] : [26, rows.length > 50 ? 11 : 17];
     const left = Math.min(longest(rows) * 7 + 34, 330);
-    const top = Math.min(longest(columns) * 6 + 14, 190);
+    const top = Math.min(longest(columns) * 6 + 14, 245);
     const [width, height] = [left + columns.length * cellWidth + 130, top + Math.max(rows.length * cellHeight + 26, 134)];
     const svg = draw("svg", { class: "wide", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": rowTitle + " by " + columnTitle });
     const clip = (text) => (String(text).length > 44 ? String(text).slice(0, 43) + "…" : String(text));
@@ -333,7 +335,7 @@
     return details;
   }));
 
-  const names = ["model", "revision", "corpus", "metric", "k", "dtype"];
+  const names = ["model", "revision", "corpus", "metric", "k", "threshold", "pool", "dtype"];
   const rowsOf = {
     models: () => [modelColumns.map((c) => c.name), ...filtered().map((cell) => modelColumns.map((c) => c.get(cell)))],
     failures: () => [failureColumns.map((c) => c.name), ...data.failures.map((f) => failureColumns.map((c) => c.get(f)))],
