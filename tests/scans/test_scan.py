@@ -17,7 +17,7 @@ import torch
 from changes import change
 from safetensors.numpy import load_file, save_file
 
-from ilo_fast import scan, score
+from ilo_fast import plots, scan, score
 from ilo_fast.compare import compare
 from ilo_fast.errors import InputError
 from ilo_fast.results import COLUMNS, read_parquet
@@ -126,6 +126,7 @@ def test_results_of_a_scan_are_compared_by_name_with_the_lists_that_were_kept(
     assert set(compared.table["over"]) == {"sentences"}
     kept = read_table(out, "neighbors").query("revision == 'step9'").sort_values(["layer", "point"])
     assert one[0].lists.reshape(-1, 3).tolist() == [row.tolist() for row in kept["neighbors"]]
+    assert plots.layers(one[0].result).get_title(loc="left").startswith("run@step9, text\n")
     [alone] = read_sources(shutil.copy(files["step9"], tmp_path / "alone.parquet"))
     assert (alone.name, alone.lists) == ("run@step9", None)
 
