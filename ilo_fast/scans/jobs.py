@@ -16,6 +16,7 @@ from ilo_fast.ilo import check_neighbors, check_threshold
 from ilo_fast.models.load import looks_local
 from ilo_fast.scans import hub
 from ilo_fast.scans.identity import model_digest, tokenizer_digest
+from ilo_fast.scans.names import natural
 from ilo_fast.scans.plan import CorpusSpec, ModelSpec, Options, Plan, PlanError
 
 __all__ = ["SCHEMA_VERSION", "Cell", "Job", "plan_jobs"]
@@ -203,7 +204,7 @@ def _targets(plan: Plan, spec: ModelSpec) -> Iterator[_Target]:
         found = [Path(os.path.normpath(path)) for path in matches if _loadable(path)]
         if not found:
             raise InputError(f"no folder with a config.json and no .gguf file matches {spec.model}")
-        for path in sorted(found, key=lambda path: _natural(str(path))):
+        for path in sorted(found, key=lambda path: natural(str(path))):
             label, revision = (spec.name, path.name) if spec.name else (_label(plan, path), "")
             yield _Target(label, revision, str(path), _kind(path))
         return
@@ -224,7 +225,7 @@ def _targets(plan: Plan, spec: ModelSpec) -> Iterator[_Target]:
     revisions: list[str] = []
     for pattern in spec.revisions:
         if _GLOB.search(pattern):
-            revisions += sorted(hub.matching_revisions(spec.model, pattern), key=_natural)
+            revisions += sorted(hub.matching_revisions(spec.model, pattern), key=natural)
         else:
             revisions.append(pattern)
     for revision in dict.fromkeys(revisions):
@@ -241,7 +242,7 @@ def _subfolders(path: Path, patterns: list[str]) -> list[Path]:
             matches = [folder for folder in path.glob(pattern) if _loadable(folder)]
             if not matches:
                 raise InputError(f"no folder with a config.json in {path} matches {pattern!r}")
-            found += sorted(matches, key=lambda folder: _natural(folder.name))
+            found += sorted(matches, key=lambda folder: natural(folder.name))
         else:
             found.append(path / pattern)
     return list(dict.fromkeys(found))
@@ -260,12 +261,6 @@ def _kind(path: Path) -> Literal["folder", "gguf", "missing"]:
 def _label(plan: Plan, path: Path) -> str:
     inside = path.is_relative_to(plan.folder)
     return path.relative_to(plan.folder).as_posix() if inside else path.as_posix()
-
-
-def _natural(name: str) -> list[tuple[int, int | str]]:
-    """step9 before step10."""
-    parts = re.split(r"(\d+)", name)
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]
 
 
 def _identity(target: _Target, spec: ModelSpec) -> tuple[dict[str, str], str | None, int | None]:

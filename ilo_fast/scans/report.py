@@ -20,6 +20,7 @@ from ilo_fast.files import write_text
 from ilo_fast.overlap import mutual_knn
 from ilo_fast.results import SCORES
 from ilo_fast.scans.dataset import Dataset, reading
+from ilo_fast.scans.names import natural
 from ilo_fast.scans.tables import CELL_KEY, SCHEMAS
 from ilo_fast.tables import RECORD_KEY
 
@@ -63,7 +64,7 @@ def report_data(results: str | Path) -> dict[str, Any]:
     """What the page shows, as plain values; shares are rounded to four digits."""
     dataset = Dataset(results)
     cells = [_cell(dataset, path) for path in dataset.files("scores")]
-    cells.sort(key=lambda cell: [str(cell[name]) for name in _NAMES])
+    cells.sort(key=lambda cell: [natural(str(cell[name])) for name in _NAMES])
     failures = pd.concat(
         [_rows(path, "failures") for path in dataset.files("failures")]
         or [SCHEMAS["failures"].empty_table().to_pandas()]

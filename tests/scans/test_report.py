@@ -88,9 +88,11 @@ def fake_results(folder, jobs, layers, languages, seed=0, neighbors=0):
 
 
 def test_data_of_a_report(tmp_path):
-    fake_results(tmp_path / "out", [fake_job("a", "r1"), fake_job("b")], 3, 4, neighbors=12)
+    jobs = [fake_job("a", "r10"), fake_job("a", "r9"), fake_job("b")]
+    fake_results(tmp_path / "out", jobs, 3, 4, neighbors=12)
     data = report_data(tmp_path / "out")
-    assert [(cell["model"], cell["revision"]) for cell in data["cells"]] == [("a", "r1"), ("b", "")]
+    names = [(cell["model"], cell["revision"]) for cell in data["cells"]]
+    assert names == [("a", "r9"), ("a", "r10"), ("b", "")]
     cell = data["cells"][0]
     heat = np.array(cell["heat"]["ilo"])
     assert heat.shape == (3, 4)
@@ -98,7 +100,7 @@ def test_data_of_a_report(tmp_path):
     assert cell["curves"]["ilo"]["null"] == [0.9] * 3
     assert cell["points"] == 4 * 997
     (overlap,) = data["overlaps"]
-    assert overlap["models"] == ["a@r1", "b"]
+    assert overlap["models"] == ["a@r9", "a@r10", "b"]
     assert overlap["values"][0][0] == 1.0
     assert overlap["values"][0][1] == overlap["values"][1][0]
     assert overlap["chance"] == round(5 / 11, 6)
