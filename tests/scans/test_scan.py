@@ -234,6 +234,16 @@ def test_models_that_fail_become_rows_and_the_scan_goes_on(run, models, monkeypa
     assert "gone" not in " ".join(summary.to_pandas("failures")["model"])
 
 
+def test_a_model_that_was_gone_for_a_while_has_no_failure(run, plan, models):
+    entries = {"models": [str(models / name) for name in ("step9", "step10")]}
+    run(**entries)
+    (models / "step9").rename(models / "away")
+    assert run(**entries).to_pandas("failures")["kind"].tolist() == ["missing"]
+    (models / "away").rename(models / "step9")
+    back = run(**entries)
+    assert (back.computed, back.skipped, len(back.to_pandas("failures"))) == (0, 2, 0)
+
+
 def test_a_bug_is_a_failure_with_its_name(run, monkeypatch):
     def fail(*arguments, **options):
         raise ZeroDivisionError("surprise")
