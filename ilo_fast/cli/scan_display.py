@@ -10,6 +10,7 @@ from rich.text import Text
 from ilo_fast.cli.display import make_console, plain
 
 if TYPE_CHECKING:
+    from ilo_fast.scans.jobs import Job
     from ilo_fast.scans.run import ScanSummary
 
 __all__ = ["show_dry_run", "show_summary"]
@@ -63,12 +64,9 @@ def show_dry_run(plan_file: Path, out: Path | None, *, skip_failed: bool) -> Non
         f"({human(free_disk(folder))} free). Estimates, from configurations alone.",
     ]
     if unknown:
-        files = dict.fromkeys(
-            f"{job.target}/config.json" if job.source == "folder" else job.target for job in unknown
-        )
         lines.append(
             f"{len(unknown)} jobs without an estimate, whose configuration cannot be read or gives "
-            f"no size: {', '.join(files)}"
+            f"no size: {', '.join(dict.fromkeys(map(_configuration, unknown)))}"
         )
     for line in lines:
         plain(console, line)
@@ -89,6 +87,13 @@ def show_summary(summary: "ScanSummary", *, skip_failed: bool) -> None:
     lines.append(f"Results in {summary.folder}")
     for line in lines:
         plain(console, line)
+
+
+def _configuration(job: "Job") -> str:
+    """Where a job's model has its sizes."""
+    if job.source == "folder":
+        return f"{job.target}/config.json"
+    return f"{job.target}@{job.revision}" if job.source == "hub" and job.revision else job.target
 
 
 def _there(skip_failed: bool) -> str:
