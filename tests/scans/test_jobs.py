@@ -1,6 +1,7 @@
 """From a plan to jobs: globs, revisions, what a result depends on."""
 
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -112,6 +113,21 @@ def test_digests(models, tmp_path):
         file.write(b"x")
     assert model_digest(large) != before[0]
     assert tokenizer_digest(large) == before[1]
+
+
+def test_a_file_that_may_not_be_read_stops_no_plan(plan, models, monkeypatch):
+    """Its model fails when it is loaded, the others are scored."""
+    readable = jobs_of(plan)[0].cells[0].key
+    real_open = Path.open
+
+    def refused(path, *mode, **options):
+        if path.name == "model.safetensors":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real_open(path, *mode, **options)
+
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != "model.safetensors")
+    monkeypatch.setattr(Path, "open", refused)
+    assert jobs_of(plan)[0].cells[0].key != readable
 
 
 class FakeHub:
