@@ -181,7 +181,8 @@ def prepare(plan: Plan, dataset: Dataset | None, *, retry_failures: bool = True)
 def _forget_failures(dataset: Dataset, skipped: list[Job]) -> None:
     """Of jobs whose results are there: a model was gone for a while and is back as it was."""
     for job in skipped:
-        if all(_is_there(dataset, job, cell) for cell in job.cells):
+        failed = dataset.failure_key(job) is not None
+        if failed and all(_is_there(dataset, job, cell) for cell in job.cells):
             dataset.forget_failure(job)
 
 
