@@ -272,7 +272,10 @@ def _identity(target: _Target, spec: ModelSpec) -> tuple[dict[str, str], str | N
     path = Path(target.where)
     if target.source == "missing":
         return {"model": "missing", **trusted}, None, 0
-    files = {"model": model_digest(path), "tokenizer": tokenizer_digest(path)}
+    try:
+        files = {"model": model_digest(path), "tokenizer": tokenizer_digest(path)}
+    except FileNotFoundError:  # a training that keeps its last checkpoints took it away meanwhile
+        files = {"model": "missing"}
     return {**files, **trusted}, None, 0
 
 

@@ -130,6 +130,15 @@ def test_a_file_that_may_not_be_read_stops_no_plan(plan, models, monkeypatch):
     assert jobs_of(plan)[0].cells[0].key != readable
 
 
+def test_a_checkpoint_that_goes_while_the_plan_is_read_stops_no_plan(plan, models, monkeypatch):
+    def gone(path):
+        shutil.rmtree(path)
+        return model_digest(path)
+
+    monkeypatch.setattr("ilo_fast.scans.jobs.model_digest", gone)
+    assert [job.cells[0].parts["model"] for job in jobs_of(plan)] == ["missing", "missing"]
+
+
 class FakeHub:
     """The answers of a hub with one repository."""
 
