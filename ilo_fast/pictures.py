@@ -71,7 +71,8 @@ def picture(
     if source.lists is None:
         raise InputError(
             f"kind {kind!r} needs neighbour lists, which {source.name} does not hold: score with "
-            "`--metrics neighbors`, or give a folder of stored states"
+            "`--metrics neighbors` (a scan: `keep_neighbors: true`), or give a folder of stored "
+            "states"
         )
     metric, k = source.settings["metric"], source.lists.shape[2]
     if kind == "overlap":

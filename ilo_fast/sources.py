@@ -4,7 +4,8 @@ All become a `Source`: scores per layer and language, what they were made with, 
 lists where there are any.
 """
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ __all__ = [
     "short_name",
 ]
 
-_SCORES_FILE, _STORE_FILE = "scores.parquet", "store.json"
+_SCORES_FILE, _STORE_FILE, _SCAN_FILE = "scores.parquet", "store.json", "ilo-fast-scan.json"
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,13 @@ def read_sources(
         elif (path / _STORE_FILE).is_file():
             store = open_store(path)
             return [from_store(store, path.resolve().name, k=k, threshold=threshold, metric=metric)]
+        elif (path / _SCAN_FILE).is_file():
+            raise InputError(
+                f"{str(path)!r} is a scan's folder of results: give the .parquet file of one, as "
+                f"`ilo-fast query {shlex.quote(str(path))} "
+                '"select distinct model, revision, corpus, metric, file from layers join runs '
+                'using (key)"` lists them'
+            )
         else:
             raise InputError(
                 f"{str(path)!r} holds neither {_SCORES_FILE}, as `ilo-fast score` writes it, nor "
@@ -163,10 +171,9 @@ def read_sources(
     result = read_parquet(path)
     if path.name == _SCORES_FILE:
         result = replace(result, companions=read_companions(path.parent, result.record))
-    name = path.resolve().parent.name if path.name == _SCORES_FILE else path.stem
-    sources = from_result(result, name)
-    kept = path.with_name(NEIGHBORS_FILE)
-    if path.name != _SCORES_FILE or not kept.is_file() or len(sources) > 1:
+    sources = from_result(result, _label(path, result.record))
+    kept = _lists_file(path, result.record)
+    if kept is None or len(sources) > 1:
         return sources
     source = sources[0]
     points = len(source.languages) * source.n_sentences
@@ -266,6 +273,26 @@ def short_name(model: str) -> str:
     ('model-1b', 'model.gguf')
     """
     return model.rstrip("/").rpartition("/")[2]
+
+
+def _label(path: Path, record: Mapping[str, Any]) -> str:
+    """What tells a file's result from others: its folder's name, its own, or what a scan says."""
+    if "scan" in record:
+        model, revision = short_name(record["scan"]["model"]), record["scan"]["revision"]
+        return f"{model}@{revision}" if revision else model
+    return path.resolve().parent.name if path.name == _SCORES_FILE else path.stem
+
+
+def _lists_file(path: Path, record: Mapping[str, Any]) -> Path | None:
+    """Where the neighbour lists of a file's result lie, if they were kept."""
+    if "scan" in record:  # scores/MODEL/CORPUS/FILE and neighbors/MODEL/CORPUS/FILE
+        place = path.resolve()
+        kept = (place / "../../../../neighbors" / Path(*place.parts[-3:])).resolve()
+    else:
+        kept = path.with_name(NEIGHBORS_FILE)
+        if path.name != _SCORES_FILE:
+            return None
+    return kept if kept.is_file() else None
 
 
 def _from_table(result: Result, name: str) -> Source:

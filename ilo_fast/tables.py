@@ -80,6 +80,10 @@ def read_table(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
                 f"{str(path)!r} holds no run record; give {str(whole)!r}, the same table with one"
             ) from error
         raise InputError(f"{str(path)!r} is not a Parquet file: {error}") from error
+    except OSError as error:
+        if error.errno is not None:  # the system's own, which names the file
+            raise
+        raise InputError(f"{str(path)!r} is damaged: {error}") from error
     metadata = table.schema.metadata or {}
     if RECORD_KEY not in metadata:
         raise InputError(f"{str(path)!r} holds no ilo_fast run record in its metadata")

@@ -1,5 +1,6 @@
 """The command line: what it prints and writes; test_cli_errors.py has what it refuses."""
 
+import io
 import json
 import os
 import re
@@ -186,6 +187,16 @@ def test_no_command_shows_help(run):
     assert code == 0
     assert "score" in shown
     assert "demo" in shown
+
+
+def test_a_narrow_terminal_loses_no_digits(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal
+    for columns, width in (("40", 80), ("120", 120)):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert display.make_console().width == width
+    monkeypatch.delenv("FORCE_COLOR")
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    assert display.make_console().width == 100
 
 
 def test_the_bar_marks_eighths():

@@ -60,6 +60,20 @@ def test_an_empty_path_is_not_the_folder_one_is_in(run, tmp_path, monkeypatch, g
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_link_is_followed_and_a_device_is_left_alone(run, tiny_model, tmp_path):
+    """A rename would take their place."""
+    (tmp_path / "link").symlink_to("real")
+    given = ("freeze", tiny_model, "--first", "1", "--json")
+    code, shown, _ = run(*given, tmp_path / "link")
+    assert (code, (tmp_path / "link").is_symlink()) == (0, True)
+    assert f"Written to {tmp_path / 'real'}\n" in shown
+    os.mkfifo(tmp_path / "pipe")  # as /dev/null and /dev/stdout
+    code, shown, said = run(*given, tmp_path / "pipe")
+    assert (code, shown) == (2, "")
+    assert said.endswith(f"expected a file or folder, '{tmp_path / 'pipe'}' is neither\n")
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_missing_arguments(run):
     code, _, said = run("score")
     assert (code, said.count("\n")) == (2, 1)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["bar", "make_console", "plain", "show", "show_environment"]
 
 _WIDTH_OF_PIPES = 100  # where there is no terminal to ask
-_BAR_CELLS = 16  # keeps the table within 80 columns
+_LEAST_WIDTH = 80
+_BAR_CELLS = 16  # keeps the table within that
 _SHOWN_LANGUAGES = 5
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
@@ -89,9 +90,12 @@ def show_environment() -> None:
 
 
 def make_console(width: int = _WIDTH_OF_PIPES) -> Console:
-    """Of the terminal, or of a fixed width where there is none."""
+    """Of the terminal, or of a fixed width where there is none.
+
+    Tables need 80 columns; a narrower terminal breaks their lines, where columns would lose digits.
+    """
     console = Console()
-    return console if console.is_terminal else Console(width=width)
+    return Console(width=max(console.width, _LEAST_WIDTH) if console.is_terminal else width)
 
 
 def plain(console: Console, line: str) -> None:

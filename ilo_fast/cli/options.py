@@ -1,5 +1,6 @@
 """Options shared by commands, and the checks of their text."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,12 +22,19 @@ __all__ = [
 
 
 class WritablePath(click.Path):
-    """A path to write to; an empty one, which an unset shell variable gives, would be "."."""
+    """A path to write to; an empty one, which an unset shell variable gives, would be ".".
+
+    Files appear by being renamed, which would take the place of a link or a device: a link stands
+    for what it leads to, a device is refused.
+    """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
             self.fail("expected a path, got an empty text", param, ctx)
-        return super().convert(value, param, ctx)
+        path = os.path.realpath(value) if os.path.islink(value) else value
+        if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+            self.fail(f"expected a file or folder, {value!r} is neither", param, ctx)
+        return super().convert(path, param, ctx)
 
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])

@@ -70,6 +70,6 @@ def scan(
         for line in str(error).splitlines():
             click.echo(f"ilo-fast: {line}", err=True)
         raise click.exceptions.Exit(_BAD_PLAN) from None
-    scan_display.show_summary(summary)
+    scan_display.show_summary(summary, skip_failed=skip_failed)
     if summary.stopped or summary.failed:
         raise click.exceptions.Exit(_STOPPED if summary.stopped else _SOME_FAILED)

@@ -10,6 +10,7 @@ from rich.text import Text
 from ilo_fast.cli.display import make_console, plain
 
 if TYPE_CHECKING:
+    from ilo_fast.scans.jobs import Job
     from ilo_fast.scans.run import ScanSummary
 
 __all__ = ["show_dry_run", "show_summary"]
@@ -52,11 +53,11 @@ def show_dry_run(plan_file: Path, out: Path | None, *, skip_failed: bool) -> Non
             "?" if estimate.download is None else human(estimate.download),
         )
     console.print(table)
-    unknown = sum(not estimate.known for estimate in estimates)
     weights = [(job.target, job.commit) for job in todo.jobs]  # of several jobs, downloaded once
     downloads = dict(zip(weights, (e.download or 0 for e in estimates), strict=True))
+    unknown = [job for job, e in zip(todo.jobs, estimates, strict=True) if not e.known]
     lines = [
-        f"{len(todo.jobs)} jobs to do, {len(todo.skipped)} skipped: there already"
+        f"{len(todo.jobs)} jobs to do, {len(todo.skipped)} skipped: {_there(skip_failed)}"
         + (f" ({', '.join(f'{n} {why}' for why, n in todo.reasons.items())})" if todo.jobs else ""),
         f"About {duration(sum(e.seconds or 0.0 for e in estimates))} on {todo.device.count} × "
         f"{todo.device.name}, {human(sum(downloads.values()))} to download, "
@@ -64,23 +65,38 @@ def show_dry_run(plan_file: Path, out: Path | None, *, skip_failed: bool) -> Non
         f"({human(free_disk(folder))} free). Estimates, from configurations alone.",
     ]
     if unknown:
-        lines.append(f"{unknown} jobs without an estimate: their configuration cannot be read.")
+        lines.append(
+            f"{len(unknown)} jobs without an estimate, whose configuration cannot be read or gives "
+            f"no size: {', '.join(dict.fromkeys(map(_configuration, unknown)))}"
+        )
     for line in lines:
         plain(console, line)
 
 
-def show_summary(summary: "ScanSummary") -> None:
+def show_summary(summary: "ScanSummary", *, skip_failed: bool) -> None:
     """What was done, why, and where the results are."""
     from ilo_fast.scans.view import duration
 
     console = make_console(_WIDTH_OF_PIPES)
     why = ", ".join(f"{count} {reason}" for reason, count in summary.reasons.items())
     lines = [
-        f"{summary.computed} computed, {summary.failed} failed, {summary.skipped} skipped as there "
-        f"already, in {duration(summary.seconds)}" + (f" ({why})" if why else "")
+        f"{summary.computed} computed, {summary.failed} failed, {summary.skipped} skipped as "
+        f"{_there(skip_failed)}, in {duration(summary.seconds)}" + (f" ({why})" if why else "")
     ]
     if summary.stopped:
         lines.append("Stopped before the end: run the same command to go on.")
     lines.append(f"Results in {summary.folder}")
     for line in lines:
         plain(console, line)
+
+
+def _configuration(job: "Job") -> str:
+    """Where a job's model has its sizes."""
+    if job.source == "folder":
+        return f"{job.target}/config.json"
+    return f"{job.target}@{job.revision}" if job.source == "hub" and job.revision else job.target
+
+
+def _there(skip_failed: bool) -> str:
+    """Why jobs are skipped."""
+    return "there already or failed before" if skip_failed else "there already"

@@ -128,15 +128,17 @@ def check_format(path: str | Path) -> None:
 
 
 def title_of(result: "Result") -> str:
-    """Model, corpus, step of a training and settings in two short lines."""
+    """Model, revision in a scan, corpus, step of a training and settings in two short lines."""
     first: pd.Series[Any] = result.table.iloc[0]
     corpus = result.record.get("corpus", {})
     where = f", {shortened(corpus['name'], 20)}" if "name" in corpus else ""
     where += f", step {first['step']}" if "step" in result.table.columns else ""
-    model = shortened(result.model, _TITLE_LINE - len(where))
+    revision = f"@{shortened(first['revision'], 20)}" if first.get("revision") else ""
+    model = shortened(result.model, _TITLE_LINE - len(where) - len(revision))
     return plain(
-        f"{model}{where}\n{result.table['language'].nunique()} languages × {first['n_points']} "
-        f"sentences, {first['metric']}, k = {first['k']}, threshold {first['threshold']}"
+        f"{model}{revision}{where}\n{result.table['language'].nunique()} languages × "
+        f"{first['n_points']} sentences, {first['metric']}, k = {first['k']}, "
+        f"threshold {first['threshold']}"
     )
 
 

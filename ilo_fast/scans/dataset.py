@@ -23,9 +23,9 @@ from ilo_fast.errors import InputError
 from ilo_fast.scans.jobs import SCHEMA_VERSION, Cell, Job
 from ilo_fast.scans.locks import locked, try_lock
 from ilo_fast.scans.names import safe_name
-from ilo_fast.scans.tables import CELL_KEY, failure_table, to_bytes
+from ilo_fast.scans.tables import CELL_KEY, SCHEMAS, failure_table, to_bytes
 
-__all__ = ["Dataset"]
+__all__ = ["Dataset", "reading"]
 
 _MARKER = "ilo-fast-scan.json"
 _WORK, _LOCKS = ".work", ".locks"
@@ -58,20 +58,18 @@ class Dataset:
 
     def stored(self, job: Job, cell: Cell) -> dict[str, Any] | None:
         """Key and key parts of a cell's result, or None when there is none that can be read."""
-        try:
-            metadata = pq.read_schema(self.path("scores", job, cell.slot)).metadata or {}
-            found: dict[str, Any] = json.loads(metadata[CELL_KEY])
-        except (FileNotFoundError, pa.ArrowInvalid, KeyError, ValueError):
-            return None
+        found = _told(self.path("scores", job, cell.slot))
+        if found is not None and found["key"] == cell.key:
+            beside = ["layers", "pairs", *["neighbors"] * job.options["keep_neighbors"]]
+            told = [_told(self.path(table, job, cell.slot)) for table in beside]
+            if any(one is None or one["key"] != cell.key for one in told):
+                return None
         return found
 
     def failure_key(self, job: Job) -> str | None:
         """The key a job failed with, or None when it did not."""
-        try:
-            metadata = pq.read_schema(self.path("failures", job, job.slot)).metadata or {}
-            return str(json.loads(metadata[CELL_KEY])["key"])
-        except (FileNotFoundError, pa.ArrowInvalid, KeyError, ValueError):
-            return None
+        found = _told(self.path("failures", job, job.slot))
+        return None if found is None else str(found["key"])
 
     # ------------------------------------------------------------------ writing
 
@@ -112,17 +110,21 @@ class Dataset:
             yield mine
 
     def write(self, job: Job, cell: Cell, tables: Mapping[str, bytes]) -> None:
-        """Store a cell's tables, ``scores`` last."""
+        """Store a cell's tables, ``scores`` last; one that it no longer has goes away."""
         for table in sorted(tables, key=lambda name: name == "scores"):
             self._put(self.path(table, job, cell.slot), tables[table])
+        for table in SCHEMAS.keys() - tables.keys() - {"failures"}:
+            self.path(table, job, cell.slot).unlink(missing_ok=True)
 
     def forget_failure(self, job: Job) -> None:
         """The job went well: what was said of an earlier failure no longer holds."""
         self.path("failures", job, job.slot).unlink(missing_ok=True)
 
-    def write_failure(self, job: Job, kind: str, reason: str, seconds: float) -> None:
+    def write_failure(
+        self, job: Job, kind: str, reason: str, seconds: float, trace: str = ""
+    ) -> None:
         """Store one row that says why a job's cells are not there."""
-        rows = failure_table(job, kind, reason, seconds)
+        rows = failure_table(job, kind, reason, seconds, trace)
         self._put(self.path("failures", job, job.slot), to_bytes("failures", rows, job, {}))
 
     def _put(self, path: Path, content: bytes) -> None:
@@ -160,3 +162,24 @@ class Dataset:
                 f"{str(self.folder)!r} has schema {schema}, this version of ilo_fast writes and "
                 f"reads {SCHEMA_VERSION}: use a new folder"
             )
+
+
+def _told(path: Path) -> dict[str, Any] | None:
+    """What a file says of the cell or job it is of; None where it cannot be read."""
+    try:
+        found: dict[str, Any] = json.loads((pq.read_schema(path).metadata or {})[CELL_KEY])
+    except (FileNotFoundError, pa.ArrowInvalid, KeyError, ValueError):
+        return None
+    return found
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Name the file of a folder that turns out to be damaged."""
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(
+            f"{str(path)!r} cannot be read: {error}; where it is damaged, delete it and run the "
+            "scan again"
+        ) from error

@@ -11,7 +11,7 @@ from typing import Any
 
 from ilo_fast.errors import InputError
 
-__all__ = ["HubModel", "config_of", "look_up", "matching_revisions"]
+__all__ = ["HubModel", "check_id", "config_of", "look_up", "matching_revisions"]
 
 _TIMEOUT = 20.0
 _SMALL_FILES = (".json", ".txt", ".model", ".py", ".jinja")
@@ -38,6 +38,18 @@ def offline() -> bool:
     """Whether the user told Hugging Face's libraries to stay off the network."""
     values = (os.environ.get(name, "") for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
     return any(value.upper() in ("1", "ON", "YES", "TRUE") for value in values)
+
+
+def check_id(repository: str) -> None:
+    """Raise InputError unless a name, of nothing on this machine, can be a hub's."""
+    from huggingface_hub import errors, utils
+
+    try:
+        utils.validate_repo_id(repository)  # type: ignore[attr-defined]
+    except errors.HFValidationError as error:
+        raise InputError(
+            f"there is no file or folder {repository!r}, and it is no hub id: {error}"
+        ) from error
 
 
 def matching_revisions(repository: str, pattern: str) -> list[str]:

@@ -1,6 +1,7 @@
 """What tells the files of one model from those of another under the same name."""
 
 import hashlib
+import os
 import re
 from pathlib import Path
 
@@ -33,8 +34,9 @@ def tokenizer_digest(path: Path) -> str:
     """The same of the tokenizer alone; in a GGUF file it stands within the first 64 MiB."""
     digest = hashlib.sha256()
     if path.is_file():
-        with path.open("rb") as stream:
-            digest.update(stream.read(_WHOLE))
+        if _readable(digest, path):
+            with path.open("rb") as stream:
+                digest.update(stream.read(_WHOLE))
         return digest.hexdigest()
     for file in sorted(path.iterdir()):
         if file.is_file() and _TOKENIZER.fullmatch(file.name):
@@ -45,9 +47,19 @@ def tokenizer_digest(path: Path) -> str:
 def _add(digest: "hashlib._Hash", file: Path, whole: int) -> None:
     size = file.stat().st_size
     digest.update(f"{file.name}\0{size}\0".encode("utf-8", "surrogateescape"))
+    if not _readable(digest, file):
+        return
     with file.open("rb") as stream:
         digest.update(stream.read(whole))
         if size > whole:
             for number in range(1, _SAMPLES + 1):
                 stream.seek(whole + (size - whole - _SAMPLE) * number // _SAMPLES)
                 digest.update(stream.read(_SAMPLE))
+
+
+def _readable(digest: "hashlib._Hash", file: Path) -> bool:
+    """Whether a file may be read; one that may not is no reason to stop: its model fails alone."""
+    readable = os.access(file, os.R_OK)
+    if not readable:
+        digest.update(b"unreadable")
+    return readable

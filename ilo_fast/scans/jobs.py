@@ -16,6 +16,7 @@ from ilo_fast.ilo import check_neighbors, check_threshold
 from ilo_fast.models.load import looks_local
 from ilo_fast.scans import hub
 from ilo_fast.scans.identity import model_digest, tokenizer_digest
+from ilo_fast.scans.names import natural
 from ilo_fast.scans.plan import CorpusSpec, ModelSpec, Options, Plan, PlanError
 
 __all__ = ["SCHEMA_VERSION", "Cell", "Job", "plan_jobs"]
@@ -23,8 +24,9 @@ __all__ = ["SCHEMA_VERSION", "Cell", "Job", "plan_jobs"]
 SCHEMA_VERSION = 1
 """Of the results folder; raised when a column or the meaning of one changes."""
 
-# Options that tell results apart that may stand side by side, beside the metric.
-_SLOT = ("k", "threshold", "pool", "dtype", "truncate")
+# Options that tell results apart that may stand side by side, beside the metric: columns of the
+# tables, where rows of two results would otherwise look alike.
+_SLOT = ("k", "threshold", "pool", "dtype")
 # Options that say where and how fast, not what.
 _NOT_IN_KEY = {"device", "batch_tokens", "metrics"}
 _GLOB = re.compile(r"[*?\[]")
@@ -202,7 +204,7 @@ def _targets(plan: Plan, spec: ModelSpec) -> Iterator[_Target]:
         found = [Path(os.path.normpath(path)) for path in matches if _loadable(path)]
         if not found:
             raise InputError(f"no folder with a config.json and no .gguf file matches {spec.model}")
-        for path in sorted(found, key=lambda path: _natural(str(path))):
+        for path in sorted(found, key=lambda path: natural(str(path))):
             label, revision = (spec.name, path.name) if spec.name else (_label(plan, path), "")
             yield _Target(label, revision, str(path), _kind(path))
         return
@@ -215,6 +217,7 @@ def _targets(plan: Plan, spec: ModelSpec) -> Iterator[_Target]:
         else:
             yield _Target(label, "", str(path), _kind(path))
         return
+    hub.check_id(spec.model)
     label = spec.name or spec.model
     if not spec.revisions:
         yield _Target(label, "", spec.model, "hub")
@@ -222,7 +225,7 @@ def _targets(plan: Plan, spec: ModelSpec) -> Iterator[_Target]:
     revisions: list[str] = []
     for pattern in spec.revisions:
         if _GLOB.search(pattern):
-            revisions += sorted(hub.matching_revisions(spec.model, pattern), key=_natural)
+            revisions += sorted(hub.matching_revisions(spec.model, pattern), key=natural)
         else:
             revisions.append(pattern)
     for revision in dict.fromkeys(revisions):
@@ -239,7 +242,7 @@ def _subfolders(path: Path, patterns: list[str]) -> list[Path]:
             matches = [folder for folder in path.glob(pattern) if _loadable(folder)]
             if not matches:
                 raise InputError(f"no folder with a config.json in {path} matches {pattern!r}")
-            found += sorted(matches, key=lambda folder: _natural(folder.name))
+            found += sorted(matches, key=lambda folder: natural(folder.name))
         else:
             found.append(path / pattern)
     return list(dict.fromkeys(found))
@@ -260,12 +263,6 @@ def _label(plan: Plan, path: Path) -> str:
     return path.relative_to(plan.folder).as_posix() if inside else path.as_posix()
 
 
-def _natural(name: str) -> list[tuple[int, int | str]]:
-    """step9 before step10."""
-    parts = re.split(r"(\d+)", name)
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]
-
-
 def _identity(target: _Target, spec: ModelSpec) -> tuple[dict[str, str], str | None, int | None]:
     """What tells the model's weights and tokenizer from others of its name; commit; download."""
     trusted = {"trust_remote_code": str(spec.trust_remote_code)}
@@ -275,7 +272,10 @@ def _identity(target: _Target, spec: ModelSpec) -> tuple[dict[str, str], str | N
     path = Path(target.where)
     if target.source == "missing":
         return {"model": "missing", **trusted}, None, 0
-    files = {"model": model_digest(path), "tokenizer": tokenizer_digest(path)}
+    try:
+        files = {"model": model_digest(path), "tokenizer": tokenizer_digest(path)}
+    except FileNotFoundError:  # a training that keeps its last checkpoints took it away meanwhile
+        files = {"model": "missing"}
     return {**files, **trusted}, None, 0
 
 
@@ -303,9 +303,10 @@ def _job(
         },
     }
     place = [target.label, target.revision, corpus, *(values[name] for name in _SLOT)]
+    slots = {metric: _digest([*place, metric]) for metric in options.metrics}
+    # The slot makes the keys of equal files under two names different: tables are joined by key.
     cells = tuple(
-        Cell(metric, _digest([*place, metric]), _digest([parts, metric]), parts)
-        for metric in options.metrics
+        Cell(metric, slot, _digest([parts, slot]), parts) for metric, slot in slots.items()
     )
     return Job(
         model=target.label,

@@ -1,9 +1,9 @@
-"""Names of files and folders made from names that come from outside."""
+"""Names of files and folders made from names that come from outside; the order of names."""
 
 import hashlib
 import re
 
-__all__ = ["safe_name"]
+__all__ = ["natural", "safe_name"]
 
 _LONGEST = 60
 
@@ -23,3 +23,14 @@ def safe_name(name: str) -> str:
         return name
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"{cleaned or 'name'}-{digest}"
+
+
+def natural(name: str) -> list[tuple[int, int | str]]:
+    """A key to sort by that counts as people do.
+
+    >>> from ilo_fast.scans.names import natural
+    >>> sorted(["step10", "step9"], key=natural)
+    ['step9', 'step10']
+    """
+    parts = re.split(r"(\d+)", name)
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]

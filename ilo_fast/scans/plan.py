@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -51,7 +52,7 @@ class Options(_Strict):
     metrics: Annotated[list[Metric], Field(min_length=1)] = ["cosine"]
     pool: Literal["mean", "last", "weighted"] = "mean"
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
-    device: Text = "auto"
+    device: str = "auto"
     batch_tokens: Literal["auto"] | Count = "auto"
     backend: Literal["auto", "torch", "triton", "cuda", "reference"] = "auto"
     fused: Literal["auto", "off", "liger", "compile"] = "auto"
@@ -70,6 +71,14 @@ class Options(_Strict):
             parse_layers(value)
         except TypeError as error:
             raise ValueError(str(error)) from None
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, value: str) -> str:
+        """Its form only: the machine that a job runs on may be another one."""
+        if not re.fullmatch(r"auto|balanced|(cpu|cuda|mps)(:\d+)?", value):
+            raise ValueError(f"expected auto, balanced, cpu, cuda, cuda:<n> or mps, got {value!r}")
         return value
 
     @field_validator("metrics")

@@ -81,7 +81,13 @@ def _value(
             _value(loader, child, (*path, number), lines, where)
             for number, child in enumerate(node.value)
         ]
-    return loader.construct_object(node)
+    value = loader.construct_object(node)
+    if isinstance(value, int | float) and ":" in node.value:  # 10:20 is 620, to the base of 60
+        raise InputError(
+            f"{where}, line {node.start_mark.line + 1}, {show_path(path)}: YAML takes {node.value} "
+            f"for the number {value}: put it in quotes"
+        )
+    return value
 
 
 def show_path(path: KeyPath) -> str:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from ilo_fast.choices import check_choice
 from ilo_fast.errors import InputError
-from ilo_fast.scans.dataset import Dataset
+from ilo_fast.scans.dataset import Dataset, reading
 from ilo_fast.scans.tables import CELL_KEY, SCHEMAS
 from ilo_fast.tables import RECORD_KEY
 
@@ -27,7 +27,7 @@ _LANGUAGES = f"""
            avg(reach) as reach, avg(translation_hit) as translation_hit,
            avg(same_language) as same_language, key
     from scores group by {_CELL}, key, language order by {_CELL}, key, language
-"""  # by key too: results that differ in truncation alone have no column for it
+"""  # by key too: dtype auto and the one that it stood for are two results of equal columns
 
 
 def connect(folder: str | Path) -> Any:
@@ -70,6 +70,10 @@ def query(folder: str | Path, sql: str) -> pd.DataFrame:
         found: pd.DataFrame = connection.execute(statements[0]).df()
     except duckdb.Error as error:
         raise InputError(f"query: {error}") from error
+    except RuntimeError as error:
+        if str(error) == "Query interrupted":  # DuckDB's word for Ctrl-C
+            raise KeyboardInterrupt from error
+        raise
     finally:
         connection.close()
     return found
@@ -89,10 +93,16 @@ def _files(dataset: Dataset, table: str) -> Any:
 
 
 def _runs(dataset: Dataset) -> pa.Table:
-    """One row a result: its key and its run record as JSON."""
+    """One row a result: its key, its run record as JSON, its file of scores."""
     rows = []
     for path in dataset.files("scores"):
-        metadata = pq.read_schema(path).metadata
-        rows.append((json.loads(metadata[CELL_KEY])["key"], metadata[RECORD_KEY].decode()))
-    keys, texts = zip(*rows, strict=True) if rows else ((), ())
-    return pa.table({"key": pa.array(keys, pa.string()), "record": pa.array(texts, pa.string())})
+        metadata = _metadata(path)
+        key = json.loads(metadata[CELL_KEY])["key"]
+        rows.append({"key": key, "record": metadata[RECORD_KEY].decode(), "file": str(path)})
+    columns = ("key", "record", "file")
+    return pa.Table.from_pylist(rows, pa.schema(dict.fromkeys(columns, pa.string())))
+
+
+def _metadata(path: Path) -> dict[bytes, bytes]:
+    with reading(path):
+        return dict(pq.read_schema(path).metadata)

@@ -19,7 +19,8 @@ from ilo_fast.errors import InputError
 from ilo_fast.files import write_text
 from ilo_fast.overlap import mutual_knn
 from ilo_fast.results import SCORES
-from ilo_fast.scans.dataset import Dataset
+from ilo_fast.scans.dataset import Dataset, reading
+from ilo_fast.scans.names import natural
 from ilo_fast.scans.tables import CELL_KEY, SCHEMAS
 from ilo_fast.tables import RECORD_KEY
 
@@ -63,12 +64,9 @@ def report_data(results: str | Path) -> dict[str, Any]:
     """What the page shows, as plain values; shares are rounded to four digits."""
     dataset = Dataset(results)
     cells = [_cell(dataset, path) for path in dataset.files("scores")]
-    cells.sort(key=lambda cell: [str(cell[name]) for name in _NAMES])
+    cells.sort(key=lambda cell: [natural(str(cell[name])) for name in _NAMES])
     failures = pd.concat(
-        [
-            pq.read_table(path, schema=SCHEMAS["failures"]).to_pandas()
-            for path in dataset.files("failures")
-        ]
+        [_rows(path, "failures") for path in dataset.files("failures")]
         or [SCHEMAS["failures"].empty_table().to_pandas()]
     )
     return {
@@ -83,9 +81,8 @@ def report_data(results: str | Path) -> dict[str, Any]:
 
 def _cell(dataset: Dataset, path: Path) -> dict[str, Any]:
     """One result: names, curves over layers, a layers × languages matrix for each score."""
-    table = pq.ParquetFile(path)
-    metadata = table.schema_arrow.metadata
-    scores = table.read().to_pandas().sort_values(["layer"], kind="stable")
+    metadata = _metadata(path)
+    scores = _rows(path, "scores").sort_values(["layer"], kind="stable")
     record, key = json.loads(metadata[RECORD_KEY]), json.loads(metadata[CELL_KEY])
     first = scores.iloc[0]
     languages = list(dict.fromkeys(scores["language"]))
@@ -106,6 +103,7 @@ def _cell(dataset: Dataset, path: Path) -> dict[str, Any]:
         "record": record,
         "identity": key["parts"],
         "slot": key["slot"],
+        "key": key["key"],
     }
     cell["curves"] = _curves(dataset, path, key["key"], cell)
     return cell
@@ -114,7 +112,7 @@ def _cell(dataset: Dataset, path: Path) -> dict[str, Any]:
 def _curves(dataset: Dataset, path: Path, key: str, cell: dict[str, Any]) -> dict[str, Any]:
     """Means over languages by layer, with intervals and null where they were made."""
     beside = dataset.folder / "layers" / path.parent.parent.name / path.parent.name / path.name
-    table = pq.read_table(beside, schema=SCHEMAS["layers"]).to_pandas() if beside.exists() else None
+    table = _rows(beside, "layers") if beside.exists() else None
     if table is None or not (table["key"] == key).all():  # a scan was stopped between the two
         return {name: {"mean": _rounded(np.mean(cell["heat"][name], axis=1))} for name in SCORES}
     table = table.sort_values("layer", kind="stable")
@@ -135,12 +133,11 @@ def _overlaps(dataset: Dataset, cells: list[dict[str, Any]]) -> list[dict[str, A
     groups: dict[tuple[Any, ...], list[tuple[dict[str, Any], int, Any]]] = {}
     slots = {path.stem: path for path in dataset.files("neighbors")}
     for cell in cells:
-        if cell["slot"] not in slots:
-            continue
+        if cell["slot"] not in slots or _key(slots[cell["slot"]]) != cell["key"]:
+            continue  # none were kept, or a scan was stopped between the two
         peak = cell["layers"][int(np.argmax(cell["curves"]["ilo"]["mean"]))]
-        table = pq.read_table(
-            slots[cell["slot"]], columns=["point", "neighbors"], filters=[("layer", "=", peak)]
-        ).to_pandas()
+        columns, rows = ["point", "neighbors"], [("layer", "=", peak)]
+        table = _rows(slots[cell["slot"]], "neighbors", columns=columns, filters=rows)
         lists = np.stack(table.sort_values("point")["neighbors"].to_list()).astype(np.int64)
         place = (cell["corpus"], cell["identity"]["corpus"], cell["metric"], cell["k"])
         groups.setdefault(place, []).append((cell, peak, lists))
@@ -166,13 +163,34 @@ def _overlaps(dataset: Dataset, cells: list[dict[str, Any]]) -> list[dict[str, A
     return found
 
 
+def _rows(path: Path, table: str, **options: Any) -> pd.DataFrame:
+    with reading(path):
+        rows: pd.DataFrame = pq.read_table(path, schema=SCHEMAS[table], **options).to_pandas()
+    return rows
+
+
+def _metadata(path: Path) -> dict[bytes, bytes]:
+    with reading(path):
+        return dict(pq.read_schema(path).metadata)
+
+
+def _key(path: Path) -> str:
+    return str(json.loads(_metadata(path)[CELL_KEY])["key"])
+
+
 def _titles(cells: list[dict[str, Any]]) -> list[str]:
-    """Model and revision of each, and the options in which they differ."""
-    told = [name for name in ("threshold", "dtype", "pool") if len({c[name] for c in cells}) > 1]
+    """Model and revision of each, and where those are there twice, what tells them apart."""
+    names = [
+        f"{cell['model']}@{cell['revision']}" if cell["revision"] else str(cell["model"])
+        for cell in cells
+    ]
     titles = []
-    for cell in cells:
-        model = f"{cell['model']}@{cell['revision']}" if cell["revision"] else cell["model"]
-        titles.append(", ".join([model, *(f"{name}={cell[name]}" for name in told)]))
+    for own, cell in zip(names, cells, strict=True):
+        twins = [other for name, other in zip(names, cells, strict=True) if name == own]
+        for key, shown in (("threshold", "threshold={}"), ("pool", "{}"), ("dtype", "{}")):
+            if len({twin[key] for twin in twins}) > 1:
+                own += ", " + shown.format(cell[key])
+        titles.append(own)
     return titles
 
 

@@ -19,7 +19,7 @@ from ilo_fast.errors import InputError
 from ilo_fast.scans.dataset import Dataset
 from ilo_fast.scans.engines import Engine, LocalEngine, RayEngine
 from ilo_fast.scans.estimate import Device, Estimate, estimate_job, find_device
-from ilo_fast.scans.jobs import Job, plan_jobs
+from ilo_fast.scans.jobs import Cell, Job, plan_jobs
 from ilo_fast.scans.plan import Plan, read_plan
 from ilo_fast.scans.query import read_table
 from ilo_fast.scans.view import View, make_view
@@ -123,13 +123,16 @@ def scan(
         for note in todo.notes:
             shown.say(note)
         if not todo.jobs:
-            shown.say(f"nothing to do: {len(todo.skipped)} jobs are there already")
+            there = "there already" if retry_failures else "there already or failed before"
+            shown.say(f"nothing to do: {len(todo.skipped)} jobs are {there}")
             stack.enter_context(dataset)  # a folder is one from the first scan on
+            _forget_failures(dataset, todo.skipped)
             return ScanSummary(folder, 0, 0, len(todo.skipped), {}, False, 0.0)
         require_space(folder, sum(todo.estimate(job).results for job in todo.jobs))
         chosen = _engine(engine, address, workers)
         stopping = stack.enter_context(_two_interrupts(shown))
         stack.enter_context(dataset)
+        _forget_failures(dataset, todo.skipped)
         stack.push(_closer(chosen))
         shown.begin(len(todo.jobs), len(todo.skipped), chosen.describe())
         counts = _Loop(dataset, chosen, shown, todo, stopping).run()
@@ -173,6 +176,19 @@ def prepare(plan: Plan, dataset: Dataset | None, *, retry_failures: bool = True)
         else:
             skipped.append(job)
     return Todo(todo, dict(reasons), skipped, corpora, find_device())
+
+
+def _forget_failures(dataset: Dataset, skipped: list[Job]) -> None:
+    """Of jobs whose results are there: a model was gone for a while and is back as it was."""
+    for job in skipped:
+        failed = dataset.failure_key(job) is not None
+        if failed and all(_is_there(dataset, job, cell) for cell in job.cells):
+            dataset.forget_failure(job)
+
+
+def _is_there(dataset: Dataset, job: Job, cell: Cell) -> bool:
+    stored = dataset.stored(job, cell)
+    return stored is not None and stored["key"] == cell.key
 
 
 def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
@@ -220,7 +236,7 @@ class _Loop:
                 pending.append(job)
                 continue
             moved = True
-            left = [cell for cell in job.cells if not self._is_there(job, cell)]
+            left = [cell for cell in job.cells if not _is_there(self._dataset, job, cell)]
             if not left:
                 claim.close()
                 self._counts["done elsewhere"] += 1
@@ -233,10 +249,6 @@ class _Loop:
             self._engine.submit(job, estimate, self._view.progress(job))
         return moved
 
-    def _is_there(self, job: Job, cell: Any) -> bool:
-        stored = self._dataset.stored(job, cell)
-        return stored is not None and stored["key"] == cell.key
-
     def _settle(self, job: Job, outcome: Outcome) -> None:
         failure: Failure | None = outcome.failure
         if failure is None:
@@ -244,7 +256,8 @@ class _Loop:
                 self._dataset.write(job, cell, outcome.files[cell.slot])
             self._dataset.forget_failure(job)
         else:
-            self._dataset.write_failure(job, failure.kind, failure.reason, outcome.seconds)
+            kind, reason, trace = failure.kind, failure.reason, failure.trace
+            self._dataset.write_failure(job, kind, reason, outcome.seconds, trace)
         self._claims.pop(job.id).close()
         self._counts["computed" if failure is None else "failed"] += 1
         self._view.finished(job, outcome)

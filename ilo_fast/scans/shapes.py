@@ -42,7 +42,8 @@ def shape_of_job(job: Job) -> Shape | None:
     if job.source == "gguf":
         return _shape_of_gguf(Path(job.target), "float32" if dtype == "auto" else dtype)
     if job.source == "hub":
-        config = hub.config_of(job.target, job.commit or job.revision or None)
+        # Without a commit neither hub nor cache could say anything: asking again takes its time.
+        config = hub.config_of(job.target, job.commit) if job.commit else None
     else:
         try:
             config = json.loads((Path(job.target) / "config.json").read_text(encoding="utf-8"))

@@ -94,6 +94,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             **_HOW,
             "kind": _TEXT,
             "reason": _TEXT,
+            "trace": _TEXT,
             "target": _TEXT,
             "seconds": _REAL,
             "when": _TEXT,
@@ -175,8 +176,10 @@ def _pairs(
     )
 
 
-def failure_table(job: Job, kind: str, reason: str, seconds: float) -> pd.DataFrame:
-    """One row: which job failed, why, when."""
+def failure_table(
+    job: Job, kind: str, reason: str, seconds: float, trace: str = ""
+) -> pd.DataFrame:
+    """One row: which job failed, why, where in the code (of kind error), when."""
     row = {
         "model": job.model,
         "revision": job.revision,
@@ -188,6 +191,7 @@ def failure_table(job: Job, kind: str, reason: str, seconds: float) -> pd.DataFr
         "threshold": job.options["threshold"],
         "kind": kind,
         "reason": reason,
+        "trace": trace,
         "target": job.target,
         "seconds": seconds,
         "when": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -15,7 +15,7 @@ class View:
     """A listener that says nothing; the others say more of the same calls."""
 
     def begin(self, todo: int, skipped: int, engine: str) -> None:
-        """The scan starts: so many jobs to do, so many there already."""
+        """The scan starts: so many jobs to do, so many skipped."""
 
     def say(self, text: str) -> None:
         """Something worth a line."""
@@ -52,7 +52,7 @@ class PlainView(View):
 
     def begin(self, todo: int, skipped: int, engine: str) -> None:
         self._clock.begin(todo)
-        self.say(f"{todo} jobs to do, {skipped} there already; {engine}")
+        self.say(f"{todo} jobs to do, {skipped} skipped; {engine}")
 
     def say(self, text: str) -> None:
         self._stream.write(text + "\n")

@@ -22,6 +22,7 @@ from ilo_fast.scoring import check_search, kept_in
 __all__ = ["Failure", "ModelCache", "Outcome", "explain_failure", "run_job"]
 
 _LARGE = 1 << 28  # bytes of weights
+_WITH_RECORD = ("scores", "neighbors")  # what is read by itself: `ilo_fast.sources` pairs the two
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def _run(job: Job, cache: ModelCache, progress: Any) -> tuple[dict[str, dict[str
         }
         tables = cell_tables(job, cell, result, np.stack(lists), text)
         files[cell.slot] = {
-            name: to_bytes(name, rows, cell, record if name == "scores" else {})
+            name: to_bytes(name, rows, cell, record if name in _WITH_RECORD else {})
             for name, rows in tables.items()
         }
     return files, int(states.record["tokens"])

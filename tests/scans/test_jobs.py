@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from ilo_fast.scans import hub
 from ilo_fast.scans.identity import model_digest, tokenizer_digest
 from ilo_fast.scans.jobs import Job, plan_jobs
 from ilo_fast.scans.plan import PlanError, read_plan
+from ilo_fast.scans.shapes import shape_of_job
 
 
 def jobs_of(plan, **changed):
@@ -43,6 +45,7 @@ def test_globs_and_folders_of_revisions(plan, models):
         ({"model": "{models}", "revisions": ["x*"]}, r"revisions: no folder .* matches 'x\*'"),
         ({"model": "{models}", "revisions": ["../text"]}, "names of folders in it"),
         ({"model": "{models}/step*", "revisions": ["a"]}, "a glob has no revisions"),
+        ({"model": "my model"}, "no file or folder 'my model', and it is no hub id: Repo id must"),
     ],
 )
 def test_mistakes_in_models(plan, models, entry, said):
@@ -84,7 +87,7 @@ def test_cells_of_other_options_stand_side_by_side_or_replace(plan):
         jobs = jobs_of(plan, defaults={**plan["defaults"], **options})
         return [cell.slot for job in jobs for cell in job.cells]
 
-    assert slots(intervals=9, permutations=0, layers="0") == slots()
+    assert slots(intervals=9, permutations=0, layers="0", truncate=True) == slots()
     for other in ({"k": 4}, {"dtype": "float64"}, {"pool": "last"}, {"metrics": ["euclidean"]}):
         assert set(slots(**other)).isdisjoint(slots())
     assert set(slots(metrics=["cosine", "euclidean"])) > set(slots())
@@ -113,6 +116,30 @@ def test_digests(models, tmp_path):
         file.write(b"x")
     assert model_digest(large) != before[0]
     assert tokenizer_digest(large) == before[1]
+
+
+def test_a_file_that_may_not_be_read_stops_no_plan(plan, models, monkeypatch):
+    """Its model fails when it is loaded, the others are scored."""
+    readable = jobs_of(plan)[0].cells[0].key
+    real_open = Path.open
+
+    def refused(path, *mode, **options):
+        if path.name == "model.safetensors":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real_open(path, *mode, **options)
+
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != "model.safetensors")
+    monkeypatch.setattr(Path, "open", refused)
+    assert jobs_of(plan)[0].cells[0].key != readable
+
+
+def test_a_checkpoint_that_goes_while_the_plan_is_read_stops_no_plan(plan, models, monkeypatch):
+    def gone(path):
+        shutil.rmtree(path)
+        return model_digest(path)
+
+    monkeypatch.setattr("ilo_fast.scans.jobs.model_digest", gone)
+    assert [job.cells[0].parts["model"] for job in jobs_of(plan)] == ["missing", "missing"]
 
 
 class FakeHub:
@@ -178,6 +205,8 @@ def test_each_revision_is_a_download(plan, fake_hub, monkeypatch, tmp_path, caps
 def test_a_hub_that_does_not_answer(plan, fake_hub, monkeypatch):
     (job,) = jobs_of(plan, models=["org/gated"])  # fails later, as a row
     assert (job.commit, job.download) == (None, None)
+    monkeypatch.setattr(hub, "config_of", lambda *_: pytest.fail("it is asked again"))
+    assert shape_of_job(job) is None
     monkeypatch.setattr(FakeHub, "list_repo_refs", lambda *_: 1 / 0)
     with pytest.raises(PlanError, match="the hub cannot say which revisions"):
         jobs_of(plan, models=[{"model": "org/name", "revisions": ["step*"]}])

@@ -125,6 +125,14 @@ models:
         ("models: [a]\ncorpora: [demo]\nversion: 2", "line 3, version: expected 1, got 2"),
         ("models: [a]\ncorpora: [demo]\ndefaults: {layers: 1.5}", "defaults.layers"),
         ("models: [a]\ncorpora: [demo]\ndefaults: {metrics: [cosine, cosine]}", "each metric once"),
+        (
+            "models: [a]\ncorpora: [demo]\ndefaults:\n  device: gpu",
+            "line 4, defaults.device: expected auto, balanced, cpu, cuda, cuda:<n> or mps",
+        ),
+        (
+            "models: [a]\ndefaults:\n  layers: 10:20",
+            "line 3, defaults.layers: YAML takes 10:20 for the number 620: put it in quotes",
+        ),
         ("a: " + "x" * 1_100_000, "at most 1,048,576 characters"),
     ],
 )

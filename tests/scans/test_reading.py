@@ -3,9 +3,11 @@
 import io
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pandas as pd
@@ -194,6 +196,12 @@ def test_sql_reads_the_views_and_nothing_else(results, sql):
         query(results / "out", sql)
 
 
+def test_ctrl_c_interrupts_a_query(results):
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        query(results / "out", "select count(*) from range(10000000) a, range(10000000) b")
+
+
 def test_pandas_reads_a_table_in_one_line(results):
     assert len(pd.read_parquet(results / "out" / "layers")) == 4
     with pytest.raises(InputError, match="table must be one of"):
@@ -215,7 +223,7 @@ def test_plain_lines(plan):
     view.finished(job, Outcome({}, None, 2.0, 100))
     view.finished(job, Outcome(failure=Failure("gated", "no access")))
     lines = stream.getvalue().splitlines()
-    assert lines[0] == "2 jobs to do, 1 there already; CPU, 2 threads"
+    assert lines[0] == "2 jobs to do, 1 skipped; CPU, 2 threads"
     assert lines[1].endswith("step9 on text, about 1 min 15 s")
     assert "(1 of 2): 2.0 s, 50 tokens/s, " in lines[2]
     assert lines[3].endswith("(2 of 2): gated: no access")
@@ -264,19 +272,24 @@ def test_scan_query_and_report_from_the_command_line(command, results, tmp_path)
     assert status == 0
     assert "1 jobs to do, 1 skipped: there already (1 failed before)" in shown
     assert "1 jobs without an estimate" in shown
+    assert f"gives no size: {results / 'gone'}\n" in shown
     status, shown, said = command("scan", plan)
     assert status == 3  # some failed
     assert "0 computed, 1 failed, 1 skipped as there already" in shown
     assert "FAILED  ./gone on demo (1 of 1): missing" in said
     status, shown, said = command("scan", plan, "--skip-failed", "--quiet")
     assert (status, said) == (0, "")
-    assert "0 computed, 0 failed, 2 skipped" in shown
+    assert "0 computed, 0 failed, 2 skipped as there already or failed before" in shown
     status, shown, _ = command("query", out, "select max(layer) as top from layers")
     assert (status, shown.split()) == (0, ["top", "3"])
     status, shown, _ = command("query", out, "select 1 as a", "--format", "csv")
     assert shown == "a\n1\n"
     status, shown, _ = command("query", out, "select 1 as a", "--format", "json")
     assert shown == '[{"a":1}]\n'
+    sql = "select 1.5e-12 p, 1/3 third, null x, 'nan'::double y, [1, 2] z, 'é/' t"
+    shown = command("query", out, sql, "--format", "json")[1]
+    third = "0.3333333333333333"
+    assert shown == f'[{{"p":1.5e-12,"third":{third},"x":null,"y":null,"z":[1,2],"t":"é/"}}]\n'
     status, shown, said = command("query", out, "selec 1")
     assert (status, len(said.splitlines())) == (2, 1)
     status, shown, _ = command("report", out, "--out", tmp_path / "r.html")

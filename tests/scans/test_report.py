@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import browser as web
 import numpy as np
@@ -9,12 +10,14 @@ import pandas as pd
 import pytest
 from browser import Browser
 
+from ilo_fast import scan
 from ilo_fast.errors import InputError
 from ilo_fast.results import SCORES
 from ilo_fast.scans.dataset import Dataset
 from ilo_fast.scans.jobs import Cell, Job
 from ilo_fast.scans.report import report_data, write_report
 from ilo_fast.scans.tables import SCHEMAS, to_bytes
+from ilo_fast.scans.view import View
 
 EVIL = (
     "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
@@ -87,9 +90,11 @@ def fake_results(folder, jobs, layers, languages, seed=0, neighbors=0):
 
 
 def test_data_of_a_report(tmp_path):
-    fake_results(tmp_path / "out", [fake_job("a", "r1"), fake_job("b")], 3, 4, neighbors=12)
+    jobs = [fake_job("a", "r10"), fake_job("a", "r9"), fake_job("b")]
+    fake_results(tmp_path / "out", jobs, 3, 4, neighbors=12)
     data = report_data(tmp_path / "out")
-    assert [(cell["model"], cell["revision"]) for cell in data["cells"]] == [("a", "r1"), ("b", "")]
+    names = [(cell["model"], cell["revision"]) for cell in data["cells"]]
+    assert names == [("a", "r9"), ("a", "r10"), ("b", "")]
     cell = data["cells"][0]
     heat = np.array(cell["heat"]["ilo"])
     assert heat.shape == (3, 4)
@@ -97,18 +102,25 @@ def test_data_of_a_report(tmp_path):
     assert cell["curves"]["ilo"]["null"] == [0.9] * 3
     assert cell["points"] == 4 * 997
     (overlap,) = data["overlaps"]
-    assert overlap["models"] == ["a@r1", "b"]
+    assert overlap["models"] == ["a@r9", "a@r10", "b"]
     assert overlap["values"][0][0] == 1.0
     assert overlap["values"][0][1] == overlap["values"][1][0]
     assert overlap["chance"] == round(5 / 11, 6)
     assert data["failures"][0]["kind"] == "gated"
 
 
-def test_results_of_one_model_are_told_apart(tmp_path):
-    jobs = [fake_job("a"), fake_job("a", pool="last"), fake_job("b", "r1")]
-    fake_results(tmp_path / "out", jobs, 2, 4, neighbors=12)
+def test_results_of_one_model_are_told_apart(models, corpus_folder, tmp_path):
+    model, text = str(models / "step9"), {"corpus": str(corpus_folder), "limit": 5}
+    entries = [
+        {"model": model, "name": "m"} | more for more in ({}, {"threshold": 1}, {"pool": "last"})
+    ]
+    defaults = {"k": 3, "threshold": 2, "intervals": 0, "permutations": 0, "keep_neighbors": True}
+    plan = {"models": [*entries, {"model": model, "name": "n"}], "corpora": [text]}
+    scan({**plan, "defaults": defaults}, results=tmp_path / "out", view=View())
     (overlap,) = report_data(tmp_path / "out")["overlaps"]
-    assert overlap["models"] == ["a, pool=last", "a, pool=mean", "b@r1, pool=mean"]
+    assert sorted(overlap["models"]) == [
+        "m, threshold=1, mean", "m, threshold=2, last", "m, threshold=2, mean", "n"
+    ]  # fmt: skip
 
 
 def test_layers_of_another_key_are_not_drawn(tmp_path):
@@ -116,6 +128,16 @@ def test_layers_of_another_key_are_not_drawn(tmp_path):
     (path,) = (tmp_path / "out" / "scores").rglob("*.parquet")
     (tmp_path / "out" / "layers" / path.relative_to(tmp_path / "out" / "scores")).unlink()
     assert list(report_data(tmp_path / "out")["cells"][0]["curves"]["ilo"]) == ["mean"]
+
+
+def test_neighbors_of_another_key_are_not_compared(tmp_path):
+    jobs = [fake_job("a"), fake_job("b")]
+    fake_results(tmp_path / "out", jobs, 3, 4, neighbors=12)
+    cell = replace(jobs[0].cells[0], key="1" * 32)  # as of a scan that was stopped in between
+    with Dataset(tmp_path / "out") as dataset:
+        path = dataset.path("neighbors", jobs[0], cell.slot)
+        path.write_bytes(to_bytes("neighbors", pd.read_parquet(path), cell, {}))
+    assert report_data(tmp_path / "out")["overlaps"] == []
 
 
 def test_a_folder_without_anything(tmp_path):
@@ -233,6 +255,7 @@ def test_the_page_in_a_browser(fifty):
             {"script": "setTimeout(() => arguments[0](window.saved), 300)", "args": []},
         )
         assert len(saved) == 7
+        assert ",k,threshold,pool,dtype," in saved[-1].splitlines()[0]
         assert any(text.startswith("model,revision,corpus") for text in saved)
         assert any("layer,ilo_mean,ilo_low,ilo_high,ilo_null" in text for text in saved)
         assert sum(len(text.splitlines()) == 33 * 31 + 1 for text in saved) == 1

@@ -3,6 +3,7 @@
 import errno
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 from collections import namedtuple
@@ -16,14 +17,17 @@ import torch
 from changes import change
 from safetensors.numpy import load_file, save_file
 
-from ilo_fast import scan, score
+from ilo_fast import plots, scan, score
+from ilo_fast.compare import compare
 from ilo_fast.errors import InputError
 from ilo_fast.results import COLUMNS, read_parquet
 from ilo_fast.scans import query, read_table
 from ilo_fast.scans.dataset import Dataset
 from ilo_fast.scans.jobs import plan_jobs
 from ilo_fast.scans.plan import PlanError, read_plan
+from ilo_fast.scans.report import report_data
 from ilo_fast.scans.view import View
+from ilo_fast.sources import read_sources
 
 
 @pytest.fixture
@@ -104,6 +108,45 @@ def test_a_second_scan_does_what_is_missing_or_changed(run, plan, models):
     assert more.to_pandas()["metric"].value_counts().to_dict() == {"cosine": 64, "euclidean": 32}
 
 
+def test_results_of_a_scan_are_compared_by_name_with_the_lists_that_were_kept(
+    run, plan, models, tmp_path
+):
+    run(
+        models=[{"model": str(models), "name": "org/run", "revisions": ["step*"]}],
+        defaults={**plan["defaults"], "keep_neighbors": True},
+    )
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match=r"is a scan's folder of results: give the \.parquet") as e:
+        read_sources(out)
+    found = query(out, re.search(r'"(select .*)"', str(e.value)).group(1))
+    files = dict(zip(found["revision"], found["file"], strict=True))
+    one, other = [read_sources(files[name]) for name in ("step9", "step10")]
+    compared = compare([one, other], samples=5)
+    assert compared.pairs() == [("run@step9", "run@step10")]
+    assert set(compared.table["over"]) == {"sentences"}
+    kept = read_table(out, "neighbors").query("revision == 'step9'").sort_values(["layer", "point"])
+    assert one[0].lists.reshape(-1, 3).tolist() == [row.tolist() for row in kept["neighbors"]]
+    assert plots.layers(one[0].result).get_title(loc="left").startswith("run@step9, text\n")
+    [alone] = read_sources(shutil.copy(files["step9"], tmp_path / "alone.parquet"))
+    assert (alone.name, alone.lists) == ("run@step9", None)
+
+
+def test_equal_files_under_two_names_have_keys_of_their_own(run, models):
+    """Such as a branch and the tag of its last step: tables are joined by key."""
+    same = str(models / "step9")
+    summary = run(models=[{"model": same, "name": "main"}, {"model": same, "name": "last"}])
+    assert summary.to_pandas()["key"].nunique() == 2
+    joined = query(summary.folder, "select model from layers join runs using (key)")
+    assert joined["model"].value_counts().to_dict() == {"main": 4, "last": 4}
+
+
+def test_lists_that_are_no_longer_kept_go_with_the_result_they_were_of(run, plan, tmp_path):
+    run(defaults={**plan["defaults"], "keep_neighbors": True})
+    assert len([*(tmp_path / "out" / "neighbors").rglob("*.parquet")]) == 2
+    assert run().reasons == {"changed: option keep_neighbors": 2}
+    assert [*(tmp_path / "out" / "neighbors").rglob("*.parquet")] == []
+
+
 def test_files_that_were_damaged_are_made_again(run, tmp_path):
     run()
     first, second = sorted((tmp_path / "out" / "scores").rglob("*.parquet"))
@@ -111,6 +154,28 @@ def test_files_that_were_damaged_are_made_again(run, tmp_path):
     second.unlink()
     assert run().computed == 2
     assert len(run().to_pandas()) == 32
+    for table in ("layers", "pairs"):  # which count only beside the scores
+        first, second = sorted((tmp_path / "out" / table).rglob("*.parquet"))
+        first.write_bytes(first.read_bytes()[:100])
+        second.unlink()
+        assert run().computed == 2
+        assert run().computed == 0
+
+
+def test_damaged_files_are_named(run, tmp_path):
+    run()
+    path, _ = sorted((tmp_path / "out" / "scores").rglob("*.parquet"))
+    whole = path.read_bytes()
+    for damaged in (whole[:100], whole[:4] + bytes(200) + whole[204:]):  # the end; a page
+        path.write_bytes(damaged)
+        said = f"{path.name}' cannot be read: (?s:.*) delete it and run the scan again"
+        with pytest.raises(InputError, match=said):
+            report_data(tmp_path / "out")
+        with pytest.raises(InputError, match=f"{path.name}' is (not a Parquet file|damaged): "):
+            read_sources(path)
+    path.write_bytes(whole[:100])
+    with pytest.raises(InputError, match=said):
+        query(tmp_path / "out", "from scores")
 
 
 def broken_models(models):
@@ -182,6 +247,16 @@ def test_lack_of_memory_is_told_from_a_bug(said):
     assert explain_failure(RuntimeError("out of resource: registers")).kind == "error"
 
 
+def test_a_model_that_was_gone_for_a_while_has_no_failure(run, plan, models):
+    entries = {"models": [str(models / name) for name in ("step9", "step10")]}
+    run(**entries)
+    (models / "step9").rename(models / "away")
+    assert run(**entries).to_pandas("failures")["kind"].tolist() == ["missing"]
+    (models / "away").rename(models / "step9")
+    back = run(**entries)
+    assert (back.computed, back.skipped, len(back.to_pandas("failures"))) == (0, 2, 0)
+
+
 def test_a_bug_is_a_failure_with_its_name(run, monkeypatch):
     def fail(*arguments, **options):
         raise ZeroDivisionError("surprise")
@@ -191,6 +266,9 @@ def test_a_bug_is_a_failure_with_its_name(run, monkeypatch):
     assert summary.failed == 2
     assert summary.to_pandas("failures")["kind"].unique().tolist() == ["error"]
     assert "ZeroDivisionError: surprise" in summary.to_pandas("failures")["reason"][0]
+    trace = summary.to_pandas("failures")["trace"][0]
+    assert trace.startswith("Traceback")
+    assert "in fail" in trace
 
 
 class Interrupter(View):

@@ -271,7 +271,7 @@
     const longest = (texts) => Math.max(...texts.map((text) => String(text).length));
     const [cellWidth, cellHeight] = numbers ? [64, 30] : [26, rows.length > 50 ? 11 : 17];
     const left = Math.min(longest(rows) * 7 + 34, 330);
-    const top = Math.min(longest(columns) * 6 + 14, 190);
+    const top = Math.min(longest(columns) * 6 + 14, 245);
     const [width, height] = [left + columns.length * cellWidth + 130, top + Math.max(rows.length * cellHeight + 26, 134)];
     const svg = draw("svg", { class: "wide", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": rowTitle + " by " + columnTitle });
     const clip = (text) => (String(text).length > 44 ? String(text).slice(0, 43) + "…" : String(text));
@@ -335,7 +335,7 @@
     return details;
   }));
 
-  const names = ["model", "revision", "corpus", "metric", "k", "dtype"];
+  const names = ["model", "revision", "corpus", "metric", "k", "threshold", "pool", "dtype"];
   const rowsOf = {
     models: () => [modelColumns.map((c) => c.name), ...filtered().map((cell) => modelColumns.map((c) => c.get(cell)))],
     failures: () => [failureColumns.map((c) => c.name), ...data.failures.map((f) => failureColumns.map((c) => c.get(f)))],
