@@ -79,18 +79,28 @@ class ILOCallback(TrainerCallback):  # type: ignore[misc]
         beside = [each.watch for each in callbacks if isinstance(each, ILOCallback)]
         self.watch.begin(kwargs["model"], tokenizer, state.global_step, out, beside)
         if state.global_step == 0:
-            self._score(kwargs["model"], state, control)
+            self._score(kwargs["model"], state.global_step, control)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero and self.watch.due(state.global_step):
-            self._score(kwargs["model"], state, control)
+            self._score(kwargs["model"], state.global_step, control)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # here the last step's weights are still there; at the end those of the best may be
+        if control.should_training_stop:
+            self._score_end(kwargs["model"], state, control, state.global_step)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero and not self.watch.scored(state.global_step):
-            self._score(kwargs["model"], state, control)
+        best = args.load_best_model_at_end and state.best_model_checkpoint is not None
+        step = state.best_global_step if best else state.global_step
+        self._score_end(kwargs["model"], state, control, step)
 
-    def _score(self, model: Any, state: Any, control: Any) -> None:
-        logs = self.watch.measure(model, state.global_step)
+    def _score_end(self, model: Any, state: Any, control: Any, step: int) -> None:
+        if state.is_world_process_zero and not self.watch.scored(step):
+            self._score(model, step, control)
+
+    def _score(self, model: Any, step: int, control: Any) -> None:
+        logs = self.watch.measure(model, step)
         wanted = control.should_log  # logging clears it, and with it the Trainer's own turn to log
         self._trainer.log(logs)
         control.should_log = wanted

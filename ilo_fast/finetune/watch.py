@@ -98,7 +98,6 @@ class Watch:
         self._tables: list[pd.DataFrame] = []
         self.training_seconds = self.scoring_seconds = 0.0
         self._last_scoring = self._trained_before = 0.0  # its seconds; those trained until then
-        self._scored_at: int | None = None
 
     def __repr__(self) -> str:
         return f"Watch({self.shown})"
@@ -203,7 +202,7 @@ class Watch:
 
     def scored(self, step: int) -> bool:
         """Whether ``step`` is in the table."""
-        return self._scored_at == step
+        return any((table["step"] == step).any() for table in self._tables)
 
     def measure(self, model: nn.Module, step: int) -> dict[str, float]:
         """Score the model as it stands, add it to the table on disk; what to log."""
@@ -216,7 +215,6 @@ class Watch:
         # a step scored twice (the last of an epoch, the end of training) stands there once
         kept = [part[part["step"] != step] for part in self._tables]
         self._tables = [part for part in kept if len(part)] + [table]
-        self._scored_at = step
         self.record["extraction"] = found.extraction
         self.record["backend"] = {"name": found.backend}
         self._trained_before = self.training_seconds
@@ -235,7 +233,8 @@ class Watch:
         """The table so far: the columns of every `Result`, then ``step``."""
         if not self._tables:
             raise ModelError("nothing is scored yet")
-        return Result(pd.concat(self._tables, ignore_index=True), dict(self.record))
+        table = pd.concat(self._tables).sort_values("step", kind="stable", ignore_index=True)
+        return Result(table, dict(self.record))
 
     def cost(self) -> dict[str, float]:
         """Seconds spent training and scoring so far, and their ratio."""

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from ilo_fast.errors import ModelError
-from ilo_fast.models.structure import rotary_turn
 
 __all__ = ["weights_sha256"]
 
@@ -38,11 +37,9 @@ def _by_place(numbers: Tensor) -> Tensor:
 
 
 def _buffers(module: nn.Module) -> dict[str, Tensor]:
-    """A model's buffers by name; LongRoPE's angles as they were loaded, since each pass sets those
-    of its own length."""
-    buffers = dict(module.named_buffers())
-    if not hasattr(module, "config") or rotary_turn(module) is None:
-        return buffers
+    """A model's buffers by name; rotary angles as they were loaded, since a pass sets those of its
+    own length in some models (LongRoPE, dynamic NTK)."""
+    buffers = dict(module.named_buffers(remove_duplicate=False))
     loaded = {name: name.removesuffix("inv_freq") + "original_inv_freq" for name in buffers}
     return {name: buffers.get(loaded[name], tensor) for name, tensor in buffers.items()}
 

@@ -69,18 +69,18 @@ def make(tiny_model, tmp_path, corpus):
             per_device_train_batch_size=2,
             max_steps=steps,
             logging_steps=1,
-            save_strategy="no",
             report_to=[],
             disable_tqdm=True,
             learning_rate=1e-2,
             use_cpu=True,
-            **options,
+            **{"save_strategy": "no", **options},
         )
         seen = Seen()
         made = transformers.Trainer(
             model=model,
             args=args,
             train_dataset=Rows(),
+            eval_dataset=Rows(),
             data_collator=transformers.default_data_collator,
             processing_class=transformers.AutoTokenizer.from_pretrained(tiny_model),
             callbacks=[seen],
@@ -146,6 +146,27 @@ def test_the_table_holds_what_score_says_of_the_saved_model(make, corpus, tmp_pa
         assert got[column].tolist() == expected[column].tolist(), column
     moved = callback.result.table.groupby("step")["translation_hit"].mean()
     assert moved.nunique() > 1 or callback.result.table.groupby("step")["ilo"].mean().nunique() > 1
+
+
+@pytest.mark.parametrize("every", [100, 1])
+def test_the_best_model_loaded_at_the_end_is_not_taken_for_the_last(make, corpus, tmp_path, every):
+    callback = ILOCallback(corpus, every=every, layers=[-1])
+    trainer, _ = make(
+        callback, load_best_model_at_end=True, save_steps=2, eval_strategy="steps", eval_steps=2,
+        metric_for_best_model="eval_loss", greater_is_better=True,  # the worst: the first
+        save_strategy="steps",
+    )  # fmt: skip
+    trainer.train()
+    assert trainer.state.best_global_step == 2
+    table = callback.result.table
+    assert set(table["step"]) == {0, 2, STEPS} | set(range(0, STEPS + 1, every))
+    assert table["step"].is_monotonic_increasing
+    for step in (2, STEPS):
+        saved = tmp_path / "out" / f"checkpoint-{step}"
+        expected = score(str(saved), corpus, dtype="float32", layers=[-1]).table
+        assert table[table["step"] == step]["ilo"].tolist() == expected["ilo"].tolist()
+        hits = table[table["step"] == step]["translation_hit"].tolist()
+        assert hits == expected["translation_hit"].tolist()
 
 
 def test_no_hook_stays_on_a_watched_model(make, corpus):

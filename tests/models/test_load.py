@@ -310,6 +310,15 @@ def test_weights_sha256_sees_every_change():
     assert weights_sha256(other) != before
 
 
+def test_weights_sha256_does_not_see_the_angles_of_the_last_pass():
+    rope = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 4.0}
+    model = transformers.LlamaModel(llama(max_position_embeddings=8, rope_parameters=rope))
+    loaded = weights_sha256(model)
+    for length in (30, 4):  # beyond the limit, and back within it
+        model(torch.zeros(1, length, dtype=torch.int64))
+        assert weights_sha256(model) == loaded
+
+
 def test_weights_sha256_sees_which_adapters_are_on():
     peft = pytest.importorskip("peft", reason="needs peft: pip install peft, then make test")
     torch.manual_seed(0)
