@@ -13,7 +13,6 @@ Where it runs:
   still no padding; models with a soft cap on the scores: the formula itself, in float32.
 """
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -83,7 +82,9 @@ def packed_rows(module: Any) -> Iterator[Callable[[Segments], AbstractContextMan
         raise NotPackable(f"{type(module).__name__} does not use transformers' attention interface")
     if not can_set():
         raise NotPackable(f"{type(module).__name__} cannot change its attention implementation")
-    AttentionInterface.register(NAME, _outside_graphs(packed_attention))
+    # Layers may be compiled: the loop over lengths would be so anew for every row.
+    outside_graphs = torch.compiler.disable(packed_attention)  # type: ignore[no-untyped-call]
+    AttentionInterface.register(NAME, outside_graphs)
     AttentionMaskInterface.register(NAME, _packed_mask)
     before = module.config._attn_implementation
     module.set_attn_implementation(NAME)
@@ -91,12 +92,6 @@ def packed_rows(module: Any) -> Iterator[Callable[[Segments], AbstractContextMan
         yield _enter_row
     finally:
         module.set_attn_implementation(before)
-
-
-def _outside_graphs(attention: Callable[..., Any]) -> Callable[..., Any]:
-    """For layers that torch compiles: the loop over lengths would be compiled for every batch."""
-    loaded = "torch._dynamo" in sys.modules  # importing it takes a second
-    return torch.compiler.disable(attention) if loaded else attention  # type: ignore[no-untyped-call]
 
 
 @contextmanager

@@ -217,6 +217,10 @@ def write_gguf(path):
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_license("apache-2.0")
     writer.add_context_length(32)
+    writer.add_embedding_length(2)  # the default sizes are those of a model of 7 billion weights
+    writer.add_feed_forward_length(4)
+    writer.add_block_count(1)
+    writer.add_head_count(1)
     writer.add_float32("llama.own", 0.25)
     writer.add_bool("llama.flag", True)
     writer.add_token_list(["<s>", "größer", "日本", ""])
