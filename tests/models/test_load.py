@@ -260,8 +260,9 @@ def test_a_gguf_model_is_dequantised_whatever_kernels_there_are(tmp_path, monkey
 
 
 def test_a_gguf_file_that_does_not_load_is_named_itself(tmp_path):
-    write_gguf(tmp_path / "a.gguf")  # its tokenizer is of no kind
-    with pytest.raises(ModelError, match=r"model: cannot load .*a\.gguf: \w+Error: "):
+    write_gguf(tmp_path / "a.gguf")  # its tokenizer is of no kind, and it has no layers
+    said = r"model: (cannot load \S*a\.gguf: \w+Error: |the checkpoint \S*a\.gguf lacks 10 weights)"
+    with pytest.raises(ModelError, match=said):  # whichever transformers looks at first
         load_model(tmp_path / "a.gguf")
 
 
