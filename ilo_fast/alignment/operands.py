@@ -45,17 +45,17 @@ class BoundedPoints:
     rounding: float
     rows: Tensor
     row_of: Tensor
-    # A worker's two blocks: fresh memory for each would cost as much as the product.
+    # A worker's blocks: fresh memory for each would cost as much as the product.
     held: threading.local = field(default_factory=threading.local)
 
-    def two_blocks(self, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-        """Uninitialised float32, the calling worker's own until it asks again."""
-        size = 2 * shape[0] * shape[1] * shape[2]
-        blocks = getattr(self.held, "blocks", None)
-        if blocks is None or blocks.numel() < size:
-            blocks = self.held.blocks = self.slack.new_empty(size)
-        first, second = blocks[:size].view(2, *shape)
-        return first, second
+    def block(self, name: str, shape: tuple[int, int, int]) -> Tensor:
+        """Uninitialised float32, the calling worker's own until it asks for this name again."""
+        size = shape[0] * shape[1] * shape[2]
+        held: Tensor | None = getattr(self.held, name, None)
+        if held is None or held.numel() < size:
+            held = self.slack.new_empty(size)
+            setattr(self.held, name, held)
+        return held[:size].view(shape)
 
     def products(self, own: Tensor, other: Tensor, out: Tensor) -> None:
         """Write ``left_i . right_j`` of points ``[P, S]`` and ``[P, S]`` to out ``[P, S, S]``."""
