@@ -17,9 +17,10 @@ from torch.nn.functional import pad
 
 from ilo_fast.ops.centred import MASKED, Centred, centre, lifted_terms, round_up
 from ilo_fast.ops.half_products import half_products, served_sums, sum_bound
-from ilo_fast.ops.points import Points
+from ilo_fast.ops.points import Points, block_rows
 from ilo_fast.ops.precision import UNIT_ROUNDOFF_64, gamma
 from ilo_fast.ops.triton_config import Accumulation
+from ilo_fast.ops.workers import for_spans
 
 __all__ = ["BoundedPoints", "bounded_points", "half_points"]
 
@@ -101,12 +102,19 @@ def half_points(points: Points, form: Centred, row_of: Tensor, sums: Accumulatio
     """
     (u, dim), n, device = points.z.shape, row_of.shape[0], points.z.device
     width = -(-(dim + 2 * _PARTS) // 16) * 16
-    wide = form.rows(points.z).mul_(_REACH)
-    half = wide.to(torch.float16)
+    half = torch.empty(u, dim, dtype=torch.float16, device=device)
+    lost, size = torch.empty_like(form.norm), torch.empty_like(form.norm)
+
+    def cast(part: slice) -> None:
+        wide = form.rows(points.z[part]).mul_(_REACH)
+        half[part] = wide
+        lost[part] = torch.linalg.vector_norm(wide.sub_(half[part]), dim=1)
+        size[part] = torch.linalg.vector_norm(half[part].double(), dim=1)
+
+    for_spans(cast, u, block_rows(device, dim))
     summed = 1.0 + gamma(dim + 8, UNIT_ROUNDOFF_64)
-    size = torch.linalg.vector_norm(half.double(), dim=1).mul_(summed)
-    size = torch.maximum(size, form.norm * _REACH)
-    lost = torch.linalg.vector_norm(wide.sub_(half), dim=1).mul_(summed)
+    size = torch.maximum(size * summed, form.norm * _REACH)
+    lost *= summed
     own = form.b * _REACH**2
     # A pair loses lost_i size_j + size_i lost_j, by way of the ratio of the two in all points.
     ratio = (lost.square().sum() / size.square().sum().clamp_min(1e-300)).sqrt().clamp_min(1e-9)
