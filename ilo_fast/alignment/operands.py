@@ -8,6 +8,7 @@ own term. float32 serves every device. On a card whose matrix units sum float16 
 bounds leave a few more pairs to float64. Derivations: docs/exactness.md, section 9.
 """
 
+import math
 import threading
 from dataclasses import dataclass, field
 
@@ -25,7 +26,7 @@ from ilo_fast.ops.workers import for_spans
 __all__ = ["BoundedPoints", "bounded_points", "half_points"]
 
 _PARTS = 3  # float16 numbers that carry a point's own term
-_REACH = 2.0**7  # float16 rows are this much longer: their own terms use float16's range
+_LARGEST = 2.0**14  # of float16 operands' own terms, but for their errors: a quarter of the range
 _LAST_PLACE = 2.0**-19  # more than what is left of a point's own term after its parts
 
 
@@ -102,24 +103,27 @@ def half_points(points: Points, form: Centred, row_of: Tensor, sums: Accumulatio
     """
     (u, dim), n, device = points.z.shape, row_of.shape[0], points.z.device
     width = -(-(dim + 2 * _PARTS) // 16) * 16
+    # The longest row is below 2^7; shorter where rows lie so close that the tolerance is longer.
+    extent = float((0.5 * form.norm.square() + form.b.abs() + form.slack).amax())
+    reach = 2.0 ** min(7, math.floor(math.log2(_LARGEST / max(extent, 2.0**-100)) / 2))
     half = torch.empty(u, dim, dtype=torch.float16, device=device)
     lost, size = torch.empty_like(form.norm), torch.empty_like(form.norm)
 
     def cast(part: slice) -> None:
-        wide = form.rows(points.z[part]).mul_(_REACH)
+        wide = form.rows(points.z[part]).mul_(reach)
         half[part] = wide
         lost[part] = torch.linalg.vector_norm(wide.sub_(half[part]), dim=1)
         size[part] = torch.linalg.vector_norm(half[part].double(), dim=1)
 
     for_spans(cast, u, block_rows(device, dim))
     summed = 1.0 + gamma(dim + 8, UNIT_ROUNDOFF_64)
-    size = torch.maximum(size * summed, form.norm * _REACH)
+    size = torch.maximum(size * summed, form.norm * reach)
     lost *= summed
-    own = form.b * _REACH**2
+    own = form.b * reach**2
     # A pair loses lost_i size_j + size_i lost_j, by way of the ratio of the two in all points.
     ratio = (lost.square().sum() / size.square().sum().clamp_min(1e-300)).sqrt().clamp_min(1e-9)
     error = 0.5 * summed * (lost.square() / ratio + size.square() * ratio)
-    error += form.slack * _REACH**2
+    error += form.slack * reach**2
     relative = sum_bound(sums, width)
     error += relative * (0.5 * size.square() + 1.01 * own.abs())
     error = error.mul_(1.0 + 2.0 * relative).add_(_LAST_PLACE)
@@ -140,7 +144,7 @@ def half_points(points: Points, form: Centred, row_of: Tensor, sums: Accumulatio
         left=left,
         right=right,
         slack=pad(round_up(lifted - own + error)[row_of], (0, 1)),
-        unit=(form.scale * _REACH) ** 2,
+        unit=(form.scale * reach) ** 2,
         rounding=_rounding(lifted),
         rows=points.z,
         row_of=row_of,
