@@ -209,9 +209,40 @@ def test_bounds_serve_large_blocks_with_few_entries_kept():
 def test_one_block_at_a_time_or_many(monkeypatch):
     x = crowded(np.random.default_rng(0))
     expected = check(x)
-    monkeypatch.setitem(pairs._BLOCK_ENTRIES, "cpu", 2**24)  # both targets in one block
-    together = check(x)
-    np.testing.assert_array_equal(together.csls, expected.csls)
+    monkeypatch.setitem(pairs._BLOCK_WORDS, "cpu", 1)
+    one_by_one = check(x)
+    np.testing.assert_array_equal(one_by_one.csls, expected.csls)
+
+
+@pytest.mark.parametrize("most", [0, 1, 2])
+def test_blocks_shrink_where_memory_is_short(most, monkeypatch):
+    x = crowded(np.random.default_rng(0))
+    sizes = []
+    score = pairs.bounded_scores
+
+    def short(points, own, *rest):
+        sizes.append(len(own))
+        if len(own) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return score(points, own, *rest)
+
+    monkeypatch.setattr(pairs, "bounded_scores", short)
+    if not most:
+        with pytest.raises(torch.OutOfMemoryError):
+            check(x)
+        return
+    check(x)
+    assert sizes[0] == 3
+    assert sizes[-1] <= most
+
+
+def test_other_errors_are_not_taken_for_short_memory(monkeypatch):
+    def broken(*_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(pairs, "bounded_scores", broken)
+    with pytest.raises(RuntimeError, match="illegal"):
+        check(crowded(np.random.default_rng(0)))
 
 
 @settings(max_examples=15, deadline=None)
