@@ -68,6 +68,7 @@ RANK = {
     "sharded": 4,
     "results": 4,
     "record": 5,
+    "options": 5,
     "scoring": 5,
     "stored": 5,
     "streaming_ilo": 5,
