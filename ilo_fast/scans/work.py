@@ -110,6 +110,7 @@ def _run(job: Job, cache: ModelCache, progress: Any) -> tuple[dict[str, dict[str
     files: dict[str, dict[str, bytes]] = {}
     for cell, scoring in zip(job.cells, scorings, strict=True):
         lists: list[np.ndarray] = []
+        # as of device and dtype, the record says of batches under "scan" what the plan asked for
         how = {**vars(scoring), "batch_tokens": "auto"}
         result = score(loaded, text, **how, states=states, each_layer=kept_in(lists))
         record = {
