@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from ilo_fast.activations.packing import check_batch_tokens
 from ilo_fast.activations.pooling import PoolSpec, check_pool
-from ilo_fast.arrays import at_least_1, check_seed, true_or_false
+from ilo_fast.arguments import at_least_1, check_seed, true_or_false
 from ilo_fast.companions import check_metrics
 from ilo_fast.errors import InputError
 from ilo_fast.ilo import check_neighbors, check_threshold

@@ -10,7 +10,7 @@ import torch
 
 from ilo_fast.activations import ActivationStore, extract
 from ilo_fast.activations.pooling import PoolSpec
-from ilo_fast.arrays import true_or_false
+from ilo_fast.arguments import true_or_false
 from ilo_fast.companions import Companions
 from ilo_fast.corpora import Corpus, load_corpus
 from ilo_fast.errors import InputError

@@ -21,7 +21,7 @@ from ilo_fast.activations.runner import running
 from ilo_fast.activations.space import free_memory
 from ilo_fast.activations.store import ActivationStore, Sink, choose_place
 from ilo_fast.activations.task import Task
-from ilo_fast.arrays import true_or_false
+from ilo_fast.arguments import true_or_false
 from ilo_fast.errors import InputError
 from ilo_fast.layers import LayerSpec, resolve_layers
 from ilo_fast.models.fingerprint import weights_sha256

@@ -10,7 +10,7 @@ import pandas as pd
 from torch import nn
 
 from ilo_fast import environment
-from ilo_fast.arrays import at_least_1, between_0_and_1
+from ilo_fast.arguments import at_least_1, between_0_and_1
 from ilo_fast.corpora import Corpus, load_corpus
 from ilo_fast.errors import InputError, ModelError
 from ilo_fast.finetune.parts import unwrap
