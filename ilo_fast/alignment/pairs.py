@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ilo_fast.alignment.bounded import bounded_points
 from ilo_fast.alignment.decisions import bounded_scores, serves
+from ilo_fast.alignment.operands import bounded_points
 from ilo_fast.alignment.similarity import check_k
 from ilo_fast.alignment.winners import SCORES, block_hits, scores_of_hits
 from ilo_fast.arguments import check_choice
@@ -76,7 +76,8 @@ def pair_scores(
     """Retrieval P@1, xSIM, CSLS and MEXA of language pairs, from hidden states.
 
     Each pair's cosines are one block S × S; nothing N × N is formed. Scores are those of float64:
-    float32 decides what its proven bounds decide (docs/exactness.md), float64 the rest. Values
+    float32, or float16 on a card's matrix units, decides what its proven bounds decide
+    (docs/exactness.md), float64 the rest. Values
     that rounding cannot tell apart (`lists.rounding_tolerance`) count as equal: the lower
     sentence wins a search, and MEXA, which is strict, counts a miss. The formulas are in
     `ilo_fast.alignment.similarity`. MEXA as published pools with position weights or the last
@@ -93,8 +94,8 @@ def pair_scores(
         csls_k: neighbours averaged in CSLS, 1 … S.
 
     Returns:
-        A `PairScores`. Cost: half of N² d multiply-adds in float32 a layer, and as long again
-            for the largest entries of rows and columns.
+        A `PairScores`. Cost: half of N² d multiply-adds a layer, and on a CPU as long again for
+            the largest entries of rows and columns.
 
     Raises:
         InputError: on states, labels or numbers that cannot be used, a single language, a
@@ -117,24 +118,25 @@ def pair_scores(
     shared = ((table >= 0).long() @ (table >= 0).long().T).numpy()
     entries = _BLOCK_ENTRIES.get(tensor.device.type, _BLOCK_ENTRIES["cuda"])
     blocks = _pair_blocks(table, None if pivot is None else names.index(pivot), entries)
-    fewest = min(block.own.numel() for block in blocks)
+    block = min(blocks, key=lambda block: block.sentences.numel())
+    fewest = block.sentences.numel()
     if not fewest:
-        block = next(block for block in blocks if not block.own.numel())
         raise InputError(
             "sentences must name translations alike, "
-            f"{names[block.source]!r} and {names[block.targets[0]]!r} have none in common"
+            f"{names[block.sources[0]]!r} and {names[block.targets[0]]!r} have none in common"
         )
     k, csls_k = check_k(k, fewest), check_k(csls_k, fewest, "csls_k")
 
     shape = (len(tensor), len(names), len(names))
     scores = {name: np.full(shape, np.nan) for name in SCORES}
     with ieee_products(tensor.device), worker_threads(tensor.device):
+        table = table.to(tensor.device)
         for number, layer in enumerate(tensor):
-            for block, found in zip(blocks, _scored(layer, blocks, k, csls_k), strict=True):
+            for block, found in zip(blocks, _scored(layer, table, blocks, k, csls_k), strict=True):
                 values = torch.stack([found[name] for name in SCORES]).cpu().numpy()
                 for name, (there, back) in zip(SCORES, values, strict=True):
-                    scores[name][number, block.source, block.targets] = there
-                    scores[name][number, block.targets, block.source] = back
+                    scores[name][number, block.sources, block.targets] = there
+                    scores[name][number, block.targets, block.sources] = back
     return PairScores(languages=names, sentences=shared, **scores, pivot=pivot, k=k, csls_k=csls_k)
 
 
@@ -182,51 +184,55 @@ def _point_table(
 
 @dataclass(frozen=True)
 class _PairBlock:
-    """Points of a source's sentences, int64 ``[S]``, and of its targets', ``[targets, S]``."""
+    """Pairs of languages that share the same sentences, the points table's columns ``[S]``."""
 
-    own: Tensor
-    other: Tensor
-    source: int
-    targets: list[int]
+    sources: np.ndarray
+    targets: np.ndarray
+    sentences: Tensor
+
+    def points(self, table: Tensor) -> tuple[Tensor, Tensor]:
+        """The sources' and the targets' points, int64 ``[pairs, S]`` on the table's device."""
+        own, other = (
+            table[torch.from_numpy(side).to(table.device)][:, self.sentences.to(table.device)]
+            for side in (self.sources, self.targets)
+        )
+        return own, other
 
 
 def _pair_blocks(table: Tensor, pivot: int | None, entries: int) -> list[_PairBlock]:
-    """What to multiply: targets that share the same sentences with a source go together, up to a
-    block of so many cosines."""
+    """What to multiply: pairs that share the same sentences go together, up to so many cosines."""
     languages = table.shape[0]
-    blocks = []
+    groups: dict[bytes, list[tuple[int, int]]] = {}
     for source in range(languages) if pivot is None else [pivot]:
-        others = range(source + 1, languages) if pivot is None else range(languages)
-        groups: dict[bytes, list[int]] = {}
-        for target in others:
+        for target in range(source + 1, languages) if pivot is None else range(languages):
             if target != source:
                 both = (table[source] >= 0) & (table[target] >= 0)
-                groups.setdefault(both.numpy().tobytes(), []).append(target)
-        for key, targets in groups.items():
-            both = torch.from_numpy(np.frombuffer(key, dtype=np.bool_).copy())
-            step = max(1, entries // max(1, int(both.sum())) ** 2)
-            for start in range(0, len(targets), step):
-                some = targets[start : start + step]
-                blocks.append(_PairBlock(table[source][both], table[some][:, both], source, some))
+                groups.setdefault(both.numpy().tobytes(), []).append((source, target))
+    blocks = []
+    for key, pairs in groups.items():
+        sentences = torch.from_numpy(np.frombuffer(key, dtype=np.bool_).copy()).nonzero()[:, 0]
+        step = max(1, entries // max(1, sentences.numel()) ** 2)
+        for start in range(0, len(pairs), step):
+            sources, targets = np.array(pairs[start : start + step]).T.copy()
+            blocks.append(_PairBlock(sources, targets, sentences))
     return blocks
 
 
 def _scored(
-    layer: Tensor, blocks: list[_PairBlock], k: int, csls_k: int
+    layer: Tensor, table: Tensor, blocks: list[_PairBlock], k: int, csls_k: int
 ) -> Iterator[dict[str, Tensor]]:
-    """The scores of each block, name → ``[2, targets]``, in order."""
-    device = layer.device
+    """The scores of each block, name → ``[2, pairs]``, in order."""
     points = prepare_points(layer, magnitudes(layer), "cosine")
-    row_of = torch.arange(points.n, device=device)
+    row_of = torch.arange(points.n, device=layer.device)
     if points.duplicates is not None:
         row_of = points.duplicates.group
     tolerance = rounding_tolerance(layer.shape[1])
-    bounds_serve = any(serves(block.own.numel(), k, csls_k) for block in blocks)
+    bounds_serve = any(serves(block.sentences.numel(), k, csls_k) for block in blocks)
     bounded = bounded_points(points, row_of) if bounds_serve else None
 
     def score(block: _PairBlock) -> dict[str, Tensor]:
-        own, other = block.own.to(device), block.other.to(device)
-        if bounded is not None and serves(own.numel(), k, csls_k):
+        own, other = block.points(table)
+        if bounded is not None and serves(own.shape[1], k, csls_k):
             return bounded_scores(bounded, own, other, k, csls_k, tolerance)
         cosines = points.z[row_of[own]] @ points.z[row_of[other]].transpose(1, 2)
         return scores_of_hits(*block_hits(cosines, k, csls_k, tolerance))

@@ -93,6 +93,7 @@ _NO_SEARCH = {
 _KERNELS = (
     ("pooling", "a Triton kernel", "ilo_fast.ops.segment_pool:obstacle"),
     ("counting over neighbour lists", "CUDA C++ kernels", "ilo_fast.ops.cuda:obstacle"),
+    ("pairs of languages", "float16 products", "ilo_fast.ops.half_products:obstacle"),
 )
 _KNOWN = ("auto", "torch", "triton", "cuda", "reference")
 

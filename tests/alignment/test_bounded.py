@@ -8,11 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ilo_fast.alignment import decisions, pairs
-from ilo_fast.alignment.bounded import BoundedPoints, both_ways, bounded_points
+from ilo_fast.alignment.bounded import both_ways
 from ilo_fast.alignment.decisions import serves
+from ilo_fast.alignment.operands import BoundedPoints, bounded_points, half_points
 from ilo_fast.alignment.pairs import pair_scores
 from ilo_fast.alignment.similarity import csls_retrieval, mexa, retrieval, xsim_error
+from ilo_fast.ops.centred import centre
 from ilo_fast.ops.points import prepare_points
+from ilo_fast.ops.triton_config import accumulation
 from ilo_fast.vectors import rounding_tolerance
 
 S = 271  # odd: four whole runs of bins and a ragged one
@@ -33,11 +36,19 @@ def unit(x):
     return x / np.where(length > 0, length, 1)
 
 
-def prepared(x):
+def half(points, row_of):
+    """Operands of float16, summed as coarsely as any matrix unit is known to."""
+    return half_points(points, centre(points), row_of, accumulation(0))
+
+
+OPERANDS = pytest.mark.parametrize("operands", [bounded_points, half], ids=["float32", "float16"])
+
+
+def prepared(x, operands=bounded_points):
     layer = torch.from_numpy(x)
     points = prepare_points(layer, layer.abs().amax(dim=1), "cosine")
     row_of = torch.arange(len(x)) if points.duplicates is None else points.duplicates.group
-    return bounded_points(points, row_of)
+    return operands(points, row_of)
 
 
 def poisoned(monkeypatch):
@@ -53,12 +64,13 @@ def poisoned(monkeypatch):
     monkeypatch.setattr(BoundedPoints, "two_blocks", blocks)
 
 
+@OPERANDS
 @pytest.mark.parametrize("case", hostile_points.CASES)
-def test_the_bounds_hold_for_every_entry_and_mean(case, monkeypatch):
+def test_the_bounds_hold_for_every_entry_and_mean(case, operands, monkeypatch):
     poisoned(monkeypatch)
     x = clouds(case)
-    points = prepared(x)
-    own, other = torch.arange(S), torch.arange(S, 3 * S).view(2, S)
+    points = prepared(x, operands)
+    own, other = torch.arange(S).expand(2, S), torch.arange(S, 3 * S).view(2, S)
     (there, to_there), (back, to_back) = both_ways(points, own, other, keep=12, csls_k=10)
     z = unit(x).astype(np.longdouble)
     near = 16 * rounding_tolerance(x.shape[1]) * points.unit
@@ -91,10 +103,12 @@ def test_the_bounds_hold_for_every_entry_and_mean(case, monkeypatch):
             assert (rival[target].numpy() >= rivals.max(axis=1) - loosest).all()
 
 
+@OPERANDS
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("case", hostile_points.CASES)
-def test_scores_are_those_of_the_formulas(case, seed, monkeypatch):
+def test_scores_are_those_of_the_formulas(case, seed, operands, monkeypatch):
     poisoned(monkeypatch)
+    monkeypatch.setattr(pairs, "bounded_points", operands)
     x = clouds(case, seed)
     check(x)
 
