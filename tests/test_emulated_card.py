@@ -18,6 +18,7 @@ FILES = (
     "tests/activations/test_attention.py",
     "tests/ops/test_intersect.py",
     "tests/ops/test_languages.py",
+    "tests/ops/test_largest.py",
     "tests/ops/test_trial.py",
     "tests/overlap/test_gpu.py",
     "tests/test_device_manners.py",

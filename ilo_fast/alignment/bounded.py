@@ -6,18 +6,18 @@ scores need a row's or a column's largest entries, its own, and the best rival u
 """
 
 from dataclasses import dataclass
+from functools import partial
 
-import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from ilo_fast.alignment.operands import BoundedPoints
 from ilo_fast.ops.centred import MASKED
+from ilo_fast.ops.largest import BINS, best_rivals, largest_entries
 
 __all__ = ["MOST_KEPT", "Way", "at", "both_ways"]
 
-_BINS = 64  # of a row: its largest entries lie in the bins with the largest maxima
-MOST_KEPT = _BINS // 2  # with more, nearly all bins would be looked into
+MOST_KEPT = BINS // 2  # with more, nearly all bins of a row would be looked into
 
 
 @dataclass(frozen=True)
@@ -55,48 +55,23 @@ def both_ways(
     """
     count, size = own.shape
     slacks = points.slack[own], points.slack[other]
-    padding, masked = (0, -size % _BINS), points.left.shape[0] - 1
+    padding, masked = (0, -size % BINS), points.left.shape[0] - 1
     own, other = pad(own, padding, value=masked), pad(other, padding, value=masked)
-    form, copy = points.two_blocks((count, own.shape[1], own.shape[1]))
+    shape = count, own.shape[1], own.shape[1]
+    form = points.block("form", shape)
     points.products(own, other, form)
     diagonal = form.diagonal(dim1=1, dim2=2)
     own_high = diagonal[:, :size].double()
     own_low = own_high - slacks[0] - slacks[1]
-    there = _way(_largest_of_rows(form, keep), own_high, own_low, *slacks)
-    back = _way(_largest_of_columns(form, keep), own_high, own_low, *reversed(slacks))
+    there = _way(largest_entries(form, keep, 2), own_high, own_low, *slacks)
+    back = _way(largest_entries(form, keep, 1), own_high, own_low, *reversed(slacks))
     diagonal.fill_(MASKED)  # from here on there are rivals only
+    scratch = partial(points.block, "scratch", shape)
     shift = pad(back.means(csls_k)[1] / 2, padding).to(form.dtype)
-    of_rows = torch.sub(form, shift[:, None, :], out=copy).amax(dim=2)[:, :size]
+    of_rows = best_rivals(form, shift, 2, scratch)[:, :size]
     shift = pad(there.means(csls_k)[1] / 2, padding).to(form.dtype)
-    of_columns = torch.sub(form, shift[:, :, None], out=copy).amax(dim=1)[:, :size]
+    of_columns = best_rivals(form, shift, 1, scratch)[:, :size]
     return (there, of_rows.double()), (back, of_columns.double())
-
-
-def _largest_of_rows(form: Tensor, keep: int) -> tuple[Tensor, Tensor]:
-    """The largest entries of each row of ``[P, R, C]``, descending, and their columns."""
-    count, rows, columns = form.shape
-    cells = form.view(count, rows, columns // _BINS, _BINS)
-    bins = cells.amax(dim=2).topk(keep, dim=2).indices  # [P, R, keep]
-    inside = cells.gather(3, bins[:, :, None, :].expand(-1, -1, columns // _BINS, -1))
-    return _largest_inside(inside.flatten(2), bins)
-
-
-def _largest_of_columns(form: Tensor, keep: int) -> tuple[Tensor, Tensor]:
-    """The largest entries of each column of ``[P, R, C]``, descending, and their rows."""
-    count, rows, columns = form.shape
-    cells = form.view(count, rows // _BINS, _BINS, columns)
-    maxima = cells.amax(dim=1).transpose(1, 2).contiguous()
-    bins = maxima.topk(keep, dim=2).indices  # [P, C, keep]
-    asked = bins.transpose(1, 2)[:, None].expand(-1, rows // _BINS, -1, -1)
-    inside = cells.gather(2, asked)  # [P, slots, keep, C]
-    return _largest_inside(inside.flatten(1, 2).transpose(1, 2).contiguous(), bins)
-
-
-def _largest_inside(inside: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest of ``[P, S, slots * keep]`` and where they were before bins were picked."""
-    keep = bins.shape[2]
-    values, places = inside.topk(keep, dim=2)
-    return values, places // keep * _BINS + bins.gather(2, places % keep)
 
 
 def _way(

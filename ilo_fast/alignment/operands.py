@@ -8,6 +8,7 @@ own term. float32 serves every device. On a card whose matrix units sum float16 
 bounds leave a few more pairs to float64. Derivations: docs/exactness.md, section 9.
 """
 
+import math
 import threading
 from dataclasses import dataclass, field
 
@@ -17,14 +18,15 @@ from torch.nn.functional import pad
 
 from ilo_fast.ops.centred import MASKED, Centred, centre, lifted_terms, round_up
 from ilo_fast.ops.half_products import half_products, served_sums, sum_bound
-from ilo_fast.ops.points import Points
+from ilo_fast.ops.points import Points, block_rows
 from ilo_fast.ops.precision import UNIT_ROUNDOFF_64, gamma
 from ilo_fast.ops.triton_config import Accumulation
+from ilo_fast.ops.workers import for_spans
 
 __all__ = ["BoundedPoints", "bounded_points", "half_points"]
 
 _PARTS = 3  # float16 numbers that carry a point's own term
-_REACH = 2.0**7  # float16 rows are this much longer: their own terms use float16's range
+_LARGEST = 2.0**14  # of float16 operands' own terms, but for their errors: a quarter of the range
 _LAST_PLACE = 2.0**-19  # more than what is left of a point's own term after its parts
 
 
@@ -45,17 +47,17 @@ class BoundedPoints:
     rounding: float
     rows: Tensor
     row_of: Tensor
-    # A worker's two blocks: fresh memory for each would cost as much as the product.
+    # A worker's blocks: fresh memory for each would cost as much as the product.
     held: threading.local = field(default_factory=threading.local)
 
-    def two_blocks(self, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-        """Uninitialised float32, the calling worker's own until it asks again."""
-        size = 2 * shape[0] * shape[1] * shape[2]
-        blocks = getattr(self.held, "blocks", None)
-        if blocks is None or blocks.numel() < size:
-            blocks = self.held.blocks = self.slack.new_empty(size)
-        first, second = blocks[:size].view(2, *shape)
-        return first, second
+    def block(self, name: str, shape: tuple[int, int, int]) -> Tensor:
+        """Uninitialised float32, the calling worker's own until it asks for this name again."""
+        size = shape[0] * shape[1] * shape[2]
+        held: Tensor | None = getattr(self.held, name, None)
+        if held is None or held.numel() < size:
+            held = self.slack.new_empty(size)
+            setattr(self.held, name, held)
+        return held[:size].view(shape)
 
     def products(self, own: Tensor, other: Tensor, out: Tensor) -> None:
         """Write ``left_i . right_j`` of points ``[P, S]`` and ``[P, S]`` to out ``[P, S, S]``."""
@@ -101,17 +103,27 @@ def half_points(points: Points, form: Centred, row_of: Tensor, sums: Accumulatio
     """
     (u, dim), n, device = points.z.shape, row_of.shape[0], points.z.device
     width = -(-(dim + 2 * _PARTS) // 16) * 16
-    wide = form.rows(points.z).mul_(_REACH)
-    half = wide.to(torch.float16)
+    # The longest row is below 2^7; shorter where rows lie so close that the tolerance is longer.
+    extent = float((0.5 * form.norm.square() + form.b.abs() + form.slack).amax())
+    reach = 2.0 ** min(7, math.floor(math.log2(_LARGEST / max(extent, 2.0**-100)) / 2))
+    half = torch.empty(u, dim, dtype=torch.float16, device=device)
+    lost, size = torch.empty_like(form.norm), torch.empty_like(form.norm)
+
+    def cast(part: slice) -> None:
+        wide = form.rows(points.z[part]).mul_(reach)
+        half[part] = wide
+        lost[part] = torch.linalg.vector_norm(wide.sub_(half[part]), dim=1)
+        size[part] = torch.linalg.vector_norm(half[part].double(), dim=1)
+
+    for_spans(cast, u, block_rows(device, dim))
     summed = 1.0 + gamma(dim + 8, UNIT_ROUNDOFF_64)
-    size = torch.linalg.vector_norm(half.double(), dim=1).mul_(summed)
-    size = torch.maximum(size, form.norm * _REACH)
-    lost = torch.linalg.vector_norm(wide.sub_(half), dim=1).mul_(summed)
-    own = form.b * _REACH**2
+    size = torch.maximum(size * summed, form.norm * reach)
+    lost *= summed
+    own = form.b * reach**2
     # A pair loses lost_i size_j + size_i lost_j, by way of the ratio of the two in all points.
     ratio = (lost.square().sum() / size.square().sum().clamp_min(1e-300)).sqrt().clamp_min(1e-9)
     error = 0.5 * summed * (lost.square() / ratio + size.square() * ratio)
-    error += form.slack * _REACH**2
+    error += form.slack * reach**2
     relative = sum_bound(sums, width)
     error += relative * (0.5 * size.square() + 1.01 * own.abs())
     error = error.mul_(1.0 + 2.0 * relative).add_(_LAST_PLACE)
@@ -132,7 +144,7 @@ def half_points(points: Points, form: Centred, row_of: Tensor, sums: Accumulatio
         left=left,
         right=right,
         slack=pad(round_up(lifted - own + error)[row_of], (0, 1)),
-        unit=(form.scale * _REACH) ** 2,
+        unit=(form.scale * reach) ** 2,
         rounding=_rounding(lifted),
         rows=points.z,
         row_of=row_of,

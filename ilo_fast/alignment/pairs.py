@@ -24,8 +24,8 @@ from ilo_fast.vectors import magnitudes, rounding_tolerance, state_layers
 
 __all__ = ["PairScores", "aggregate_layers", "pair_scores"]
 
-# Cosines held at once, by each worker on a CPU: small corpora go many languages at a time.
-_BLOCK_ENTRIES = {"cpu": 2**20, "cuda": 2**25}
+# Cosines held at once, by each worker on a CPU: small corpora go many pairs at a time.
+_BLOCK_ENTRIES = {"cpu": 2**20, "cuda": 2**26}
 
 
 @dataclass(frozen=True, eq=False, repr=False)

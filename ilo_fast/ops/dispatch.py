@@ -93,7 +93,8 @@ _NO_SEARCH = {
 _KERNELS = (
     ("pooling", "a Triton kernel", "ilo_fast.ops.segment_pool:obstacle"),
     ("counting over neighbour lists", "CUDA C++ kernels", "ilo_fast.ops.cuda:obstacle"),
-    ("pairs of languages", "float16 products", "ilo_fast.ops.half_products:obstacle"),
+    ("cosines of language pairs", "float16 products", "ilo_fast.ops.half_products:obstacle"),
+    ("the largest of those cosines", "a Triton kernel", "ilo_fast.ops.largest:obstacle"),
 )
 _KNOWN = ("auto", "torch", "triton", "cuda", "reference")
 

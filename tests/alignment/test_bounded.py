@@ -36,6 +36,12 @@ def unit(x):
     return x / np.where(length > 0, length, 1)
 
 
+def poisoned(monkeypatch):
+    """Blocks that start as NaN: whatever is read must have been written."""
+    original = BoundedPoints.block
+    monkeypatch.setattr(BoundedPoints, "block", lambda *asked: original(*asked).fill_(torch.nan))
+
+
 def half(points, row_of):
     """Operands of float16, summed as coarsely as any matrix unit is known to."""
     return half_points(points, centre(points), row_of, accumulation(0))
@@ -49,19 +55,6 @@ def prepared(x, operands=bounded_points):
     points = prepare_points(layer, layer.abs().amax(dim=1), "cosine")
     row_of = torch.arange(len(x)) if points.duplicates is None else points.duplicates.group
     return operands(points, row_of)
-
-
-def poisoned(monkeypatch):
-    """Blocks that start as NaN: whatever is read must have been written."""
-    original = BoundedPoints.two_blocks
-
-    def blocks(self, shape):
-        made = original(self, shape)
-        for block in made:
-            block.fill_(torch.nan)
-        return made
-
-    monkeypatch.setattr(BoundedPoints, "two_blocks", blocks)
 
 
 @OPERANDS

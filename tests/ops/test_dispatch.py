@@ -109,15 +109,18 @@ def test_explain_names_the_choice_and_the_obstacles(table):
             {"triton", "cupy"},
             ["pooling: a Triton kernel on cuda:0, once tried there",
              "counting over neighbour lists: CUDA C++ kernels on cuda:0, once tried there",
-             "pairs of languages: float16 products on cuda:0, once tried there"],
+             "cosines of language pairs: float16 products on cuda:0, once tried there",
+             "the largest of those cosines: a Triton kernel on cuda:0, once tried there"],
         ),
         (
             set(),
             ["pooling: plain torch on cuda:0 (the package triton is not installed)",
              "counting over neighbour lists: plain torch on cuda:0 (the package cupy is not "
              "installed (pip install 'ilo-fast[gpu]'))",
-             "pairs of languages: plain torch on cuda:0 (compute capability 7.0 or newer is "
-             "needed)"],
+             "cosines of language pairs: plain torch on cuda:0 (compute capability 7.0 or newer "
+             "is needed)",
+             "the largest of those cosines: plain torch on cuda:0 (the package triton is not "
+             "installed)"],
         ),
     ],
 )  # fmt: skip

@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from matrix_units import aligned_and_cut
 
 from ilo_fast.ops import half_products
 from ilo_fast.ops.half_products import one_product, served_sums, sum_bound, worst_share
@@ -36,22 +37,10 @@ def test_float32_sums_keep_to_the_bound(major: int) -> None:
     assert 0 < share <= 1
 
 
-def cut(a: torch.Tensor, b: torch.Tensor, bits: int) -> torch.Tensor:
-    """Sixteen terms a step, aligned to the largest magnitude and cut after ``bits`` bits."""
-    total = torch.zeros(len(a), len(b), dtype=torch.float64)
-    for start in range(0, a.shape[1], 16):
-        step = slice(start, start + 16)
-        terms = a[:, None, step].double() * b[None, :, step].double()
-        terms = torch.cat([terms, total[..., None]], dim=2)
-        unit = 2.0 ** (terms.abs().amax(dim=2, keepdim=True).log2().floor() - bits)
-        total = ((terms / unit).trunc() * unit).sum(dim=2).float().double()
-    return total.float()
-
-
 @pytest.mark.parametrize(("bits", "holds"), [(25, True), (24, True), (20, False), (10, False)])
 def test_units_that_cut_more_than_they_may_are_noticed(bits: int, holds: bool) -> None:
     bound = partial(sum_bound, accumulation(9))
-    share, at = worst_share(partial(cut, bits=bits), CPU, bound, (64,))
+    share, at = worst_share(partial(aligned_and_cut, bits=bits), CPU, bound, (64,))
     assert (share <= 1) == holds
     assert at["dims"] == 64
 

@@ -84,14 +84,14 @@ def test_pair_scores_from_float16_products(case):
     """Enough sentences for bounds to decide: what the matrix units leave open, float64 settles."""
     assert served_sums(torch.device("cuda", torch.cuda.current_device())) is not None
     generator = np.random.default_rng(1)
-    shared = generator.normal(size=(1, 270, 40))
-    states = shared + 0.8 * generator.normal(size=(3, 270, 40))
+    shared = generator.normal(size=(1, 256, 40))
+    states = shared + 0.8 * generator.normal(size=(2, 256, 40))
     states[:, :, 5] += 80
     states[1, :40] = states[0, :40] * (1 + 1e-7 * generator.normal(size=(40, 40)))
-    states[2, 7] = 0
+    states[1, 47] = 0
     x = torch.from_numpy(states.reshape(-1, 40))
-    labels = np.repeat(np.arange(3), 270), np.tile(np.arange(270), 3)
+    labels = np.repeat(np.arange(2), 256), np.tile(np.arange(256), 2)
     one, two = pair_scores(x.cuda(), *labels), pair_scores(x, *labels)
     for name in ("retrieval", "xsim_ratio", "xsim_distance", "csls", "mexa"):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
-    assert 0 < two.retrieval[0, 0, 2] < 1
+    assert 0 < two.retrieval[0, 0, 1] < 1
