@@ -1,6 +1,5 @@
 """The options that every way to score shares, checked in one place."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,7 +23,8 @@ class ScoreOptions:
     """How points are made, searched and scored; names, meaning and defaults are `ilo_fast.score`'s.
 
     Each option is checked as the object is made, as far as it can be before there are a model and
-    points: whoever is handed one takes it as it is. Numbers and truth values become Python's.
+    points: whoever is handed one takes it as it is. Numbers and truth values become Python's,
+    ``metrics`` a tuple of names as `ilo_fast.companions.check_metrics` gives it.
 
     Raises:
         InputError, TypeError: naming the option, what was expected and what came.
@@ -47,7 +47,7 @@ class ScoreOptions:
     reference: bool = False
     seed: int = 0
     truncate: bool = False
-    metrics: str | Sequence[str] = ()
+    metrics: Any = ()
 
     def __post_init__(self) -> None:
         checked: dict[str, Any] = {
@@ -67,7 +67,7 @@ class ScoreOptions:
             raise InputError(
                 f"reference=True brings its own backend, got backend={self.backend!r} as well"
             )
-        check_metrics(self.metrics)
+        checked["metrics"] = check_metrics(self.metrics)
         vars(self).update(checked)  # past the class's own refusal to be changed
 
     @property
@@ -79,11 +79,6 @@ class ScoreOptions:
     def pool_name(self) -> str:
         """The pooling's name, as records hold it."""
         return check_pool(self.pool).name
-
-    @property
-    def further_metrics(self) -> tuple[str, ...]:
-        """``metrics``, each once, in the order of `ilo_fast.companions.METRICS`."""
-        return check_metrics(self.metrics)
 
     @property
     def extraction(self) -> dict[str, Any]:

@@ -146,9 +146,7 @@ def score(
     with clock.measure("corpus"):
         text = load_corpus(corpus, languages=languages, limit=limit)
         options.check_text(text)
-        more = Companions(
-            options.further_metrics, text, threshold=options.threshold, seed=options.seed
-        )
+        more = Companions(options.metrics, text, threshold=options.threshold, seed=options.seed)
     listener.stage(f"Loading {getattr(model, 'name', model)}")
     with clock.measure("load"):
         loaded = _loaded(model, revision, dtype, device, trust_remote_code, options.seed)

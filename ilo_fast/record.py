@@ -55,7 +55,6 @@ def search_options(
     device: str | torch.device,
 ) -> dict[str, Any]:
     """The options of a scoring that concern its search and scores."""
-    metrics = options.further_metrics
     return {
         "k": options.k,
         "threshold": options.threshold,
@@ -65,8 +64,8 @@ def search_options(
         "device": str(device),
         "backend": options.backend,
         "reference": options.reference,
-        "metrics": list(metrics),
-        **({"metric_settings": dict(SETTINGS)} if metrics else {}),
+        "metrics": list(options.metrics),
+        **({"metric_settings": dict(SETTINGS)} if options.metrics else {}),
     }
 
 

@@ -97,9 +97,7 @@ def score_states(
     chosen = _stored_layers(store, layers, model.get("n_layers"))
     points, dim = store.states.shape[1:]
     check_search(options, points, dim, place)
-    more = Companions(
-        options.further_metrics, store, threshold=options.threshold, seed=options.seed
-    )
+    more = Companions(options.metrics, store, threshold=options.threshold, seed=options.seed)
     scores = score_layers(
         store,
         options,

@@ -86,7 +86,8 @@ def test_names_for_the_record():
 
     options = ScoreOptions(pool=loudest, metrics="null,mrr,null")
     assert options.pool_name.endswith("loudest")
-    assert options.further_metrics == ("mrr", "null")
+    assert options.metrics == ("mrr", "null")
+    assert ScoreOptions(metrics=iter(["mrr"])).metrics == ("mrr",)  # read once
 
 
 def test_a_text_too_small():
