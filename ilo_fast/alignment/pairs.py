@@ -13,22 +13,16 @@ from ilo_fast.alignment.operands import bounded_points
 from ilo_fast.alignment.pair_blocks import PairBlock, pair_groups, point_table
 from ilo_fast.alignment.similarity import check_k
 from ilo_fast.alignment.winners import SCORES, block_hits, scores_of_hits
-from ilo_fast.arrays import magnitudes
-from ilo_fast.choices import check_choice
+from ilo_fast.arguments import check_choice
+from ilo_fast.arrays import real_array
 from ilo_fast.errors import InputError
-from ilo_fast.lists import (
-    Label,
-    label_codes,
-    language_codes,
-    real_array,
-    rounding_tolerance,
-    state_layers,
-)
+from ilo_fast.lists import Label, label_codes, language_codes
 from ilo_fast.ops.memory import out_of_memory
 from ilo_fast.ops.points import prepare_points
 from ilo_fast.ops.precision import ieee_products
 from ilo_fast.ops.workers import mapped, worker_threads
 from ilo_fast.shown import Shown
+from ilo_fast.vectors import magnitudes, rounding_tolerance, state_layers
 
 __all__ = ["PairScores", "aggregate_layers", "pair_scores"]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ilo_fast.choices import check_choice
+from ilo_fast.arguments import check_choice
 from ilo_fast.errors import InputError
 from ilo_fast.ops.request import EngineResult, Request
 

@@ -13,10 +13,10 @@ from ilo_fast.alignment.decisions import serves
 from ilo_fast.alignment.operands import BoundedPoints, bounded_points, half_points
 from ilo_fast.alignment.pairs import pair_scores
 from ilo_fast.alignment.similarity import csls_retrieval, mexa, retrieval, xsim_error
-from ilo_fast.lists import rounding_tolerance
 from ilo_fast.ops.centred import centre
 from ilo_fast.ops.points import prepare_points
 from ilo_fast.ops.triton_config import accumulation
+from ilo_fast.vectors import rounding_tolerance
 
 S = 271  # odd: four whole runs of bins and a ragged one
 

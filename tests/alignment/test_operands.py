@@ -7,10 +7,10 @@ import torch
 from matrix_units import aligned_and_cut
 
 from ilo_fast.alignment.operands import bounded_points, half_points
-from ilo_fast.lists import rounding_tolerance
 from ilo_fast.ops.centred import centre
 from ilo_fast.ops.points import prepare_points
 from ilo_fast.ops.triton_config import accumulation
+from ilo_fast.vectors import rounding_tolerance
 
 N = 60
 
