@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -240,3 +241,42 @@ def test_every_file_of_kernel_tests_has_a_process():
     root = Path(gpu.ROOT)
     files = (root / "tests" / "ops" / "triton").glob("test_*.py")
     assert named == {str(path.relative_to(root)) for path in files}
+
+
+def test_every_gpu_test_of_the_search_has_a_process():
+    """They are shared out by words of their names."""
+    runs, _ = gpu_checks.test_runs()
+    words = [run[-1] for run in runs.values() if gpu_checks._SEARCH in run]
+    given = [*("-m", "pytest", "-q", "--collect-only", "-m", "gpu"), gpu_checks._SEARCH]
+    done = subprocess.run([sys.executable, *given], cwd=gpu.ROOT, capture_output=True, text=True)
+    names = [line for line in done.stdout.splitlines() if "::" in line]
+    assert len(words) == 3
+    assert len(names) >= 9
+    assert all(sum(word in name for word in words) == 1 for name in names)
+
+
+def test_truth_and_speed_do_not_wait_for_the_sanitizer(tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(gpu, "describe_run", lambda **settings: {"commit": "c"})
+    monkeypatch.setattr(gpu, "_device", lambda device: {"name": "card"})
+    monkeypatch.setattr(gpu.dispatch, "explain", lambda device: "triton")
+    monkeypatch.setattr(gpu, "run_tests", lambda root, runs, failures: begun.append([*runs]) or {})
+    for part in ("kernels", "extraction", "sweep"):
+        monkeypatch.setattr(gpu, f"_add_{part}", lambda *given, part=part: begun.append(part))
+    given = ["gpu", "--sanitizer", "--out", str(tmp_path / "gpu.json")]
+    done = CliRunner().invoke(main, given, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    plain, checked = gpu_checks.test_runs()
+    assert begun == [[*plain], "kernels", *([name] for name in checked), "extraction", "sweep"]
+
+
+def test_a_part_finds_the_card_as_it_would_alone(tmp_path, monkeypatch):
+    """What earlier parts left in torch's cache counts as taken memory."""
+    order = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: order.append("given back"))
+    parts = Parts(tmp_path / "gpu.json", {}, torch.device("cuda", 0), float("inf"))
+    parts.run("one", order.append, lambda: 1)
+    parts.run("two", order.append, lambda: 2)
+    assert order == ["given back", 1, "given back", 2]
