@@ -112,10 +112,15 @@ def test_runs() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     marked = [*pytest, "-m", "gpu"]
     # Compiling takes most of the time and one core: what compiles most has processes of its own.
-    apart = [f"--ignore={file}" for file in (_SEARCH, _MANNERS)]
+    apart = {root / _SEARCH, root / _MANNERS}
+    others = [
+        str(path.relative_to(root))
+        for path in sorted((root / "tests").rglob("test_*.py"))
+        if path not in apart and "mark.gpu" in path.read_text(encoding="utf-8")
+    ]
     plain = {
         # A test module that wants a package this machine lacks keeps no other from running.
-        "gpu marker": [*marked, "--continue-on-collection-errors", "tests", *apart],
+        "gpu marker": [*marked, "--continue-on-collection-errors", *others],
         "gpu marker: manners": [*marked, _MANNERS],
         **{f"gpu marker: {metric}": [*marked, _SEARCH, "-k", metric] for metric in METRICS},
         **{

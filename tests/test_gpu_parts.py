@@ -243,12 +243,16 @@ def test_every_file_of_kernel_tests_has_a_process():
     assert named == {str(path.relative_to(root)) for path in files}
 
 
-def test_every_gpu_test_of_the_search_has_a_process():
-    """They are shared out by words of their names."""
+def test_every_gpu_test_has_a_process():
     runs, _ = gpu_checks.test_runs()
+    root = Path(gpu.ROOT)
+    marked = [path for path in root.glob("tests/**/test_*.py") if "mark.gpu" in path.read_text()]
+    named = [word for run in runs.values() for word in run if word.endswith(".py")]
+    assert {str(path.relative_to(root)) for path in marked} <= set(named)
+    # The search's are shared out by words of their names.
     words = [run[-1] for run in runs.values() if gpu_checks._SEARCH in run]
     given = [*("-m", "pytest", "-q", "--collect-only", "-m", "gpu"), gpu_checks._SEARCH]
-    done = subprocess.run([sys.executable, *given], cwd=gpu.ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *given], cwd=root, capture_output=True, text=True)
     names = [line for line in done.stdout.splitlines() if "::" in line]
     assert len(words) == 3
     assert len(names) >= 9
