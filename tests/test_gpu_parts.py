@@ -284,3 +284,13 @@ def test_a_part_finds_the_card_as_it_would_alone(tmp_path, monkeypatch):
     parts.run("one", order.append, lambda: 1)
     parts.run("two", order.append, lambda: 2)
     assert order == ["given back", 1, "given back", 2]
+
+
+@pytest.mark.parametrize(("share", "fails"), [(0.5, False), (1.5, True), (float("nan"), True)])
+def test_products_beyond_their_bound_are_a_failure(share, fails, monkeypatch):
+    probe = pytest.importorskip("ilo_fast.ops.triton_probe", reason="Triton has no wheel here")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(probe, "worst_share", lambda device, model: (share, {"dims": 64}))
+    failures = []
+    gpu_checks.check_accumulation(torch.device("cuda", 0), failures)
+    assert bool(failures) == fails
