@@ -132,7 +132,8 @@ def test_runs() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
         f"compute-sanitizer {tool}": [
             *("compute-sanitizer", "--tool", tool, "--error-exitcode", str(_REPORTED)),
             *("--report-api-errors", "no"),  # libraries ask for entry points that a driver lacks
-            *(*pytest, "tests/ops/triton/test_bound.py", "-k", "mode or odd"),
+            *(*pytest, "tests/ops/triton/test_bound.py", "tests/ops/triton/test_engine.py"),
+            *("-k", "mode or odd or equals_float64 or lower_index"),  # every kernel, odd shapes
         ]
         for tool in ("memcheck", "racecheck")
     }

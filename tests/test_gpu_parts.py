@@ -1,6 +1,7 @@
 """`python -m benchmarks gpu`: what fails is in the file, and what comes after it still runs."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -233,6 +234,18 @@ def test_what_only_racecheck_reports_is_kept_apart(tmp_path):
 def test_the_sanitizer_reports_no_questions_to_the_driver():
     for words in gpu_checks.test_runs()[1].values():
         assert words[words.index("--report-api-errors") + 1] == "no"
+
+
+def test_the_sanitizer_sees_the_whole_search():
+    pytest.importorskip("triton", reason="Triton has no wheel for this platform")
+    for words in gpu_checks.test_runs()[1].values():
+        given = [*words[words.index(sys.executable) :], "--collect-only"]
+        done = subprocess.run(
+            given, cwd=gpu.ROOT, capture_output=True, text=True,
+            env={**os.environ, "TRITON_INTERPRET": "1"},
+        )  # fmt: skip
+        for name in ("every_mode", "odd_shapes", "equals_float64", "lower_index[equal]"):
+            assert name in done.stdout, done.stdout + done.stderr
 
 
 def test_every_file_of_kernel_tests_has_a_process():
