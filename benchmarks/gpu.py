@@ -30,6 +30,7 @@ from benchmarks.gpu_overlap import all_pairs, layers_by_layers, two_models
 from benchmarks.gpu_parts import LATE, ContextLost, Parts, earlier, start_anew
 from benchmarks.gpu_race import profile, race
 from benchmarks.gpu_sweep import sweep as sweep_launches
+from benchmarks.processes import time_out_as_interrupt
 from benchmarks.report import describe_run
 from ilo_fast.ops import dispatch
 from ilo_fast.ops.request import Request
@@ -74,6 +75,7 @@ def _default_out() -> Path:
 @click.option("--resume", is_flag=True, help="Go on behind the parts that --out has.")
 @click.option("--deadline", type=float, hidden=True, help="--minutes as seconds of the epoch.")
 @click.option("--dry-run", is_flag=True, help="On the CPU, tiny: proves the command, not the card.")
+@time_out_as_interrupt()
 def command(
     out: Path,
     commit: str | None,

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from benchmarks import gpu, gpu_checks, gpu_parts, gpu_peers
 from benchmarks.__main__ import main
 from benchmarks.gpu_parts import LATE, ContextLost, Parts, earlier
-from benchmarks.processes import Commands
+from benchmarks.processes import Commands, time_out_as_interrupt
 
 CPU = torch.device("cpu")
 
@@ -191,15 +191,19 @@ def test_a_stopped_command_takes_its_descendants_along(tmp_path):
     assert not alive.exists()
 
 
-def test_an_interrupt_ends_the_commands(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_or_a_time_out_ends_the_commands(number, tmp_path):
     code = "import time; time.sleep(60)"
     main_thread = threading.main_thread().ident
-    later = threading.Timer(1.0, signal.pthread_kill, [main_thread, signal.SIGINT])
+    later = threading.Timer(1.0, signal.pthread_kill, [main_thread, number])
+    before = signal.getsignal(signal.SIGTERM)
     began = time.monotonic()
-    later.start()
-    with pytest.raises(KeyboardInterrupt):
-        gpu_checks.run_tests(tmp_path, {"x": [sys.executable, "-c", code]}, [])
+    with time_out_as_interrupt():
+        later.start()
+        with pytest.raises(KeyboardInterrupt):
+            gpu_checks.run_tests(tmp_path, {"x": [sys.executable, "-c", code]}, [])
     assert time.monotonic() - began < 30
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_no_command_starts_after_the_end(tmp_path):
