@@ -16,6 +16,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 FILES = (
     "tests/activations/test_attention.py",
+    "tests/activations/test_card.py",
     "tests/ops/test_intersect.py",
     "tests/ops/test_languages.py",
     "tests/ops/test_largest.py",

@@ -351,7 +351,7 @@ def install() -> None:
         "current_device": 0, "get_device_capability": (9, 0), "get_device_properties": card,
         "get_device_name": card.name, "mem_get_info": (60 << 30, 80 << 30), "synchronize": None,
         "empty_cache": None, "current_stream": _Stream(), "default_stream": _Stream(),
-        "_sleep": None, "memory_allocated": 0, "max_memory_allocated": 0,
+        "_sleep": None, "memory_allocated": 0, "max_memory_allocated": 0, "memory_reserved": 0,
         "reset_peak_memory_stats": None,
     }  # fmt: skip
     for name, constant in constants.items():
