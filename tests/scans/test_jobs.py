@@ -118,6 +118,29 @@ def test_digests(models, tmp_path):
     assert tokenizer_digest(large) == before[1]
 
 
+def test_settings_that_change_no_hidden_state_leave_the_digest(models):
+    folder = models / "step9"
+    before = model_digest(folder)
+
+    def digest(file, **changed):
+        path = folder / file
+        text = path.read_text()
+        path.write_text(json.dumps({**json.loads(text), **changed}))
+        found = model_digest(folder)
+        path.write_text(text)
+        return found
+
+    for name in ("use_cache", "output_hidden_states", "output_attentions", "return_dict"):
+        assert digest("config.json", **{name: None}) == before, name
+    assert digest("config.json", text_config={"use_cache": 1}) == digest(
+        "config.json", text_config={"transformers_version": "5.0"}
+    )
+    assert digest("generation_config.json", max_length=7) == before
+    assert digest("config.json", rms_norm_eps=1e-3) != before
+    (folder / "config.json").write_text("{")
+    assert model_digest(folder) != before
+
+
 def test_a_file_that_may_not_be_read_stops_no_plan(plan, models, monkeypatch):
     """Its model fails when it is loaded, the others are scored."""
     readable = jobs_of(plan)[0].cells[0].key
