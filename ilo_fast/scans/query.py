@@ -27,7 +27,8 @@ _LANGUAGES = f"""
            avg(reach) as reach, avg(translation_hit) as translation_hit,
            avg(same_language) as same_language, key
     from scores group by {_CELL}, key, language order by {_CELL}, key, language
-"""  # by key too: dtype auto and the one that it stood for are two results of equal columns
+"""  # by key too: dtype auto and the one that it stood for, where a configuration names none, are
+# two results of equal columns
 
 
 def connect(folder: str | Path) -> Any:

@@ -112,8 +112,8 @@ def scan(
     began = time.monotonic()
     plan = read_plan(plan)
     folder = _folder(plan, results)
-    if isinstance(engine, str) and engine not in ("local", "ray"):
-        raise InputError(f"engine must be local or ray, got {engine!r}")
+    if not (engine in ("local", "ray") if isinstance(engine, str) else hasattr(engine, "submit")):
+        raise InputError(f"engine must be local or ray, or an object like those, got {engine!r}")
     if engine != "ray" and (address is not None or workers is not None):
         raise InputError(f"address and workers are for engine='ray', got engine={engine!r}")
     dataset = Dataset(folder, create=True)
@@ -165,7 +165,8 @@ def prepare(plan: Plan, dataset: Dataset | None, *, retry_failures: bool = True)
                 continue
             missing.append(cell)
             if stored is not None:
-                why = "changed: " + ", ".join(_differences(stored["parts"], cell.parts))
+                changed = _differences(stored["parts"], cell.parts) or ["what a key is made of"]
+                why = "changed: " + ", ".join(changed)
             elif failed is not None:
                 why = why or "failed before"
             else:

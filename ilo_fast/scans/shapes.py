@@ -1,18 +1,16 @@
 """The size of a model from its configuration alone: config.json, or the header of a GGUF file."""
 
-import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ilo_fast.scans import hub
+from ilo_fast.scans.configs import DTYPE_BYTES, dtype_of, read_config
 from ilo_fast.scans.jobs import Job
 
 __all__ = ["Shape", "shape_of_config", "shape_of_job"]
 
-_SIZES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 _STRING, _ARRAY = 8, 9
 _SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
 
@@ -33,7 +31,7 @@ class Shape:
     @property
     def weight_bytes(self) -> int:
         """Memory of the weights (without a language-model head, which is not loaded)."""
-        return (self.body + self.embedding) * _SIZES[self.dtype]
+        return (self.body + self.embedding) * DTYPE_BYTES[self.dtype]
 
 
 def shape_of_job(job: Job) -> Shape | None:
@@ -41,15 +39,8 @@ def shape_of_job(job: Job) -> Shape | None:
     dtype = str(job.options["dtype"])
     if job.source == "gguf":
         return _shape_of_gguf(Path(job.target), "float32" if dtype == "auto" else dtype)
-    if job.source == "hub":
-        # Without a commit neither hub nor cache could say anything: asking again takes its time.
-        config = hub.config_of(job.target, job.commit) if job.commit else None
-    else:
-        try:
-            config = json.loads((Path(job.target) / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            config = None
-    return shape_of_config(config, dtype) if isinstance(config, dict) else None
+    config = read_config(job.source, job.target, job.commit)
+    return None if config is None else shape_of_config(config, dtype)
 
 
 def shape_of_config(config: Mapping[str, Any], dtype: str = "auto") -> Shape | None:
@@ -82,13 +73,11 @@ def shape_of_config(config: Mapping[str, Any], dtype: str = "auto") -> Shape | N
     active = min(experts, _first(values, "num_experts_per_tok") or experts)
     vocabulary = _first(values, "vocab_size") or 0
     gated = str(values.get("model_type", "")) not in _UNGATED
-    stored = str(values.get("dtype") or values.get("torch_dtype") or "float32")
-    chosen = stored.removeprefix("torch.") if dtype == "auto" else dtype
+    chosen = (dtype_of(values) or "float32") if dtype == "auto" else dtype
     body, body_active = (
         _body(layers, width, heads * head, groups * head, inner * count, gated)
         for count in (experts, active)
     )
-    chosen = chosen if chosen in _SIZES else "float32"
     return Shape(layers, width, vocabulary, body, body_active, vocabulary * width, chosen)
 
 

@@ -93,6 +93,37 @@ def test_cells_of_other_options_stand_side_by_side_or_replace(plan):
     assert set(slots(metrics=["cosine", "euclidean"])) > set(slots())
 
 
+def test_auto_and_the_dtype_it_stands_for_are_one_job(plan, models, tmp_path):
+    """In the tables their results would look alike."""
+
+    def made(dtype, model="step9"):
+        defaults = {**plan["defaults"], "dtype": dtype}
+        (job,) = jobs_of(plan, models=[str(models / model)], defaults=defaults)
+        return job.options["dtype"], job.cells, job.key
+
+    assert made("auto") == made("float32") != made("bfloat16")
+    entries = [{"model": str(models / "step9"), "dtype": dtype} for dtype in ("auto", "float32")]
+    with pytest.raises(PlanError, match=r"is the same job as that of models\[0\]"):
+        jobs_of(plan, models=entries)
+    config = models / "step10" / "config.json"
+    stored = json.loads(config.read_text())
+    for dtype, found in (("bfloat16", "bfloat16"), ("float8_e4m3fn", "auto"), (None, "auto")):
+        config.write_text(json.dumps({**stored, "dtype": dtype}))
+        assert made("auto", "step10")[0] == found
+    for file in ("config.json", "m.gguf"):  # a GGUF file's is float32
+        path = models / file
+        path.write_text("[")
+        jobs = jobs_of(plan, models=[str(path if file == "m.gguf" else models)])
+        assert [job.options["dtype"] for job in jobs] == ["float32" if "gguf" in file else "auto"]
+
+
+def test_auto_of_a_hub_model_is_what_its_configuration_says(plan, fake_hub, monkeypatch):
+    monkeypatch.setattr(hub, "config_of", lambda *_: {"torch_dtype": "float16"})
+    assert [job.options["dtype"] for job in jobs_of(plan, models=["org/name"])] == ["float16"]
+    monkeypatch.setattr(hub, "config_of", lambda *_: json.loads("{"))
+    assert [job.options["dtype"] for job in jobs_of(plan, models=["org/name"])] == ["auto"]
+
+
 def test_jobs_survive_json(plan):
     for job in jobs_of(plan):
         assert Job.from_json(job.to_json()) == job
@@ -198,6 +229,7 @@ def fake_hub(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     found = FakeHub()
     monkeypatch.setattr(hub, "_api", lambda: found)
+    monkeypatch.setattr(hub, "config_of", lambda repository, revision: None)
     return found
 
 
@@ -213,7 +245,6 @@ def test_revisions_of_the_hub(plan, fake_hub):
 
 
 def test_each_revision_is_a_download(plan, fake_hub, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(hub, "config_of", lambda repository, revision: None)
     plan["models"] = [{"model": "org/name", "revisions": ["main", "step*"]}]
     plan["corpora"] *= 2  # the second of a revision finds the weights there
     plan["corpora"][1] = {**plan["corpora"][1], "name": "again", "limit": 4}
