@@ -348,6 +348,13 @@ def names_in(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+def test_a_folder_whose_name_is_no_utf8_is_refused(tmp_path):
+    compared = compare([from_result(result(), "a"), from_result(result(0.125), "b")], samples=5)
+    with pytest.raises(InputError, match=r"^folder: expected a name in UTF-8"):
+        compared.save(tmp_path / "o\udcff")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_another_comparison_leaves_nothing_of_the_one_before(tmp_path):
     stores = [[from_store(store(seed), name)] for seed, name in enumerate("abc")]
     several = compare(stores, samples=5).save(tmp_path)

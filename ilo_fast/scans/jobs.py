@@ -12,6 +12,7 @@ from typing import Any, Literal
 from ilo_fast import __version__
 from ilo_fast.corpora import Corpus, load_corpus
 from ilo_fast.errors import InputError
+from ilo_fast.files import check_utf8
 from ilo_fast.ilo import check_neighbors, check_threshold
 from ilo_fast.models.load import looks_local
 from ilo_fast.scans import hub
@@ -120,6 +121,8 @@ def plan_jobs(plan: Plan) -> tuple[list[Job], dict[str, Corpus]]:
         path = ("models", number)
         try:
             targets = list(_targets(plan, spec))
+            for target in targets:
+                check_utf8(target.where, "model")
         except InputError as error:
             key = "revisions" if spec.revisions else "model"
             mistakes.append(plan.mistake((*path, key), str(error)))

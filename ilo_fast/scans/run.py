@@ -16,6 +16,7 @@ import pandas as pd
 from ilo_fast.corpora import Corpus
 from ilo_fast.environment import require_space
 from ilo_fast.errors import InputError
+from ilo_fast.files import check_utf8
 from ilo_fast.scans.dataset import Dataset
 from ilo_fast.scans.engines import Engine, LocalEngine, RayEngine
 from ilo_fast.scans.estimate import Device, Estimate, estimate_job, find_device
@@ -268,7 +269,9 @@ def _folder(plan: Plan, results: str | os.PathLike[str] | None) -> Path:
     folder = Path(results).expanduser() if results is not None else plan.results_folder
     if folder is None:
         raise InputError("results: the plan names no results folder, and none was given")
-    return folder.absolute()
+    folder = folder.absolute()
+    check_utf8(folder, "results")
+    return folder
 
 
 def _engine(engine: str | Engine, address: str | None, workers: int | None) -> Engine:

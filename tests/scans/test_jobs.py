@@ -64,6 +64,12 @@ def test_the_same_job_twice_and_bad_corpora(plan, models):
     assert len(str(caught.value).splitlines()) == 3  # all mistakes at once
 
 
+def test_a_model_whose_name_is_no_utf8_is_a_mistake(plan, models):
+    shutil.copytree(models / "step9", models / "step\udcff")
+    with pytest.raises(PlanError, match=r"models\[0\]\.model: model: expected a name in UTF-8"):
+        jobs_of(plan)
+
+
 def test_keys_change_with_what_matters_and_nothing_else(plan, models):
     def keys(**changed):
         defaults = {**plan["defaults"], **changed.pop("options", {})}

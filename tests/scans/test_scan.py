@@ -439,7 +439,9 @@ def test_arguments(run, plan, tmp_path):
             scan({**plan, "corpora": ["./none"]}, results=tmp_path / "x", engine=engine)
     with pytest.raises(InputError, match="are for engine='ray'"):
         scan(plan, results="x", workers=2, view=View())
-    assert not (tmp_path / "x").exists()
+    with pytest.raises(InputError, match=r"^results: expected a name in UTF-8"):
+        scan(plan, results=tmp_path / "x\udcff", view=View())
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("x")]
 
 
 def hold(folder, plan, held, done):
