@@ -158,6 +158,19 @@ def test_models_of_different_depth_say_so():
     assert any("relative depth" in note for note in found.record["notes"])
 
 
+def test_layers_that_meet_none_of_their_depth_are_named():
+    some = result(layers=9, record={"model": {"n_layers": 8}})
+    some = Result(some.table[some.table["layer"].isin([0, 2, 8])], some.record)
+    found = compare([from_result(result(layers=5), "a"), from_result(some, "b")])
+    assert of(found, "all", "all")["layer_b"].tolist() == [0, 2, 2, 8, 8]
+    assert found.record["notes"][1] == (
+        "b holds layers 0, 2, 8 alone: layers 2, 3 of a are compared with the nearest of these, "
+        "up to 25 % of the depth away"
+    )
+    whole = compare([from_result(some, "b"), from_result(result(layers=5), "a")])
+    assert len([note for note in whole.record["notes"] if "depth" in note]) == 1
+
+
 # ---------------------------------------------------------------- trainings
 
 

@@ -329,6 +329,16 @@ def test_results_that_no_column_tells_apart_are_not_averaged(results, tmp_path):
     assert len(read_table(out, "languages")) == 2 * len(read_table(results / "out", "languages"))
 
 
+def test_the_first_of_layers_as_high_is_the_peak(results, tmp_path):
+    out = shutil.copytree(results / "out", tmp_path / "out")
+    (path,) = (out / "scores").rglob("*.parquet")
+    table = pq.read_table(path)
+    level = pa.array([0.5] * len(table))
+    table = table.set_column(table.schema.get_field_index("ilo"), table.schema.field("ilo"), level)
+    pq.write_table(table.take(list(range(len(table)))[::-1]), path)
+    assert read_table(out, "languages")["layer_peak"].tolist() == [0, 0, 0]
+
+
 def test_every_mistake_of_a_plan_on_its_own_line(command, tmp_path):
     (tmp_path / "p.yaml").write_text("models: [1]\ncorpora: [demo]\nk: 5\n")
     status, shown, said = command("scan", tmp_path / "p.yaml", "--out", tmp_path / "out")
