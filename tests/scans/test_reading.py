@@ -1,6 +1,7 @@
 """Estimates, queries, views of the terminal and the command line."""
 
 import io
+import json
 import os
 import shutil
 import signal
@@ -14,10 +15,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from rich.console import Console
 from tiny import save_tiny_model
-from transformers import AutoModel, LlamaConfig, Qwen3MoeConfig
+from transformers import CONFIG_MAPPING, AutoModel, LlamaConfig
 
 from ilo_fast.cli import main
 from ilo_fast.errors import InputError
@@ -46,18 +48,68 @@ def test_parameters_are_those_of_the_model():
     assert (shape.layers, shape.width, shape.embedding) == (3, 64, 6400)
 
 
-def test_experts_have_a_width_of_their_own_and_a_token_meets_few():
-    config = Qwen3MoeConfig(
-        vocab_size=100, hidden_size=64, intermediate_size=512, moe_intermediate_size=32,
-        num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
-        num_experts=8, num_experts_per_tok=2,
-    )  # fmt: skip
-    shape = shape_of_config(config.to_dict())
-    sizes = {n: p.numel() for n, p in AutoModel.from_config(config).named_parameters()}
-    parts = {n: size for n, size in sizes.items() if "norm" not in n and ".gate." not in n}
-    assert shape.body + shape.embedding == sum(parts.values())
-    experts = sum(size for name, size in parts.items() if ".experts." in name)
+SMALL = {
+    "vocab_size": 100, "hidden_size": 64, "intermediate_size": 512, "moe_intermediate_size": 32,
+    "num_hidden_layers": 5, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+    "num_experts_per_tok": 2,
+}  # fmt: skip
+LOW_RANK = {
+    **SMALL, "n_routed_experts": 8, "kv_lora_rank": 24, "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 12, "v_head_dim": 20, "n_group": 1, "topk_group": 1, "pad_token_id": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("qwen3_moe", {"num_experts": 8}),
+        ("qwen3_moe", {"num_experts": 8, "decoder_sparse_step": 2, "mlp_only_layers": [3]}),
+        ("qwen2_moe", {"num_experts": 8, "shared_expert_intermediate_size": 80, "head_dim": 16}),
+        ("qwen2_moe", {"num_experts": 8, "shared_expert_intermediate_size": 80,
+                       "mlp_only_layers": [0, 4]}),
+        ("mixtral", {"num_local_experts": 8}),
+        ("deepseek_v3", {**LOW_RANK, "q_lora_rank": 28, "n_shared_experts": 2,
+                         "first_k_dense_replace": 2}),
+        ("deepseek_v2", {**LOW_RANK, "q_lora_rank": None, "n_shared_experts": 1,
+                         "first_k_dense_replace": 0}),
+        ("glm4_moe", {"n_routed_experts": 8, "n_shared_experts": 1, "n_group": 1, "topk_group": 1,
+                      "first_k_dense_replace": 1}),
+        ("ernie4_5_moe", {"moe_num_experts": 8, "moe_k": 2, "moe_num_shared_experts": 2,
+                          "moe_layer_start_index": 1, "moe_layer_interval": 2}),
+        ("llama4_text", {"num_local_experts": 8, "intermediate_size_mlp": 90,
+                         "interleave_moe_layer_step": 2, "pad_token_id": 0}),
+    ],
+)  # fmt: skip
+def test_experts_are_those_of_the_model(family, options):
+    """Of a model that transformers makes, without memory, from the same configuration."""
+    options = {**SMALL, **options}
+    if family in ("mixtral", "llama4_text"):  # whose experts have the layers' width
+        del options["moe_intermediate_size"]
+    config = CONFIG_MAPPING[family](**options)
+    with torch.device("meta"):
+        model = AutoModel.from_config(config)
+    beside = ("norm", "bias", ".gate.", "expert_gate", "router")
+    sizes = {
+        name: weight.numel()
+        for name, weight in model.named_parameters()
+        if not any(word in name for word in beside)
+    }
+    shape = shape_of_config(json.loads(config.to_json_string(use_diff=False)))
+    assert shape.body + shape.embedding == sum(sizes.values())
+    experts = sum(size for name, size in sizes.items() if ".experts." in name)
+    assert experts > 0
     assert shape.body - shape.active == experts * 6 // 8
+
+
+def test_experts_in_every_other_layer():
+    """Of Jamba, whose mixers are counted as attention."""
+    body = {
+        period: shape_of_config(
+            {**SMALL, "num_experts": 8, "expert_layer_period": period, "expert_layer_offset": 1}
+        ).body
+        for period in (1, 2)
+    }
+    assert body[1] - body[2] == 3 * (3 * 64 * (8 * 32 - 512))
 
 
 @pytest.mark.parametrize(
@@ -117,6 +169,13 @@ def test_the_header_of_a_gguf_file(tmp_path):
     shape = _shape_of_gguf(tmp_path / "m.gguf", "float32")
     assert shape.body == 2 * (4 * 32 * 32 + 3 * 32 * 64 * 4)
     assert shape.active == 2 * (4 * 32 * 32 + 3 * 32 * 64 * 2)
+    gguf_header(
+        tmp_path / "m.gguf", expert_count=4, expert_used_count=2, expert_feed_forward_length=16,
+        expert_shared_count=3, leading_dense_block_count=1,
+    )  # fmt: skip
+    shape = _shape_of_gguf(tmp_path / "m.gguf", "float32")
+    assert shape.body == 2 * 4 * 32 * 32 + 3 * 32 * (64 + 16 * 7)
+    assert shape.active == shape.body - 3 * 32 * 16 * 2
 
 
 def test_estimates_grow_with_what_is_asked(plan):
