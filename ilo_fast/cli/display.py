@@ -30,13 +30,14 @@ def show(result: "Result", paths: Iterable[Path], removed: Iterable[Path] = ()) 
     console = make_console()
     means = result.layers()
     highest = float(means["ilo"].max())
-    peak, *as_high = means["layer"][means["ilo"] == highest].tolist() if highest > 0 else [None]
+    peaks = means["layer"][means["ilo"] == highest].tolist() if highest > 0 else []
+    peak = peaks[0] if peaks else None
     plain(console, _headline(result))
     console.print(_layer_table(means, peak, _can_draw_blocks(console)))
     if peak is None:
         plain(console, "ILO is 0 in every layer: no point is a bridge")
     else:
-        for line in _languages_at(result.table, peak, as_high):
+        for line in _languages_at(result.table, peak, peaks[1:]):
             plain(console, line)
     written, gone = list(paths), ", ".join(path.name for path in removed)
     if written:
