@@ -44,7 +44,7 @@ from ilo_fast.environment import free_disk
 from ilo_fast.errors import InputError
 from ilo_fast.files import write_text
 
-__all__ = ["DiskSink", "open_store"]
+__all__ = ["DiskSink", "is_finished", "open_store"]
 
 _FORMAT = 4
 _STORE, _RECORD = "store.json", "record.json"
@@ -124,7 +124,7 @@ class DiskSink:
         self._begins_at = beginning(wanted)
         self._journal: TextIO | None = None
         self._lock: int | None = None
-        if not (folder / _WHOLE).is_file():
+        if not is_finished(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = lock_folder(folder)
         try:
@@ -261,6 +261,11 @@ def _read_states(folder: Path, shape: tuple[int, int, int], header: bytes) -> Te
     return torch.from_numpy(_map(folder / _WHOLE, shape, header, "c"))
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether a folder's states were all written once."""
+    return (folder / _WHOLE).is_file()
+
+
 def open_store(folder: str | Path) -> ActivationStore:
     """Open a finished folder of states, as `extract` or ``ilo-fast score --states`` left it.
 
@@ -272,7 +277,7 @@ def open_store(folder: str | Path) -> ActivationStore:
             version.
     """
     folder = Path(folder)
-    if not (folder / _WHOLE).is_file() or not (folder / _STORE).is_file():
+    if not is_finished(folder) or not (folder / _STORE).is_file():
         if not folder.is_dir():
             raise InputError(f"folder: there is no folder {folder}")
         unfinished = (folder / _PARTIAL).is_file() and (folder / _STORE).is_file()

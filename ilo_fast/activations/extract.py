@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ilo_fast.activations.capability import probe
 from ilo_fast.activations.captures import evaluating, no_new_captures, users_hooks
-from ilo_fast.activations.disk import DiskSink
-from ilo_fast.activations.fusing import fusing
+from ilo_fast.activations.disk import DiskSink, is_finished
+from ilo_fast.activations.fusing import forced_kernels, fusing
 from ilo_fast.activations.job import ExtractProgress, Job
 from ilo_fast.activations.manifest import describes
 from ilo_fast.activations.packing import check_batch_tokens
@@ -163,8 +163,7 @@ def extract(
     if place == "disk":
         stage("Hashing the weights")
     weights = weights_sha256(backbone.module) if place == "disk" else None
-    if fused == "compile":
-        stage("Compiling the layers")
+    limit = token_limit(backbone.module, tokenizer)
     dtype = str(parameter_dtype(backbone.module)).removeprefix("torch.")
     made_of = {"corpus_sha256": corpus.sha256, "dtype": dtype}
     if weights is not None:
@@ -181,6 +180,22 @@ def extract(
             folder=folder,
         )
 
+    def disk_sink(kernels: str | None) -> DiskSink:
+        assert folder is not None
+        assert weights is not None
+        cut = [limit, getattr(tokenizer, "truncation_side", None)] if truncate else False
+        key = _key(backbone, weights, tokenizer, corpus, chosen_pool, cut, kernels)
+        return DiskSink(folder, key, entries, corpus.n_points, backbone.dim, budget)
+
+    forced = forced_kernels(backbone, device, fused) if place == "disk" else None
+    if forced is not None and folder is not None and is_finished(folder):
+        there = disk_sink(forced)
+        whole = _whole_record(there, corpus.n_points, progress)
+        if whole is not None:  # nor is there a need to try the kernels, which may take a while
+            return keep(there.finish(whole), {**made_of, **whole, "states": "read"})
+        there.close()
+    if fused == "compile":
+        stage("Compiling the layers")
     sink: Sink
     with (
         torch.inference_mode(),
@@ -189,13 +204,8 @@ def extract(
         no_new_captures(backbone.module),
         fusing(backbone, device, fused) as kernels,
     ):
-        limit = token_limit(backbone.module, tokenizer)
         if place == "disk":
-            assert folder is not None
-            assert weights is not None
-            cut = [limit, getattr(tokenizer, "truncation_side", None)] if truncate else False
-            key = _key(backbone, weights, tokenizer, corpus, chosen_pool, cut, kernels.kernels)
-            sink = DiskSink(folder, key, entries, corpus.n_points, backbone.dim, budget)
+            sink = disk_sink(kernels.kernels)
             budget = sink.budget
         else:
             where = device if place == "cuda" else torch.device("cpu")
