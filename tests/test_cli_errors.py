@@ -159,7 +159,7 @@ def test_a_sentence_over_the_models_limit(fails, run, corpus_folder, tmp_path):
     model = save_tiny_model(tmp_path / "short", max_position_embeddings=8)
     message = fails("score", model, "--corpus", corpus_folder)
     assert "8" in message
-    assert "--truncate cuts it" in message
+    assert "(truncate=True, --truncate or a plan's truncate: true cuts it)" in message
     out = tmp_path / "cut"
     assert run("score", model, "--corpus", corpus_folder, "--out", out, "--truncate")[0] == 0
     assert sorted(path.name for path in out.iterdir()) == FILES

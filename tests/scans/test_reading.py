@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import struct
@@ -357,6 +359,8 @@ def test_scan_query_and_report_from_the_command_line(command, results, tmp_path)
     assert status == 3  # some failed
     assert "0 computed, 1 failed, 1 skipped as there already" in shown
     assert "FAILED  ./gone on demo (1 of 1): missing" in said
+    why = re.search(r"What failed and why: ilo-fast (.*)\n", shown).group(1)
+    assert "missing" in command(*shlex.split(why))[1]
     status, shown, said = command("scan", plan, "--skip-failed", "--quiet")
     assert (status, said) == (0, "")
     assert "0 computed, 0 failed, 2 skipped as there already or failed before" in shown
@@ -364,6 +368,10 @@ def test_scan_query_and_report_from_the_command_line(command, results, tmp_path)
     assert (status, shown.split()) == (0, ["top", "3"])
     status, shown, _ = command("query", out, "select 1 as a", "--format", "csv")
     assert shown == "a\n1\n"
+    sql = "select range(1200) many, {'b': [1]} s, 0.5 x, null::double y, null z, true t, 'é' u"
+    shown = command("query", out, sql, "--format", "csv")[1].splitlines()
+    many = ",".join(map(str, range(1200)))
+    assert shown[1:] == [f'"[{many}]","{{""b"":[1]}}",0.5,,,True,é']
     status, shown, _ = command("query", out, "select 1 as a", "--format", "json")
     assert shown == '[{"a":1}]\n'
     sql = "select 1.5e-12 p, 1/3 third, null x, 'nan'::double y, [1, 2] z, 'é/' t"
