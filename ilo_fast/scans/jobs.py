@@ -139,9 +139,8 @@ def plan_jobs(plan: Plan) -> tuple[list[Job], dict[str, Corpus]]:
                 twice = [cell.slot for cell in job.cells if cell.slot in seen]
                 if twice:
                     first = seen[twice[0]]
-                    mistakes.append(
-                        plan.mistake(path, f"{job.name} is the same job as that of {first}")
-                    )
+                    what = f"{job.name} is the same job as that of {first}: give it another name"
+                    mistakes.append(plan.mistake(path, what))
                 seen.update(dict.fromkeys((cell.slot for cell in job.cells), f"models[{number}]"))
                 jobs.append(job)
     if mistakes:

@@ -56,7 +56,8 @@ def test_mistakes_in_models(plan, models, entry, said):
 
 def test_the_same_job_twice_and_bad_corpora(plan, models):
     model = str(models / "step9")
-    with pytest.raises(PlanError, match=r"models\[1\]: .* is the same job as that of models\[0\]"):
+    said = r"models\[1\]: .* is the same job as that of models\[0\]: give it another name$"
+    with pytest.raises(PlanError, match=said):
         jobs_of(plan, models=[model, model])
     assert len(jobs_of(plan, models=[model, {"model": model, "k": 2}])) == 2
     with pytest.raises(PlanError, match=r"corpora\[1\]: a second corpus 'demo'") as caught:
