@@ -108,10 +108,10 @@ def _far_layers(a: Source, b: Source) -> list[str]:
     ]
     if not far:
         return []
+    most = 100 * max(apart[layer] for layer in far)
     return [
-        f"{b.name} holds layers {', '.join(map(str, b.layers))} alone: layers "
-        f"{', '.join(map(str, far))} of {a.name} are compared with the nearest of these, up to "
-        f"{100 * max(apart[layer] for layer in far):.0f} % of the depth away"
+        f"{b.name} does not hold all its layers: {', '.join(map(str, far))} of {a.name} met the "
+        f"nearest of {', '.join(map(str, b.layers))}, up to {most:.0f} % of the depth away"
     ]
 
 

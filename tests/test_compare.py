@@ -164,8 +164,8 @@ def test_layers_that_meet_none_of_their_depth_are_named():
     found = compare([from_result(result(layers=5), "a"), from_result(some, "b")])
     assert of(found, "all", "all")["layer_b"].tolist() == [0, 2, 2, 8, 8]
     assert found.record["notes"][1] == (
-        "b holds layers 0, 2, 8 alone: layers 2, 3 of a are compared with the nearest of these, "
-        "up to 25 % of the depth away"
+        "b does not hold all its layers: 2, 3 of a met the nearest of 0, 2, 8, up to 25 % of the "
+        "depth away"
     )
     whole = compare([from_result(some, "b"), from_result(result(layers=5), "a")])
     assert len([note for note in whole.record["notes"] if "depth" in note]) == 1
