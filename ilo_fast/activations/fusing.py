@@ -8,7 +8,7 @@ import torch
 
 from ilo_fast.activations.capability import states_apart, trial_states
 from ilo_fast.errors import InputError
-from ilo_fast.models.compiled import compiled_layers, nothing_new
+from ilo_fast.models.compiled import COMPILED, compiled_layers, nothing_new
 from ilo_fast.models.fused import liger_kernels, why_not_liger
 from ilo_fast.models.structure import Backbone
 
@@ -78,7 +78,9 @@ def forced_kernels(backbone: Backbone, device: torch.device, fused: str) -> str 
     """The name of kernels that `fusing` puts in place or raises; None where their trial decides."""
     if fused not in ("liger", "compile") or _why_not(backbone, device, fused) is not None:
         return None
-    with _in_place(backbone, fused) as kernels:
+    if fused == "compile":
+        return COMPILED
+    with liger_kernels(backbone.module) as kernels:
         return kernels
 
 
