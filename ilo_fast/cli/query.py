@@ -54,7 +54,7 @@ def _json(value: Any) -> str:
 
 def _cell(value: Any) -> Any:
     """A cell of a CSV file: lists as JSON, where NumPy's text has line breaks and leaves out."""
-    listed = isinstance(value, list | dict) or getattr(value, "ndim", 0)
+    listed = isinstance(value, list | dict) or getattr(value, "ndim", 0) > 0
     return _json(value) if listed else value
 
 
