@@ -338,7 +338,7 @@ def test_a_full_disk_is_said_before_anything_is_written(run, tmp_path, monkeypat
     monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(1 << 40, 1 << 40, 1000))
     with pytest.raises(InputError, match="not enough disk space"):
         run()
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_disk_that_fills_up_under_way_stops_the_scan(run, tmp_path, monkeypatch):
@@ -439,6 +439,8 @@ def test_arguments(run, plan, tmp_path):
             scan({**plan, "corpora": ["./none"]}, results=tmp_path / "x", engine=engine)
     with pytest.raises(InputError, match="are for engine='ray'"):
         scan(plan, results="x", workers=2, view=View())
+    with pytest.raises(PlanError, match=r"matches \./none"):
+        scan({**plan, "models": ["./none*"]}, results=tmp_path / "x" / "y", view=View())
     with pytest.raises(InputError, match=r"^results: expected a name in UTF-8"):
         scan(plan, results=tmp_path / "x\udcff", view=View())
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("x")]
