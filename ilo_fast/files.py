@@ -7,7 +7,21 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["staged", "write_text"]
+from ilo_fast.errors import InputError
+
+__all__ = ["check_utf8", "staged", "write_text"]
+
+
+def check_utf8(path: str | Path, argument: str) -> None:
+    """That a path has a name that records and Parquet's library can hold.
+
+    Raises:
+        InputError: naming ``argument``.
+    """
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(f"{argument}: expected a name in UTF-8, got {str(path)!r}") from error
 
 
 @contextmanager

@@ -75,6 +75,7 @@ def notes_on(a: Source, b: Source) -> list[str]:
             f"{a.name} ends at layer {a.depth}, {b.name} at {b.depth}: layers are compared by "
             "relative depth"
         )
+        notes += _far_layers(a, b)
     types = [
         s.record.get("model", {}).get("dtype") or s.record.get("extraction", {}).get("dtype")
         for s in (a, b)
@@ -93,6 +94,25 @@ def notes_on(a: Source, b: Source) -> list[str]:
             "sentence counts were compared"
         )
     return notes
+
+
+def _far_layers(a: Source, b: Source) -> list[str]:
+    """Which layers of a meet a layer of b that is not the nearest of its model, if any do."""
+    whole, held = np.arange(b.depth + 1) / max(b.depth, 1), np.array(b.layers) / max(b.depth, 1)
+    shares = {layer: layer / max(a.depth, 1) for layer in a.layers}
+    apart = {layer: float(np.abs(held - share).min()) for layer, share in shares.items()}
+    far = [
+        layer
+        for layer, share in shares.items()
+        if apart[layer] > np.abs(whole - share).min() + 1e-9
+    ]
+    if not far:
+        return []
+    most = 100 * max(apart[layer] for layer in far)
+    return [
+        f"{b.name} does not hold all its layers: {', '.join(map(str, far))} of {a.name} met the "
+        f"nearest of {', '.join(map(str, b.layers))}, up to {most:.0f} % of the depth away"
+    ]
 
 
 def _check_trainings(inputs: Sequence[Sequence[Source]], steps: tuple[int, int] | None) -> None:

@@ -14,7 +14,7 @@ from ilo_fast.sources import Source
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["KINDS", "picture"]
+__all__ = ["KINDS", "picture", "shown_layer"]
 
 KINDS = ("layers", "languages", "neighbours", "overlap", "map")
 """What `picture` draws."""
@@ -83,7 +83,7 @@ def picture(
             k=k,
             metric=metric,
         )
-    at = _place(source, layer)
+    at = source.layers.index(shown_layer(source, layer))
     title = f"{shortened(source.name)}, layer {source.layers[at]}\n{metric}, k = {k}"
     if kind == "neighbours":
         counts = neighbor_counts(source.lists[at], source.language_ids)[0]
@@ -117,10 +117,10 @@ def _map(source: Source, at: int, title: str, method: str, seed: int) -> "Axes":
     return axes
 
 
-def _place(source: Source, layer: int | None) -> int:
-    """The row of a layer, or of the one where languages overlap most."""
+def shown_layer(source: Source, layer: int | None) -> int:
+    """The layer that a picture of one layer shows; where None is given, of the highest mean ILO."""
     if layer is None:
-        return int(np.argmax(source.values["ilo"].mean(axis=1)))
+        return source.layers[int(np.argmax(source.values["ilo"].mean(axis=1)))]
     if layer not in source.layers:
         raise InputError(f"layer must be one of {list(source.layers)}, got {layer!r}")
-    return source.layers.index(layer)
+    return layer

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ilo_fast.environment import require_space
 from ilo_fast.errors import InputError
-from ilo_fast.files import staged
+from ilo_fast.files import check_utf8, staged
 from ilo_fast.tables import TABLES, read_table, write_parquet, write_table
 
 __all__ = [
@@ -164,10 +164,11 @@ class Result:
         a full disk leaves what ``folder`` held before. Pictures, companion tables and the trace
         that another run left there go away with its scores; other files stay. Returns the paths.
         Raises InputError when the disk has too little room, the record holds what JSON cannot or
-        the pictures would have several rows a layer and language, OSError when writing fails all
-        the same.
+        the pictures would have several rows a layer and language or the folder's name is no UTF-8,
+        OSError when writing fails all the same.
         """
         folder = Path(folder)
+        check_utf8(folder, "folder")
         require_space(folder, self.space_needed(plots=plots))
         began = time.perf_counter()
         record = _as_json(self.record)

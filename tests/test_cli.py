@@ -8,15 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from tables import make_result
 from tiny import FILES, save_tiny_model
 
 from ilo_fast import cli
 from ilo_fast.cli import display
 from ilo_fast.errors import ModelError
 from ilo_fast.ops import dispatch
-from ilo_fast.results import read_parquet
+from ilo_fast.results import Result, read_parquet
 
 demo = sys.modules["ilo_fast.cli.demo"]  # the name is also the command's
 COMMAND = Path(sys.executable).with_name("ilo-fast")
@@ -197,6 +199,24 @@ def test_a_narrow_terminal_loses_no_digits(monkeypatch):
     monkeypatch.delenv("FORCE_COLOR")
     monkeypatch.setattr("sys.stdout", io.StringIO())
     assert display.make_console().width == 100
+
+
+def test_layers_as_high_as_the_peak_are_named(capsys):
+    record = {
+        "model": {"name": "m", "dtype": "float32"}, "device": {"id": "cpu", "name": "any"},
+        "corpus": {"name": "c", "languages": ["eng_Latn", "hin_Deva"], "sentences": 2},
+        "backend": {"name": "torch"}, "extraction": {}, "timeline": {},
+    }  # fmt: skip
+    table = make_result(layers=4, languages=("eng_Latn", "hin_Deva")).table
+    for values, said in (
+        ([0.1, 0.5, 0.5, 0.2], "peaks at layer 1, as high at layer 2. Highest"),
+        ([0.5, 0.1, 0.5, 0.5], "peaks at layer 0, as high at layers 2, 3. Highest"),
+        ([0.1, 0.1, 0.5, 0.2], "peaks at layer 2. Highest"),
+        ([0.0] * 4, "ILO is 0 in every layer"),
+    ):
+        table["ilo"] = np.repeat(values, 2)
+        display.show(Result(table, record), [])
+        assert said in capsys.readouterr().out
 
 
 def test_the_bar_marks_eighths():

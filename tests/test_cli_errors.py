@@ -60,6 +60,28 @@ def test_an_empty_path_is_not_the_folder_one_is_in(run, tmp_path, monkeypatch, g
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["score", "m", "--corpus", "demo", "--out"],
+        ["score", "m", "--corpus", "demo", "--out", "o", "--states"],
+        ["score", "m", "--out", "o", "--corpus"],
+        ["demo", "--out"],
+        ["compare", "a", "b", "--out"],
+        ["plot", "a", "--out"],
+        ["scan", __file__, "--out"],
+        ["report", ".", "--out"],
+    ],
+)
+def test_a_name_that_is_no_utf8_is_refused_before_the_work(run, tmp_path, monkeypatch, given):
+    """Neither records, which hold the command, nor Parquet's library could take it."""
+    monkeypatch.chdir(tmp_path)
+    assert run(*given, "o\udcff") == (
+        2, "", "ilo-fast: command line: expected a name in UTF-8, got 'o\\udcff'\n"
+    )  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_link_is_followed_and_a_device_is_left_alone(run, tiny_model, tmp_path):
     """A rename would take their place."""
     (tmp_path / "link").symlink_to("real")
@@ -137,7 +159,7 @@ def test_a_sentence_over_the_models_limit(fails, run, corpus_folder, tmp_path):
     model = save_tiny_model(tmp_path / "short", max_position_embeddings=8)
     message = fails("score", model, "--corpus", corpus_folder)
     assert "8" in message
-    assert "--truncate cuts it" in message
+    assert "(truncate=True, --truncate or a plan's truncate: true cuts it)" in message
     out = tmp_path / "cut"
     assert run("score", model, "--corpus", corpus_folder, "--out", out, "--truncate")[0] == 0
     assert sorted(path.name for path in out.iterdir()) == FILES

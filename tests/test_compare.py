@@ -158,6 +158,19 @@ def test_models_of_different_depth_say_so():
     assert any("relative depth" in note for note in found.record["notes"])
 
 
+def test_layers_that_meet_none_of_their_depth_are_named():
+    some = result(layers=9, record={"model": {"n_layers": 8}})
+    some = Result(some.table[some.table["layer"].isin([0, 2, 8])], some.record)
+    found = compare([from_result(result(layers=5), "a"), from_result(some, "b")])
+    assert of(found, "all", "all")["layer_b"].tolist() == [0, 2, 2, 8, 8]
+    assert found.record["notes"][1] == (
+        "b does not hold all its layers: 2, 3 of a met the nearest of 0, 2, 8, up to 25 % of the "
+        "depth away"
+    )
+    whole = compare([from_result(some, "b"), from_result(result(layers=5), "a")])
+    assert len([note for note in whole.record["notes"] if "depth" in note]) == 1
+
+
 # ---------------------------------------------------------------- trainings
 
 
@@ -346,6 +359,13 @@ def test_settings_given_must_be_those_of_the_tables(tmp_path):
 
 def names_in(folder):
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_folder_whose_name_is_no_utf8_is_refused(tmp_path):
+    compared = compare([from_result(result(), "a"), from_result(result(0.125), "b")], samples=5)
+    with pytest.raises(InputError, match=r"^folder: expected a name in UTF-8"):
+        compared.save(tmp_path / "o\udcff")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_comparison_leaves_nothing_of_the_one_before(tmp_path):

@@ -23,7 +23,7 @@ from ilo_fast.overlap import layer_overlap
 from ilo_fast.pictures import picture
 from ilo_fast.plane import pca, umap
 from ilo_fast.results import Result
-from ilo_fast.sources import from_result, from_store
+from ilo_fast.sources import from_result, from_store, read_sources
 from ilo_fast.tables import write_table
 
 LANGUAGES = ("eng_Latn", "rus_Cyrl", "deu_Latn")
@@ -424,7 +424,8 @@ def test_the_command_draws_a_results_folder(run, folder, tmp_path, kind):
     out = tmp_path / "deep" / "picture.png"
     code, shown, said = run("plot", folder, "--kind", kind, "--out", out)
     assert (code, said) == (0, "")
-    assert shown == f"Written to {out}\n"
+    peak = int(read_sources(folder)[0].values["ilo"].mean(axis=1).argmax())
+    assert shown == f"Written to {out}{f' (layer {peak})' * (kind == 'neighbours')}\n"
     assert out.read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in out.parent.iterdir()] == ["picture.png"]
 

@@ -174,6 +174,12 @@ def test_a_failure_while_writing_keeps_the_old_files(tmp_path, monkeypatch, erro
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_a_folder_whose_name_is_no_utf8_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"^folder: expected a name in UTF-8, got '.*o\\udcff'"):
+        make_result().save(tmp_path / "o\udcff")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_too_little_space_is_said_before_the_first_byte(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 1000))

@@ -7,8 +7,8 @@ The folder holds
 - ``states.partial``: a safetensors file at its full size, filled as batches end. It becomes
   ``states.safetensors`` when the last one is there.
 - ``journal.jsonl``: one line a finished batch, ``{"start", "stop", "points", "crc32"}``: its places
-  in processing order, the points there and the checksum of their float32 block. A line is written
-  after the data.
+  in processing order, the points there and the checksum of their float32 block under the key. A
+  line is written after the data.
 - ``record.json``: how the states were made. Written when the last batch is in.
 
 One run at a time writes there: it holds a lock of the operating system on the folder, gone with
@@ -31,6 +31,7 @@ from torch import Tensor
 from ilo_fast.activations.journal import (
     JOURNAL,
     Batch,
+    beginning,
     finished,
     gaps,
     read_journal,
@@ -43,9 +44,9 @@ from ilo_fast.environment import free_disk
 from ilo_fast.errors import InputError
 from ilo_fast.files import write_text
 
-__all__ = ["DiskSink", "open_store"]
+__all__ = ["DiskSink", "is_finished", "open_store"]
 
-_FORMAT = 3
+_FORMAT = 4
 _STORE, _RECORD = "store.json", "record.json"
 _PARTIAL, _WHOLE = "states.partial", "states.safetensors"
 _OURS = (_STORE, JOURNAL, _PARTIAL, "lost+found")  # what may lie there before the first batch
@@ -120,9 +121,10 @@ class DiskSink:
         self._done: list[tuple[int, int]] = []
         wanted = {"format": _FORMAT, "shape": list(self.shape), "layers": list(layers), **key}
         wanted = json.loads(json.dumps(wanted))
+        self._begins_at = beginning(wanted)
         self._journal: TextIO | None = None
         self._lock: int | None = None
-        if not (folder / _WHOLE).is_file():
+        if not is_finished(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = lock_folder(folder)
         try:
@@ -203,12 +205,14 @@ class DiskSink:
 
         `missing` then answers for these places.
         """
-        self._done = finished(self._batches, self._states, order, first)
+        self._done = finished(self._batches, self._states, self._begins_at, order, first)
 
     def whole_record(self) -> dict[str, Any] | None:
         """How the states of a `complete` folder were made, where all have their checksums."""
         record = self.earlier_record()
-        return None if record is None or _damaged(self._batches, self._states) else record
+        if record is None or _damaged(self._batches, self._states, self._begins_at):
+            return None
+        return record
 
     def write(self, start: int, rows: npt.NDArray[np.int64], block: Tensor) -> None:
         if not self._writable:
@@ -219,7 +223,7 @@ class DiskSink:
             self._journal.write("\n" * self._cut_short)
         data = np.ascontiguousarray(block.numpy())
         self._states[:, rows] = data
-        self._journal.write(Batch.of(start, rows, data).line())
+        self._journal.write(Batch.of(start, rows, data, self._begins_at).line())
         self._journal.flush()
 
     def missing(self, start: int, stop: int) -> list[tuple[int, int]]:
@@ -257,6 +261,11 @@ def _read_states(folder: Path, shape: tuple[int, int, int], header: bytes) -> Te
     return torch.from_numpy(_map(folder / _WHOLE, shape, header, "c"))
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether a folder's states were all written once."""
+    return (folder / _WHOLE).is_file()
+
+
 def open_store(folder: str | Path) -> ActivationStore:
     """Open a finished folder of states, as `extract` or ``ilo-fast score --states`` left it.
 
@@ -268,7 +277,7 @@ def open_store(folder: str | Path) -> ActivationStore:
             version.
     """
     folder = Path(folder)
-    if not (folder / _WHOLE).is_file() or not (folder / _STORE).is_file():
+    if not is_finished(folder) or not (folder / _STORE).is_file():
         if not folder.is_dir():
             raise InputError(f"folder: there is no folder {folder}")
         unfinished = (folder / _PARTIAL).is_file() and (folder / _STORE).is_file()
@@ -288,7 +297,7 @@ def open_store(folder: str | Path) -> ActivationStore:
     layers, languages = tuple(key["layers"]), tuple(key["languages"])
     sentences = points // len(languages)
     states = _read_states(folder, shape, _safetensors_header(layers, points, dim))
-    _check_states(folder, states)
+    _check_states(folder, states, beginning(key))
     return ActivationStore(
         states=states,
         layers=layers,
@@ -305,10 +314,10 @@ def open_store(folder: str | Path) -> ActivationStore:
     )
 
 
-def _damaged(batches: list[Batch], states: Any) -> list[tuple[int, int]]:
+def _damaged(batches: list[Batch], states: Any, begin: int) -> list[tuple[int, int]]:
     """Places whose states ``[layers, points, dim]`` are under no checksum of a batch."""
     points = states.shape[1]
-    done = [batch for batch in batches if batch.holds(states)]
+    done = [batch for batch in batches if batch.holds(states, begin)]
     # By points: a line damaged into other places must not hide the lines that hold those.
     if len({int(point) for batch in done for point in batch.points}) == points:
         return []
@@ -316,10 +325,10 @@ def _damaged(batches: list[Batch], states: Any) -> list[tuple[int, int]]:
     return gaps(sorted((batch.start, batch.stop) for batch in done), 0, points) or [(0, points)]
 
 
-def _check_states(folder: Path, states: Tensor) -> None:
+def _check_states(folder: Path, states: Tensor, begin: int) -> None:
     """That every state is under the checksum of its batch."""
     batches, _ = read_journal(folder, states.shape[1])
-    bad = _damaged(batches, states.numpy())
+    bad = _damaged(batches, states.numpy(), begin)
     if bad:
         places = ", ".join(f"{start} to {stop - 1}" for start, stop in bad[:3])
         more = f" and {len(bad) - 3} more" if bad[3:] else ""

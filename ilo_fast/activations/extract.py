@@ -11,8 +11,8 @@ from torch import nn
 
 from ilo_fast.activations.capability import probe
 from ilo_fast.activations.captures import evaluating, no_new_captures
-from ilo_fast.activations.disk import DiskSink
-from ilo_fast.activations.fusing import fusing
+from ilo_fast.activations.disk import DiskSink, is_finished
+from ilo_fast.activations.fusing import forced_kernels, fusing
 from ilo_fast.activations.job import ExtractProgress, Job
 from ilo_fast.activations.manifest import describes
 from ilo_fast.activations.packing import check_batch_tokens
@@ -158,6 +158,9 @@ def extract(
         folder=folder,
         weights=weights,
     )
+    there = _read_untried(task, budget, fused, progress)
+    if there is not None:
+        return there
     if fused == "compile":
         stage("Compiling the layers")
     with (
@@ -180,7 +183,7 @@ def extract(
             sink.close()
             raise
     if whole is not None:  # there was nothing to tokenise or to try
-        return task.store(sink.finish(whole), {**task.made_of, **whole, "states": "read"})
+        return _as_read(task, sink, whole)
     record = _record(job, kernels.description, time.perf_counter() - began, about)
     if not job.made and isinstance(sink, DiskSink):
         record = {**task.made_of, **(sink.earlier_record() or record)}
@@ -203,6 +206,27 @@ def _check_arguments(corpus: Any, tokenizer: Any, fused: str, about: Any) -> Non
             "about must map model and corpus to mappings of plain values, their names among them, "
             f"got {about!r:.80}"
         )
+
+
+def _read_untried(
+    task: Task, budget: int, fused: str, progress: ExtractProgress | None
+) -> ActivationStore | None:
+    """A finished folder's states, where its key can be told without trying the fused kernels."""
+    if task.folder is None or task.place != "disk":
+        return None
+    forced = forced_kernels(task.backbone, task.device, fused)
+    if forced is None or not is_finished(task.folder):
+        return None
+    sink, _ = task.open_sink(budget, forced)
+    whole = _whole_record(sink, task.corpus.n_points, progress)
+    if whole is not None:
+        return _as_read(task, sink, whole)
+    sink.close()
+    return None
+
+
+def _as_read(task: Task, sink: Sink, whole: dict[str, Any]) -> ActivationStore:
+    return task.store(sink.finish(whole), {**task.made_of, **whole, "states": "read"})
 
 
 def _record(

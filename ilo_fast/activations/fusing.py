@@ -8,11 +8,11 @@ import torch
 
 from ilo_fast.activations.capability import states_apart, trial_states
 from ilo_fast.errors import InputError
-from ilo_fast.models.compiled import compiled_layers, nothing_new
+from ilo_fast.models.compiled import COMPILED, compiled_layers, nothing_new
 from ilo_fast.models.fused import liger_kernels, why_not_liger
 from ilo_fast.models.structure import Backbone
 
-__all__ = ["Fused", "fusing"]
+__all__ = ["Fused", "forced_kernels", "fusing"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,16 @@ def fusing(backbone: Backbone, device: torch.device, fused: str) -> Iterator[Fus
             name = type(backbone.module).__name__
             raise InputError(f"fused: {fused!r} cannot serve {name}: {reason}") from cause
         yield Fused(kernels, reason)
+
+
+def forced_kernels(backbone: Backbone, device: torch.device, fused: str) -> str | None:
+    """The name of kernels that `fusing` puts in place or raises; None where their trial decides."""
+    if fused not in ("liger", "compile") or _why_not(backbone, device, fused) is not None:
+        return None
+    if fused == "compile":
+        return COMPILED
+    with liger_kernels(backbone.module) as kernels:
+        return kernels
 
 
 def _why_not(backbone: Backbone, device: torch.device, fused: str) -> str | None:

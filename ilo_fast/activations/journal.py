@@ -1,11 +1,13 @@
 """The journal of a folder of states: which points each finished batch holds, and its checksum.
 
 Places are those in processing order, which the tokenizer decides; the journal names the points
-behind them, so that states can be checked without a tokenizer.
+behind them, so that states can be checked without a tokenizer. Checksums begin at a number of the
+folder's key: a journal proves nothing in a folder of another key, even with its own states.
 """
 
 import json
 import zlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +15,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["JOURNAL", "Batch", "finished", "gaps", "read_journal"]
+__all__ = ["JOURNAL", "Batch", "beginning", "finished", "gaps", "read_journal"]
 
 JOURNAL = "journal.jsonl"
+
+
+def beginning(key: Mapping[str, Any]) -> int:
+    """What the checksums of a folder of this key begin at."""
+    return zlib.crc32(json.dumps(key, sort_keys=True).encode())
 
 
 @dataclass(frozen=True)
 class Batch:
     """A line: places ``start … stop`` in processing order, their points, and the CRC-32 of their
-    float32 block ``[layers, points, dim]``."""
+    float32 block ``[layers, points, dim]``, from the folder's `beginning` on."""
 
     start: int
     stop: int
@@ -29,13 +36,13 @@ class Batch:
     crc32: int
 
     @classmethod
-    def of(cls, start: int, rows: npt.NDArray[np.int64], block: np.ndarray) -> "Batch":
-        return cls(start, start + len(rows), tuple(rows.tolist()), zlib.crc32(block.data))
+    def of(cls, start: int, rows: npt.NDArray[np.int64], block: np.ndarray, begin: int) -> "Batch":
+        return cls(start, start + len(rows), tuple(rows.tolist()), zlib.crc32(block.data, begin))
 
-    def holds(self, states: Any) -> bool:
+    def holds(self, states: Any, begin: int) -> bool:
         """Whether its points' states, of ``[layers, points, dim]``, have its checksum."""
         block = np.ascontiguousarray(states[:, np.array(self.points, dtype=np.int64)])
-        return zlib.crc32(block.data) == self.crc32
+        return zlib.crc32(block.data, begin) == self.crc32
 
     def line(self) -> str:
         return json.dumps(asdict(self)) + "\n"
@@ -76,7 +83,7 @@ def read_journal(folder: Path, n_points: int) -> tuple[list[Batch], bool]:
 
 
 def finished(
-    batches: list[Batch], states: Any, order: npt.NDArray[np.int64], first: int
+    batches: list[Batch], states: Any, begin: int, order: npt.NDArray[np.int64], first: int
 ) -> list[tuple[int, int]]:
     """The batches among places ``first …``, whose points are ``order``, that hold their checksum.
 
@@ -87,7 +94,7 @@ def finished(
         if first <= batch.start and batch.stop <= first + len(order):
             rows = order[batch.start - first : batch.stop - first]
             # A line of other points is damaged, of no use to a reader that has nothing else.
-            if tuple(rows.tolist()) == batch.points and batch.holds(states):
+            if tuple(rows.tolist()) == batch.points and batch.holds(states, begin):
                 done.append((batch.start, batch.stop))
     return sorted(done)
 

@@ -72,7 +72,7 @@ def tokenise(
             if not truncate:
                 raise CorpusError(
                     f"corpus: {where(first + position)} has {len(sentence)} tokens, the model "
-                    f"takes {limit} (truncate=True or --truncate cuts it)"
+                    f"takes {limit} (truncate=True, --truncate or a plan's truncate: true cuts it)"
                 )
             # by the tokenizer itself, which keeps the special tokens at the end
             cut = tokenizer(texts[position], truncation=True, max_length=limit, **options)

@@ -24,6 +24,7 @@ from ilo_fast.cli.report import report
 from ilo_fast.cli.scan import scan
 from ilo_fast.cli.score import score
 from ilo_fast.errors import InputError
+from ilo_fast.files import check_utf8
 
 __all__ = ["cli", "main"]
 
@@ -67,6 +68,8 @@ def _run(given: list[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):  # what it cannot encode is shown as "?"
             stream.reconfigure(errors="replace")
     try:
+        for word in given:  # records hold the command, in UTF-8
+            check_utf8(word, "command line")
         # Not cli.main(), which prints lines of its own when interrupted.
         with _interrupts_repeated(), cli.make_context("ilo-fast", given) as context:
             cli.invoke(context)

@@ -29,14 +29,15 @@ def show(result: "Result", paths: Iterable[Path], removed: Iterable[Path] = ()) 
     """
     console = make_console()
     means = result.layers()
-    highest = int(means["ilo"].argmax())
-    peak = int(means["layer"].iloc[highest]) if means["ilo"].iloc[highest] > 0 else None
+    highest = float(means["ilo"].max())
+    peaks = means["layer"][means["ilo"] == highest].tolist() if highest > 0 else []
+    peak = peaks[0] if peaks else None
     plain(console, _headline(result))
     console.print(_layer_table(means, peak, _can_draw_blocks(console)))
     if peak is None:
         plain(console, "ILO is 0 in every layer: no point is a bridge")
     else:
-        for line in _languages_at(result.table, peak):
+        for line in _languages_at(result.table, peak, peaks[1:]):
             plain(console, line)
     written, gone = list(paths), ", ".join(path.name for path in removed)
     if written:
@@ -164,8 +165,8 @@ def _layer_table(means: "pd.DataFrame", peak: int | None, blocks: bool) -> Table
     return table
 
 
-def _languages_at(table: "pd.DataFrame", layer: int) -> list[str]:
-    """The languages most and least overlapping at one layer."""
+def _languages_at(table: "pd.DataFrame", layer: int, as_high: list[int]) -> list[str]:
+    """The languages most and least overlapping at one layer, the first of the highest."""
     ranked = table[table["layer"] == layer].sort_values(
         ["ilo", "language"], ascending=[False, True], kind="stable"
     )
@@ -177,7 +178,9 @@ def _languages_at(table: "pd.DataFrame", layer: int) -> list[str]:
             for language, ilo in zip(rows["language"], rows["ilo"], strict=True)
         )
 
+    others = ", ".join(map(str, as_high))
+    tied = f", as high at layer{'s' * (len(as_high) > 1)} {others}" if as_high else ""
     return [
-        f"* ILO peaks at layer {layer}. Highest there: {listed(ranked.head(count))}",
+        f"* ILO peaks at layer {layer}{tied}. Highest there: {listed(ranked.head(count))}",
         f"  Lowest there: {listed(ranked.tail(len(ranked) - count).tail(count))}",
     ]

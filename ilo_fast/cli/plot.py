@@ -80,7 +80,7 @@ def plot(
             raise click.UsageError(f"--{name} is for --kind {' or '.join(kinds)}, not {kind}")
     from ilo_fast.errors import InputError
     from ilo_fast.files import staged
-    from ilo_fast.pictures import picture
+    from ilo_fast.pictures import picture, shown_layer
     from ilo_fast.plots import check_format, save
     from ilo_fast.sources import from_states_beside, read_inputs
 
@@ -98,4 +98,5 @@ def plot(
     axes = picture(chosen, kind, score=score, layer=layer, method=method, seed=seed)
     with staged(out.parent) as temporary:
         save(axes, temporary / out.name)
-    click.echo(f"Written to {out}")
+    of_layer = f" (layer {shown_layer(chosen, layer)})" if kind in _OF_KINDS["layer"] else ""
+    click.echo(f"Written to {out}{of_layer}")

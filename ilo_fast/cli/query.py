@@ -41,12 +41,21 @@ def query(results: Path, sql: str, form: str) -> None:
 
     found = run(results, sql)
     if form == "csv":
-        found.to_csv(sys.stdout, index=False, lineterminator="\n")
+        found.map(_cell).to_csv(sys.stdout, index=False, lineterminator="\n")
     elif form == "json":
-        rows = _plain(found.to_dict("records"))
-        click.echo(json.dumps(rows, ensure_ascii=False, separators=(",", ":")))
+        click.echo(_json(found.to_dict("records")))
     else:
         click.echo(found.to_string(index=False) if len(found) else "no rows")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
+
+
+def _cell(value: Any) -> Any:
+    """A cell of a CSV file: lists as JSON, where NumPy's text has line breaks and leaves out."""
+    listed = isinstance(value, list | dict) or getattr(value, "ndim", 0) > 0
+    return _json(value) if listed else value
 
 
 def _plain(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """What `ilo-fast scan` prints: the jobs of a dry run, the sum of a scan."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,6 +87,9 @@ def show_summary(summary: "ScanSummary", *, skip_failed: bool) -> None:
     if summary.stopped:
         lines.append("Stopped before the end: run the same command to go on.")
     lines.append(f"Results in {summary.folder}")
+    if summary.failed:
+        where = shlex.quote(str(summary.folder))
+        lines.append(f'What failed and why: ilo-fast query {where} "from failures"')
     for line in lines:
         plain(console, line)
 

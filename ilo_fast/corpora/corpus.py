@@ -303,5 +303,7 @@ def _sentences(code: str, column: Iterable[str]) -> tuple[str, ...]:
             ) from error
         if is_blank(text):
             raise CorpusError(f"sentences of {code}: sentence {number} is empty")
+        if "\0" in text:  # some tokenizers drop it, others give it a token of its own
+            raise CorpusError(f"sentences of {code}: sentence {number} holds a NUL character")
         cleaned.append(text.strip())
     return tuple(cleaned)

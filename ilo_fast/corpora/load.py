@@ -12,6 +12,7 @@ from ilo_fast.corpora.flores import read_flores
 from ilo_fast.corpora.folder import SPLITS, read_folder
 from ilo_fast.corpora.table import TABLES, read_table
 from ilo_fast.errors import CorpusError, InputError
+from ilo_fast.files import check_utf8
 
 __all__ = ["load_corpus"]
 
@@ -100,6 +101,7 @@ def _read(
     if not os.fspath(spec):
         raise InputError(f"corpus: expected {_FORMS}; got an empty string")
     path = Path(spec)
+    check_utf8(path, "corpus")
     if os.path.isdir(path):  # unlike Path.is_dir, False for names too long to exist
         return read_folder(path, languages, split)
     if not os.path.exists(path):

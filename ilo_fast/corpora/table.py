@@ -98,6 +98,11 @@ def _check_cells(table: _Table, chosen: tuple[str, ...], path: Path) -> None:
                     f"{path}: {table.unit} {number}, column {name!r}: no valid Unicode, a lone "
                     "surrogate"
                 )
+            elif "\0" in value:  # in .csv and .tsv files already refused, with its line
+                raise CorpusError(
+                    f"{path}: {table.unit} {number}, column {name!r}: holds a NUL character, "
+                    "expected text"
+                )
     if missing:
         raise CorpusError(f"{path}: missing or empty sentences: {some(missing)}")
 

@@ -16,7 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["compiled_layers", "nothing_new"]
+__all__ = ["COMPILED", "compiled_layers", "nothing_new"]
+
+COMPILED = f"torch.compile {torch.__version__}"
+"""What records call it."""
 
 # torch stops compiling a function after 8 graphs; models of several sizes in one process share one.
 _GRAPHS = 64
@@ -29,7 +32,7 @@ def compiled_layers(layers: Iterable[nn.Module]) -> Iterator[str]:
     Nothing is compiled before a layer first runs; what fails then is raised there.
 
     Yields:
-        str: what is in place, such as ``"torch.compile 2.13.0"``.
+        str: `COMPILED`, what is in place.
     """
     from torch._dynamo import config
 
@@ -38,7 +41,7 @@ def compiled_layers(layers: Iterable[nn.Module]) -> Iterator[str]:
         for layer in layers:
             stack.callback(_restore, layer, vars(layer).get("forward"))
             layer.forward = torch.compile(_copy(layer.forward), dynamic=True)
-        yield f"torch.compile {torch.__version__}"
+        yield COMPILED
 
 
 @contextmanager

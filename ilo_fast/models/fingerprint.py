@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,9 +10,13 @@ from torch import Tensor, nn
 
 from ilo_fast.errors import ModelError
 
-__all__ = ["weights_sha256"]
+__all__ = ["deciding_settings", "weights_sha256"]
 
 _WIDTH = 251
+# Which version wrote the files, and what a forward pass hands out beside the hidden states; where
+# the files lay and how attention is computed are keys with an underscore.
+_IDLE = {"transformers_version", "use_cache", "return_dict"}
+_IDLE |= {"output_hidden_states", "output_attentions"}
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -72,6 +77,21 @@ def _plain(value: Any) -> bool:
     return value is None or isinstance(value, str | bool | int | float)
 
 
+def deciding_settings(config: Any) -> Any:
+    """A configuration, as JSON has it, without the settings that change no hidden state.
+
+    >>> deciding_settings({"n_layer": 2, "use_cache": True, "text_config": {"_name_or_path": "x"}})
+    {'n_layer': 2, 'text_config': {}}
+    """
+    if not isinstance(config, Mapping):
+        return config
+    return {
+        key: deciding_settings(value)
+        for key, value in config.items()
+        if not str(key).startswith("_") and key not in _IDLE
+    }
+
+
 def weights_sha256(module: nn.Module) -> str:
     """SHA-256 over the names, shapes, dtypes and bit sums of all weights, and the configuration.
 
@@ -95,10 +115,7 @@ def weights_sha256(module: nn.Module) -> str:
             names.append(f"{name} {tensor.dtype} {list(tensor.shape)}")
             sums.append(_bit_sums(tensor).cpu())
     config: Any = getattr(module, "config", None)
-    described = {} if config is None else config.to_dict()
-    # where the files lie and how attention is computed do not change what the model is
-    for key in [k for k in described if k.startswith("_") or k == "transformers_version"]:
-        del described[key]
+    described = {} if config is None else deciding_settings(config.to_dict())
     content = [names, torch.stack(sums).tolist() if sums else [], described]
     content += _adapters(module)
     text = json.dumps(content, sort_keys=True, default=str)

@@ -33,7 +33,7 @@ _LEAST_SPACE = 1 << 20
 
 
 class Dataset:
-    """A results folder; a ``with`` block gives it a workspace, for writing.
+    """A results folder; a ``with`` block makes it and gives it a workspace, for writing.
 
     Opening one removes what scans that died left behind.
     """
@@ -145,8 +145,8 @@ class Dataset:
         if not marker.exists():
             if not create:
                 raise InputError(f"{str(self.folder)!r} holds no results of a scan")
-            self.folder.mkdir(parents=True, exist_ok=True)
-            there = {path.name for path in self.folder.iterdir()} - {_WORK, _LOCKS, _MARKER}
+            found = self.folder.iterdir() if self.folder.exists() else ()
+            there = {path.name for path in found} - {_WORK, _LOCKS, _MARKER}
             if there and not marker.exists():
                 raise InputError(
                     f"{str(self.folder)!r} holds other files ({', '.join(sorted(there)[:3])}); "

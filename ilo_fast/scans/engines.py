@@ -1,8 +1,10 @@
 """Where jobs run: in this process, or on a Ray cluster."""
 
 import os
+import socket
 from dataclasses import replace
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from ilo_fast.errors import InputError
 from ilo_fast.scans.estimate import Estimate
@@ -12,6 +14,8 @@ from ilo_fast.scans.work import Failure, ModelCache, Outcome, run_job
 __all__ = ["Engine", "LocalEngine", "RayEngine"]
 
 _RETRIES = 3
+_CONNECT_SECONDS = 5.0
+_HERE = ("localhost", "127.0.0.1", "::1")
 
 
 class Engine(Protocol):
@@ -92,8 +96,10 @@ class RayEngine:
         self._owns = not ray.is_initialized()
         if self._owns:
             local = {} if address else {"num_cpus": workers, "include_dashboard": False}
+            _check_listens(address, ray)
+            quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
             try:
-                ray.init(address=address, log_to_driver=False, logging_level="error", **local)
+                ray.init(address=address or "local", **quiet, **local)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise InputError(f"engine: no Ray cluster at {address!r}: {error}") from error
         self._task = ray.remote(max_retries=retries)(ray_job)
@@ -155,6 +161,28 @@ class RayEngine:
         self._running.clear()
         if self._owns:
             self._ray.shutdown()
+
+
+def _check_listens(address: str | None, ray: Any) -> None:
+    """That something answers at a cluster's address: Ray would try for minutes, then exit."""
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS")
+    try:
+        parts = urlsplit("//" + (address or "").rpartition("://")[2])
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise InputError(f"address: expected host:port, got {address!r} ({error})") from error
+    if not host or not port:
+        return  # Ray finds one itself, or says what an address looks like
+    reason = ""
+    # Ray takes localhost for this machine's network address, where alone a cluster may listen.
+    for name in [host, ray.util.get_node_ip_address()] if host in _HERE else [host]:
+        try:
+            socket.create_connection((name, port), timeout=_CONNECT_SECONDS).close()
+            return
+        except OSError as error:
+            reason = reason or str(error)
+    raise InputError(f"address: nothing listens at {address} ({reason})")
 
 
 def ray_job(text: str) -> tuple[dict[str, dict[str, bytes]], Any, float, int]:

@@ -1,13 +1,17 @@
 """What tells the files of one model from those of another under the same name."""
 
 import hashlib
+import json
 import os
 import re
 from pathlib import Path
 
+from ilo_fast.models.fingerprint import deciding_settings
+
 __all__ = ["model_digest", "tokenizer_digest"]
 
 _READ = {".safetensors", ".bin", ".gguf", ".json", ".txt", ".model", ".py", ".tiktoken", ".spm"}
+_IDLE = {"generation_config.json"}  # hidden states are those of sentences as they stand
 _TOKENIZER = re.compile(
     r"tokenizer.*|.*\.(model|tiktoken|spm)|vocab.*|merges\.txt|(special|added)_tokens.*\.json"
 )
@@ -25,8 +29,13 @@ def model_digest(path: Path) -> str:
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted(path.iterdir())
     for file in files:
-        if file.is_file() and file.suffix in _READ and not file.name.startswith("."):
-            _add(digest, file, _WHOLE)
+        counts = file.suffix in _READ and not file.name.startswith(".") and file.name not in _IDLE
+        if counts and file.is_file():
+            settings = _settings(file) if file.name == "config.json" else None
+            if settings is None:
+                _add(digest, file, _WHOLE)
+            else:
+                digest.update(b"config.json\0" + settings)
     return digest.hexdigest()
 
 
@@ -42,6 +51,15 @@ def tokenizer_digest(path: Path) -> str:
         if file.is_file() and _TOKENIZER.fullmatch(file.name):
             _add(digest, file, file.stat().st_size)
     return digest.hexdigest()
+
+
+def _settings(file: Path) -> bytes | None:
+    """What of a configuration decides hidden states; None of a file that cannot be read so."""
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return json.dumps(deciding_settings(config), sort_keys=True).encode()
 
 
 def _add(digest: "hashlib._Hash", file: Path, whole: int) -> None:

@@ -12,16 +12,18 @@ from typing import Any, Literal
 from ilo_fast import __version__
 from ilo_fast.corpora import Corpus, load_corpus
 from ilo_fast.errors import InputError
+from ilo_fast.files import check_utf8
 from ilo_fast.ilo import check_neighbors, check_threshold
 from ilo_fast.models.load import looks_local
 from ilo_fast.scans import hub
+from ilo_fast.scans.configs import dtype_of, read_config
 from ilo_fast.scans.identity import model_digest, tokenizer_digest
 from ilo_fast.scans.names import natural
 from ilo_fast.scans.plan import CorpusSpec, ModelSpec, Options, Plan, PlanError
 
 __all__ = ["SCHEMA_VERSION", "Cell", "Job", "plan_jobs"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Of the results folder; raised when a column or the meaning of one changes."""
 
 # Options that tell results apart that may stand side by side, beside the metric: columns of the
@@ -49,7 +51,7 @@ class Job:
     model, revision, corpus: names in the tables (revision "" where there is none). target: hub id
     or absolute path. source: what the target is; a folder that is gone is "missing". commit: of a
     hub model, None where unknown. corpus_arguments: of `load_corpus`. options: of `Options`. slot
-    and key: as a cell's, of all metrics (a failure is the whole job's).
+    and key: as a cell's, of all metrics and the dtype as asked for (a failure is the whole job's).
     """
 
     model: str
@@ -119,6 +121,8 @@ def plan_jobs(plan: Plan) -> tuple[list[Job], dict[str, Corpus]]:
         path = ("models", number)
         try:
             targets = list(_targets(plan, spec))
+            for target in targets:
+                check_utf8(target.where, "model")
         except InputError as error:
             key = "revisions" if spec.revisions else "model"
             mistakes.append(plan.mistake((*path, key), str(error)))
@@ -127,14 +131,16 @@ def plan_jobs(plan: Plan) -> tuple[list[Job], dict[str, Corpus]]:
         mistakes.extend(_out_of_reach(plan, number, options, corpora))
         for target in targets:
             identity, commit, download = _identity(target, spec)
+            dtype = _own_dtype(target, commit) if options.dtype == "auto" else options.dtype
             for arguments, text in corpora.values():
-                job = _job(target, spec, options, arguments, text, identity, commit, download)
+                job = _job(
+                    target, spec, options, dtype, arguments, text, identity, commit, download
+                )
                 twice = [cell.slot for cell in job.cells if cell.slot in seen]
                 if twice:
                     first = seen[twice[0]]
-                    mistakes.append(
-                        plan.mistake(path, f"{job.name} is the same job as that of {first}")
-                    )
+                    what = f"{job.name} is the same job as that of {first}: give it another name"
+                    mistakes.append(plan.mistake(path, what))
                 seen.update(dict.fromkeys((cell.slot for cell in job.cells), f"models[{number}]"))
                 jobs.append(job)
     if mistakes:
@@ -279,17 +285,26 @@ def _identity(target: _Target, spec: ModelSpec) -> tuple[dict[str, str], str | N
     return {**files, **trusted}, None, 0
 
 
+def _own_dtype(target: _Target, commit: str | None) -> str:
+    """What "auto" stands for, so that the two are one job; "auto" where only loading tells."""
+    if target.source == "gguf":
+        return "float32"
+    config = read_config(target.source, target.where, commit)
+    return dtype_of(config or {}) or "auto"
+
+
 def _job(
     target: _Target,
     spec: ModelSpec,
     options: Options,
+    dtype: str,
     arguments: dict[str, Any],
     text: Corpus,
     identity: dict[str, str],
     commit: str | None,
     download: int | None,
 ) -> Job:
-    values = options.model_dump()
+    values = {**options.model_dump(), "dtype": dtype}
     corpus = arguments["name"]
     parts = {
         **identity,
@@ -302,7 +317,10 @@ def _job(
             if name not in _NOT_IN_KEY
         },
     }
-    place = [target.label, target.revision, corpus, *(values[name] for name in _SLOT)]
+    named = [target.label, target.revision, corpus]
+    place = [*named, *(values[name] for name in _SLOT)]
+    # A model that failed may not have had a configuration, to say what "auto" stands for.
+    asked = [*named, *(getattr(options, name) for name in _SLOT)]
     slots = {metric: _digest([*place, metric]) for metric in options.metrics}
     # The slot makes the keys of equal files under two names different: tables are joined by key.
     cells = tuple(
@@ -320,7 +338,7 @@ def _job(
         corpus_sha256=text.sha256,
         options={k: v for k, v in values.items() if k != "metrics"},
         cells=cells,
-        slot=_digest(place),
+        slot=_digest(asked),
         key=_digest([parts, "job"]),
         download=download,
     )

@@ -23,11 +23,12 @@ VIEWS = ("scores", "layers", "languages", "pairs", "neighbors", "failures", "run
 _CELL = "model, revision, corpus, pool, dtype, metric, k, threshold"
 _LANGUAGES = f"""
     select {_CELL}, language, any_value(n_points) as n_points, avg(ilo) as ilo_mean,
-           max(ilo) as ilo_peak, arg_max(layer, ilo) as layer_peak, avg(bridge) as bridge,
-           avg(reach) as reach, avg(translation_hit) as translation_hit,
+           max(ilo) as ilo_peak, arg_max(layer, ilo order by layer) as layer_peak,
+           avg(bridge) as bridge, avg(reach) as reach, avg(translation_hit) as translation_hit,
            avg(same_language) as same_language, key
     from scores group by {_CELL}, key, language order by {_CELL}, key, language
-"""  # by key too: dtype auto and the one that it stood for are two results of equal columns
+"""  # by key too: dtype auto and the one that it stood for, where a configuration names none, are
+# two results of equal columns
 
 
 def connect(folder: str | Path) -> Any:

@@ -88,12 +88,14 @@ def _cell(dataset: Dataset, path: Path) -> dict[str, Any]:
     languages = list(dict.fromkeys(scores["language"]))
     numbers = sorted(set(scores["layer"].tolist()))
     shape = (len(numbers), len(languages))
+    ilo = scores["ilo"].to_numpy().reshape(shape)
     cell: dict[str, Any] = {
         **{name: first[name] for name in _NAMES},
         "k": int(first["k"]),
         "threshold": int(first["threshold"]),
         "points": int(scores["n_points"].to_numpy().reshape(shape)[0].sum()),
         "layers": numbers,
+        "peak": int(np.argmax(ilo.mean(axis=1))),  # before digits are dropped
         "languages": languages,
         "heat": {
             name: [_rounded(row) for row in scores[name].to_numpy().reshape(shape)]
@@ -135,7 +137,7 @@ def _overlaps(dataset: Dataset, cells: list[dict[str, Any]]) -> list[dict[str, A
     for cell in cells:
         if cell["slot"] not in slots or _key(slots[cell["slot"]]) != cell["key"]:
             continue  # none were kept, or a scan was stopped between the two
-        peak = cell["layers"][int(np.argmax(cell["curves"]["ilo"]["mean"]))]
+        peak = cell["layers"][cell["peak"]]
         columns, rows = ["point", "neighbors"], [("layer", "=", peak)]
         table = _rows(slots[cell["slot"]], "neighbors", columns=columns, filters=rows)
         lists = np.stack(table.sort_values("point")["neighbors"].to_list()).astype(np.int64)

@@ -16,6 +16,7 @@ import pandas as pd
 from ilo_fast.corpora import Corpus
 from ilo_fast.environment import require_space
 from ilo_fast.errors import InputError
+from ilo_fast.files import check_utf8
 from ilo_fast.scans.dataset import Dataset
 from ilo_fast.scans.engines import Engine, LocalEngine, RayEngine
 from ilo_fast.scans.estimate import Device, Estimate, estimate_job, find_device
@@ -112,8 +113,8 @@ def scan(
     began = time.monotonic()
     plan = read_plan(plan)
     folder = _folder(plan, results)
-    if isinstance(engine, str) and engine not in ("local", "ray"):
-        raise InputError(f"engine must be local or ray, got {engine!r}")
+    if not (engine in ("local", "ray") if isinstance(engine, str) else hasattr(engine, "submit")):
+        raise InputError(f"engine must be local or ray, or an object like those, got {engine!r}")
     if engine != "ray" and (address is not None or workers is not None):
         raise InputError(f"address and workers are for engine='ray', got engine={engine!r}")
     dataset = Dataset(folder, create=True)
@@ -165,7 +166,8 @@ def prepare(plan: Plan, dataset: Dataset | None, *, retry_failures: bool = True)
                 continue
             missing.append(cell)
             if stored is not None:
-                why = "changed: " + ", ".join(_differences(stored["parts"], cell.parts))
+                changed = _differences(stored["parts"], cell.parts) or ["what a key is made of"]
+                why = "changed: " + ", ".join(changed)
             elif failed is not None:
                 why = why or "failed before"
             else:
@@ -267,7 +269,9 @@ def _folder(plan: Plan, results: str | os.PathLike[str] | None) -> Path:
     folder = Path(results).expanduser() if results is not None else plan.results_folder
     if folder is None:
         raise InputError("results: the plan names no results folder, and none was given")
-    return folder.absolute()
+    folder = folder.absolute()
+    check_utf8(folder, "results")
+    return folder
 
 
 def _engine(engine: str | Engine, address: str | None, workers: int | None) -> Engine:

@@ -1,18 +1,16 @@
 """The size of a model from its configuration alone: config.json, or the header of a GGUF file."""
 
-import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ilo_fast.scans import hub
+from ilo_fast.scans.configs import DTYPE_BYTES, dtype_of, read_config
 from ilo_fast.scans.jobs import Job
 
 __all__ = ["Shape", "shape_of_config", "shape_of_job"]
 
-_SIZES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 _STRING, _ARRAY = 8, 9
 _SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
 
@@ -33,7 +31,7 @@ class Shape:
     @property
     def weight_bytes(self) -> int:
         """Memory of the weights (without a language-model head, which is not loaded)."""
-        return (self.body + self.embedding) * _SIZES[self.dtype]
+        return (self.body + self.embedding) * DTYPE_BYTES[self.dtype]
 
 
 def shape_of_job(job: Job) -> Shape | None:
@@ -41,22 +39,16 @@ def shape_of_job(job: Job) -> Shape | None:
     dtype = str(job.options["dtype"])
     if job.source == "gguf":
         return _shape_of_gguf(Path(job.target), "float32" if dtype == "auto" else dtype)
-    if job.source == "hub":
-        # Without a commit neither hub nor cache could say anything: asking again takes its time.
-        config = hub.config_of(job.target, job.commit) if job.commit else None
-    else:
-        try:
-            config = json.loads((Path(job.target) / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            config = None
-    return shape_of_config(config, dtype) if isinstance(config, dict) else None
+    config = read_config(job.source, job.target, job.commit)
+    return None if config is None else shape_of_config(config, dtype)
 
 
 def shape_of_config(config: Mapping[str, Any], dtype: str = "auto") -> Shape | None:
     """From the values of a config.json; None where width and layers are not in it.
 
-    Counts a decoder's attention (grouped heads), its MLP (gated where the family is) and all
-    experts; norms and biases are left out, below one per cent.
+    Counts a decoder's attention (grouped heads, or DeepSeek's through low ranks), its MLP (gated
+    where the family is) and all experts, in the layers that have them, shared ones too; norms,
+    biases and routers are left out, below one per cent.
 
     >>> from ilo_fast.scans.shapes import shape_of_config
     >>> config = {"hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9,
@@ -73,31 +65,84 @@ def shape_of_config(config: Mapping[str, Any], dtype: str = "auto") -> Shape | N
     if width is None or layers is None:
         return None
     heads = _first(values, "num_attention_heads", "n_head", "num_heads", "n_heads") or 1
-    groups = _first(values, "num_key_value_heads", "num_kv_heads") or heads
-    head = _first(values, "head_dim", "d_kv") or width // heads
     inner = _first(values, "intermediate_size", "n_inner", "d_ff", "hidden_dim") or 4 * width
-    experts = _first(values, "num_local_experts", "num_experts", "n_routed_experts") or 1
-    if experts > 1:
-        inner = _first(values, "moe_intermediate_size") or inner
-    active = min(experts, _first(values, "num_experts_per_tok") or experts)
-    vocabulary = _first(values, "vocab_size") or 0
+    attention = layers * _attention(values, width, heads)
     gated = str(values.get("model_type", "")) not in _UNGATED
-    stored = str(values.get("dtype") or values.get("torch_dtype") or "float32")
-    chosen = stored.removeprefix("torch.") if dtype == "auto" else dtype
-    body, body_active = (
-        _body(layers, width, heads * head, groups * head, inner * count, gated)
-        for count in (experts, active)
+    body, active = (
+        attention + (3 if gated else 2) * width * inners
+        for inners in _inner_widths(values, layers, inner)
     )
-    chosen = chosen if chosen in _SIZES else "float32"
-    return Shape(layers, width, vocabulary, body, body_active, vocabulary * width, chosen)
+    vocabulary = _first(values, "vocab_size") or 0
+    chosen = (dtype_of(values) or "float32") if dtype == "auto" else dtype
+    return Shape(layers, width, vocabulary, body, active, vocabulary * width, chosen)
 
 
 _UNGATED = {"gpt2", "bert", "roberta", "xlm-roberta", "bloom", "opt", "gpt_neox", "gptj", "phi"}
 _UNGATED |= {"distilbert", "electra", "falcon", "gpt_neo", "gpt_bigcode", "starcoder2", "xglm"}
 
 
-def _body(layers: int, width: int, query: int, key: int, inner: int, gated: bool) -> int:
-    return layers * (width * (2 * query + 2 * key) + (3 if gated else 2) * width * inner)
+# What families call the same: routed experts, those a token meets, those that all tokens meet, and
+# the width of these.
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+_MET = ("num_experts_per_tok", "num_experts_per_token", "moe_k", "moe_topk")
+_SHARED = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
+_SHARED_WIDTH = ("shared_expert_intermediate_size", "shared_intermediate_size")
+
+
+def _attention(values: Mapping[str, Any], width: int, heads: int) -> int:
+    """Parameters of a layer's attention."""
+    rank = _first(values, "kv_lora_rank")
+    if rank is not None:  # of DeepSeek V2 and V3, and who came after
+        rotary = _first(values, "qk_rope_head_dim") or 0
+        key = (_first(values, "qk_nope_head_dim") or 0) + rotary
+        value = _first(values, "v_head_dim") or key
+        query_rank = _first(values, "q_lora_rank")
+        query = query_rank * (width + heads * key) if query_rank else width * heads * key
+        shared = width * (rank + rotary) + rank * heads * (key - rotary + value)
+        return query + shared + heads * value * width
+    groups = _first(values, "num_key_value_heads", "num_kv_heads") or heads
+    head = _first(values, "head_dim", "d_kv") or width // heads
+    return _grouped(width, heads * head, groups * head)
+
+
+def _grouped(width: int, query: int, key: int) -> int:
+    return width * (2 * query + 2 * key)
+
+
+def _inner_widths(values: Mapping[str, Any], layers: int, inner: int) -> tuple[int, int]:
+    """Widths of the MLPs of all layers together: of all experts, and of those a token meets."""
+    experts = _first(values, *_EXPERTS)
+    if experts is None or experts == 1:
+        return layers * inner, layers * inner
+    sparse = _layers_with_experts(values, layers)
+    own = _first(values, "moe_intermediate_size") or inner
+    met = min(experts, _first(values, *_MET) or experts)
+    shared = _first(values, *_SHARED_WIDTH) or own * (_first(values, *_SHARED) or 0)
+    # Llama 4 has one shared expert, and names the width of layers without experts apart.
+    if values.get("model_type") in ("llama4", "llama4_text"):
+        shared = own
+    dense = (layers - sparse) * (_first(values, "intermediate_size_mlp") or inner)
+    return dense + sparse * (experts * own + shared), dense + sparse * (met * own + shared)
+
+
+def _layers_with_experts(values: Mapping[str, Any], layers: int) -> int:
+    """How many layers have experts, by the ways in which configurations say so; by default all."""
+    kinds = values.get("mlp_layer_types")
+    if isinstance(kinds, list):
+        return kinds.count("sparse")
+    listed = values.get("moe_layers")
+    if isinstance(listed, list):
+        return len(listed)
+    first = _first(values, "first_k_dense_replace", "moe_layer_start_index") or 0
+    step = _first(values, "decoder_sparse_step", "interleave_moe_layer_step", "moe_layer_interval")
+    offset = -1
+    if "expert_layer_period" in values:
+        step = _first(values, "expert_layer_period")
+        offset = _first(values, "expert_layer_offset") or 0
+    dense = values.get("mlp_only_layers")
+    left_out = dense if isinstance(dense, list) else ()
+    candidates = [at for at in range(first, layers) if at not in left_out]
+    return sum((at - offset) % (step or 1) == 0 for at in candidates)
 
 
 def _first(values: Mapping[str, Any], *names: str) -> int | None:
@@ -120,21 +165,29 @@ def _shape_of_gguf(path: Path, dtype: str) -> Shape | None:
         for key, value in fields.items()
         if isinstance(value, int)
     }
-    width, layers = own.get("embedding_length"), own.get("block_count")
-    heads = own.get("attention.head_count")
-    if not (width and layers and heads):
+    if "attention.head_count" not in own:
         return None
-    head = own.get("attention.key_length", width // heads)
-    groups = own.get("attention.head_count_kv", heads)
-    inner = own.get("feed_forward_length", 4 * width)
-    inner = own.get("expert_feed_forward_length", inner)
-    experts = own.get("expert_count", 0) or 1
-    vocabulary = fields.get("tokenizer.ggml.tokens", own.get("vocab_size", 0))
-    body, active = (
-        _body(layers, width, heads * head, groups * head, inner * count, gated=True)
-        for count in (experts, own.get("expert_used_count", 0) or experts)
-    )
-    return Shape(layers, width, vocabulary, body, active, vocabulary * width, dtype)
+    values = {config: own[name] for name, config in _GGUF_NAMES.items() if name in own}
+    if (words := fields.get("tokenizer.ggml.tokens")) is not None:
+        values["vocab_size"] = words
+    return shape_of_config(values, dtype)
+
+
+_GGUF_NAMES = {
+    "embedding_length": "hidden_size",
+    "block_count": "num_hidden_layers",
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+    "attention.key_length": "head_dim",
+    "feed_forward_length": "intermediate_size",
+    "vocab_size": "vocab_size",
+    "expert_count": "num_experts",
+    "expert_used_count": "num_experts_per_tok",
+    "expert_feed_forward_length": "moe_intermediate_size",
+    "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
+    "expert_shared_count": "n_shared_experts",
+    "leading_dense_block_count": "first_k_dense_replace",
+}
 
 
 def _gguf_fields(data: bytes) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import torch
 from families import SENTENCES, Characters, make
 
 from ilo_fast import Corpus, extract
+from ilo_fast.activations import fusing
 from ilo_fast.errors import InputError
 from ilo_fast.models import find_backbone
 from ilo_fast.models.compiled import compiled_layers
@@ -96,6 +97,24 @@ def test_kept_states_say_that_they_were_compiled(compiler, tmp_path):
     assert ours.record["fused"].startswith("torch.compile")
     with pytest.raises(InputError, match="they differ in fused"):
         run(model, folder=tmp_path)
+
+
+def test_finished_states_are_read_without_compiling(compiler, tmp_path, monkeypatch):
+    model = make("llama")
+    ours = run(model, folder=tmp_path, fused="compile")
+    own = forwards(model)
+    with monkeypatch.context() as within:
+        within.setattr(fusing, "trial_states", lambda *_, **__: pytest.fail("compiled"))
+        again = run(model, folder=tmp_path, fused="compile")
+        assert again.record == {**ours.record, "states": "read"}
+        assert torch.equal(again.states, ours.states)
+        with pytest.raises(InputError, match="they differ in corpus"):
+            run(model, LONGER, folder=tmp_path, fused="compile")
+    assert forwards(model) == own
+    path = tmp_path / "states.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")  # whose batch the compiled layers make again
+    again = run(model, folder=tmp_path, fused="compile")
+    assert (again.record["states"], torch.equal(again.states, ours.states)) == ("resumed", True)
 
 
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")

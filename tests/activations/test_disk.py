@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 from ilo_fast import Corpus, extract, tap
 from ilo_fast.activations import disk, open_store
 from ilo_fast.activations.job import Job
-from ilo_fast.activations.journal import read_journal
+from ilo_fast.activations.journal import beginning, read_journal
 from ilo_fast.activations.runner import Runner
 from ilo_fast.errors import InputError
 from ilo_fast.progress import Progress
@@ -494,13 +495,15 @@ def test_batches_made_again_in_other_pieces_open(tmp_path):
     truth = keep(tmp_path / "s").states.clone()
     journal = tmp_path / "s" / "journal.jsonl"
     lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    begin = beginning(json.loads((tmp_path / "s" / "store.json").read_text())["key"])
     long = next(line for line in lines if line["stop"] - line["start"] > 1)
     middle = (long["start"] + long["stop"]) // 2
     with journal.open("a") as file:
         for start, stop in ((long["start"], middle), (middle, long["stop"])):
             points = long["points"][start - long["start"] : stop - long["start"]]
             block = truth[:, points].numpy().tobytes()
-            line = {"start": start, "stop": stop, "points": points, "crc32": zlib.crc32(block)}
+            checksum = zlib.crc32(block, begin)
+            line = {"start": start, "stop": stop, "points": points, "crc32": checksum}
             file.write(json.dumps(line) + "\n")
     journal.write_text(journal.read_text().replace(str(long["crc32"]), "0"))
     assert torch.equal(open_store(tmp_path / "s").states, truth)
@@ -584,13 +587,30 @@ def test_a_journal_of_points_that_are_not_there_is_damaged(tmp_path):
             open_store(tmp_path / "s")
 
 
+def test_states_and_journal_of_another_folder_are_noticed(tmp_path):
+    """Of one shape, they fit each other and the folder's sizes, but not its key."""
+    other = make("llama")
+    with torch.no_grad():
+        other.get_input_embeddings().weight.mul_(-1.0)
+    wrong = keep(tmp_path / "other", model=other).states.clone()
+    truth = keep(tmp_path / "s").states.clone()
+    assert not torch.equal(truth, wrong)
+    for name in ("states.safetensors", "journal.jsonl"):
+        shutil.copy(tmp_path / "other" / name, tmp_path / "s" / name)
+    with pytest.raises(InputError, match="do not have their checksum"):
+        open_store(tmp_path / "s")
+    again = keep(tmp_path / "s")
+    assert (again.record["states"], torch.equal(again.states, truth)) == ("made", True)
+    assert torch.equal(open_store(tmp_path / "s").states, truth)
+
+
 def test_states_of_an_earlier_format_are_named(tmp_path):
     keep(tmp_path / "s")
     path = tmp_path / "s" / "store.json"
     stored = json.loads(path.read_text())
-    stored["key"]["format"] = 2
+    stored["key"]["format"] = 3
     path.write_text(json.dumps(stored))
-    with pytest.raises(InputError, match="states of format 2, this version reads format 3"):
+    with pytest.raises(InputError, match="states of format 3, this version reads format 4"):
         open_store(tmp_path / "s")
     with pytest.raises(InputError, match="they differ in format"):
         keep(tmp_path / "s")

@@ -171,6 +171,7 @@ def test_select_refuses_types_of_limits(limit):
         ({"a": ["x", " \t"], "b": ["x", "y"]}, "a: sentence 2 is empty"),
         ({"a": ["x"], "b": ["\u200b\ufeff\u3000"]}, "b: sentence 1 is empty"),
         ({"a": ["x"], "b": ["y \ud800"]}, r"b: sentence 1 is no valid Unicode.*U\+D800"),
+        ({"a": ["x"], "b": ["y\0z"]}, "b: sentence 1 holds a NUL character"),
     ],
 )
 def test_refuses_text_that_is_not_parallel(mapping, message):

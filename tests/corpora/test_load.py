@@ -31,6 +31,12 @@ def test_specs_that_name_nothing(spec):
     assert "'demo'" in str(caught.value)
 
 
+def test_a_name_that_is_no_utf8_is_refused():
+    """Records and pictures name the corpus."""
+    with pytest.raises(InputError, match=r"^corpus: expected a name in UTF-8, got 'c\\udcff'"):
+        load_corpus("c\udcff")
+
+
 @pytest.mark.parametrize("name", ["eng_Latn.txt", "t.xlsx", "t.json", "t"])
 def test_files_of_no_known_kind(tmp_path, name):
     (tmp_path / name).write_text("x")

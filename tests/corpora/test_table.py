@@ -160,6 +160,14 @@ def test_missing_and_foreign_values_name_row_and_column(tmp_path, kind):
     assert load_corpus(path, languages=["b", "a"]).texts == ("y", "x")
 
 
+@pytest.mark.parametrize("kind", FORMATS)
+def test_nul_characters_are_refused_in_every_format(tmp_path, kind):
+    """Tokenizers differ: some drop them, others give them a token of their own."""
+    path = write(tmp_path / f"t.{kind}", {"a": ["x", "y"], "b": ["x", "y\0z"]})
+    where = {"jsonl": "line 2, column 'b':", "parquet": "row 2, column 'b':"}
+    refused(f"{where.get(kind, 'line 3')} holds a NUL character", path)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -315,6 +315,18 @@ def test_weights_sha256_sees_every_change():
     assert weights_sha256(other) != before
 
 
+def test_weights_sha256_does_not_see_settings_that_change_no_hidden_state():
+    torch.manual_seed(0)
+    model = transformers.LlamaModel(llama())
+    model.set_attn_implementation("eager")  # the only one that gives attentions
+    before = weights_sha256(model)
+    for name in ("use_cache", "output_hidden_states", "output_attentions", "return_dict"):
+        value = getattr(model.config, name)
+        setattr(model.config, name, not value)
+        assert getattr(model.config, name) is not value
+        assert weights_sha256(model) == before, name
+
+
 def test_weights_sha256_does_not_see_the_angles_of_the_last_pass():
     rope = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 4.0}
     model = transformers.LlamaModel(llama(max_position_embeddings=8, rope_parameters=rope))

@@ -56,12 +56,19 @@ def test_mistakes_in_models(plan, models, entry, said):
 
 def test_the_same_job_twice_and_bad_corpora(plan, models):
     model = str(models / "step9")
-    with pytest.raises(PlanError, match=r"models\[1\]: .* is the same job as that of models\[0\]"):
+    said = r"models\[1\]: .* is the same job as that of models\[0\]: give it another name$"
+    with pytest.raises(PlanError, match=said):
         jobs_of(plan, models=[model, model])
     assert len(jobs_of(plan, models=[model, {"model": model, "k": 2}])) == 2
     with pytest.raises(PlanError, match=r"corpora\[1\]: a second corpus 'demo'") as caught:
         jobs_of(plan, corpora=["demo", {"corpus": "demo", "limit": 3}, "/none"], models=["./no*"])
     assert len(str(caught.value).splitlines()) == 3  # all mistakes at once
+
+
+def test_a_model_whose_name_is_no_utf8_is_a_mistake(plan, models):
+    shutil.copytree(models / "step9", models / "step\udcff")
+    with pytest.raises(PlanError, match=r"models\[0\]\.model: model: expected a name in UTF-8"):
+        jobs_of(plan)
 
 
 def test_keys_change_with_what_matters_and_nothing_else(plan, models):
@@ -93,6 +100,37 @@ def test_cells_of_other_options_stand_side_by_side_or_replace(plan):
     assert set(slots(metrics=["cosine", "euclidean"])) > set(slots())
 
 
+def test_auto_and_the_dtype_it_stands_for_are_one_job(plan, models, tmp_path):
+    """In the tables their results would look alike."""
+
+    def made(dtype, model="step9"):
+        defaults = {**plan["defaults"], "dtype": dtype}
+        (job,) = jobs_of(plan, models=[str(models / model)], defaults=defaults)
+        return job.options["dtype"], job.cells, job.key
+
+    assert made("auto") == made("float32") != made("bfloat16")
+    entries = [{"model": str(models / "step9"), "dtype": dtype} for dtype in ("auto", "float32")]
+    with pytest.raises(PlanError, match=r"is the same job as that of models\[0\]"):
+        jobs_of(plan, models=entries)
+    config = models / "step10" / "config.json"
+    stored = json.loads(config.read_text())
+    for dtype, found in (("bfloat16", "bfloat16"), ("float8_e4m3fn", "auto"), (None, "auto")):
+        config.write_text(json.dumps({**stored, "dtype": dtype}))
+        assert made("auto", "step10")[0] == found
+    for file in ("config.json", "m.gguf"):  # a GGUF file's is float32
+        path = models / file
+        path.write_text("[")
+        jobs = jobs_of(plan, models=[str(path if file == "m.gguf" else models)])
+        assert [job.options["dtype"] for job in jobs] == ["float32" if "gguf" in file else "auto"]
+
+
+def test_auto_of_a_hub_model_is_what_its_configuration_says(plan, fake_hub, monkeypatch):
+    monkeypatch.setattr(hub, "config_of", lambda *_: {"torch_dtype": "float16"})
+    assert [job.options["dtype"] for job in jobs_of(plan, models=["org/name"])] == ["float16"]
+    monkeypatch.setattr(hub, "config_of", lambda *_: json.loads("{"))
+    assert [job.options["dtype"] for job in jobs_of(plan, models=["org/name"])] == ["auto"]
+
+
 def test_jobs_survive_json(plan):
     for job in jobs_of(plan):
         assert Job.from_json(job.to_json()) == job
@@ -116,6 +154,29 @@ def test_digests(models, tmp_path):
         file.write(b"x")
     assert model_digest(large) != before[0]
     assert tokenizer_digest(large) == before[1]
+
+
+def test_settings_that_change_no_hidden_state_leave_the_digest(models):
+    folder = models / "step9"
+    before = model_digest(folder)
+
+    def digest(file, **changed):
+        path = folder / file
+        text = path.read_text()
+        path.write_text(json.dumps({**json.loads(text), **changed}))
+        found = model_digest(folder)
+        path.write_text(text)
+        return found
+
+    for name in ("use_cache", "output_hidden_states", "output_attentions", "return_dict"):
+        assert digest("config.json", **{name: None}) == before, name
+    assert digest("config.json", text_config={"use_cache": 1}) == digest(
+        "config.json", text_config={"transformers_version": "5.0"}
+    )
+    assert digest("generation_config.json", max_length=7) == before
+    assert digest("config.json", rms_norm_eps=1e-3) != before
+    (folder / "config.json").write_text("{")
+    assert model_digest(folder) != before
 
 
 def test_a_file_that_may_not_be_read_stops_no_plan(plan, models, monkeypatch):
@@ -175,6 +236,7 @@ def fake_hub(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     found = FakeHub()
     monkeypatch.setattr(hub, "_api", lambda: found)
+    monkeypatch.setattr(hub, "config_of", lambda repository, revision: None)
     return found
 
 
@@ -190,7 +252,6 @@ def test_revisions_of_the_hub(plan, fake_hub):
 
 
 def test_each_revision_is_a_download(plan, fake_hub, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(hub, "config_of", lambda repository, revision: None)
     plan["models"] = [{"model": "org/name", "revisions": ["main", "step*"]}]
     plan["corpora"] *= 2  # the second of a revision finds the weights there
     plan["corpora"][1] = {**plan["corpora"][1], "name": "again", "limit": 4}

@@ -2,11 +2,16 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from ilo_fast.errors import InputError
+from ilo_fast.scans.engines import RayEngine
 
 SCRIPT = """
 import json, random, sys, threading, time
@@ -59,6 +64,33 @@ print(json.dumps({{
 }}))
 """
 KILLS = 6
+
+
+def test_an_address_where_nothing_listens_is_said_at_once(monkeypatch):
+    """Ray tries for minutes, then ends the process."""
+    pytest.importorskip("ray", reason="needs the extra 'ray': make test")
+    monkeypatch.setattr("ray.init", lambda **options: pytest.fail("Ray tries for minutes"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    began = time.monotonic()
+    for address in (f"127.0.0.1:{port}", f"localhost:{port}", f"ray://127.0.0.1:{port}"):
+        with pytest.raises(InputError, match=f"^address: nothing listens at {address} "):
+            RayEngine(address)
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    with pytest.raises(InputError, match=f"nothing listens at 127.0.0.1:{port}"):
+        RayEngine("auto")
+    with pytest.raises(InputError, match=r"expected host:port, got '127\.0\.0\.1:99999'"):
+        RayEngine("127.0.0.1:99999")
+    assert time.monotonic() - began < 20
+
+
+def test_an_engine_without_an_address_starts_a_cluster_of_its_own(monkeypatch):
+    pytest.importorskip("ray", reason="needs the extra 'ray': make test")
+    asked = []
+    monkeypatch.setattr("ray.init", lambda **options: asked.append(options))
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    RayEngine(workers=2)
+    assert (asked[0]["address"], asked[0]["num_cpus"]) == ("local", 2)
 
 
 def test_workers_die_and_the_table_is_the_same(tmp_path):

@@ -1,7 +1,10 @@
 """Estimates, queries, views of the terminal and the command line."""
 
 import io
+import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import struct
@@ -14,10 +17,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from rich.console import Console
 from tiny import save_tiny_model
-from transformers import AutoModel, LlamaConfig, Qwen3MoeConfig
+from transformers import CONFIG_MAPPING, AutoModel, LlamaConfig
 
 from ilo_fast.cli import main
 from ilo_fast.errors import InputError
@@ -46,18 +50,68 @@ def test_parameters_are_those_of_the_model():
     assert (shape.layers, shape.width, shape.embedding) == (3, 64, 6400)
 
 
-def test_experts_have_a_width_of_their_own_and_a_token_meets_few():
-    config = Qwen3MoeConfig(
-        vocab_size=100, hidden_size=64, intermediate_size=512, moe_intermediate_size=32,
-        num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
-        num_experts=8, num_experts_per_tok=2,
-    )  # fmt: skip
-    shape = shape_of_config(config.to_dict())
-    sizes = {n: p.numel() for n, p in AutoModel.from_config(config).named_parameters()}
-    parts = {n: size for n, size in sizes.items() if "norm" not in n and ".gate." not in n}
-    assert shape.body + shape.embedding == sum(parts.values())
-    experts = sum(size for name, size in parts.items() if ".experts." in name)
+SMALL = {
+    "vocab_size": 100, "hidden_size": 64, "intermediate_size": 512, "moe_intermediate_size": 32,
+    "num_hidden_layers": 5, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+    "num_experts_per_tok": 2,
+}  # fmt: skip
+LOW_RANK = {
+    **SMALL, "n_routed_experts": 8, "kv_lora_rank": 24, "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 12, "v_head_dim": 20, "n_group": 1, "topk_group": 1, "pad_token_id": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("qwen3_moe", {"num_experts": 8}),
+        ("qwen3_moe", {"num_experts": 8, "decoder_sparse_step": 2, "mlp_only_layers": [3]}),
+        ("qwen2_moe", {"num_experts": 8, "shared_expert_intermediate_size": 80, "head_dim": 16}),
+        ("qwen2_moe", {"num_experts": 8, "shared_expert_intermediate_size": 80,
+                       "mlp_only_layers": [0, 4]}),
+        ("mixtral", {"num_local_experts": 8}),
+        ("deepseek_v3", {**LOW_RANK, "q_lora_rank": 28, "n_shared_experts": 2,
+                         "first_k_dense_replace": 2}),
+        ("deepseek_v2", {**LOW_RANK, "q_lora_rank": None, "n_shared_experts": 1,
+                         "first_k_dense_replace": 0}),
+        ("glm4_moe", {"n_routed_experts": 8, "n_shared_experts": 1, "n_group": 1, "topk_group": 1,
+                      "first_k_dense_replace": 1}),
+        ("ernie4_5_moe", {"moe_num_experts": 8, "moe_k": 2, "moe_num_shared_experts": 2,
+                          "moe_layer_start_index": 1, "moe_layer_interval": 2}),
+        ("llama4_text", {"num_local_experts": 8, "intermediate_size_mlp": 90,
+                         "interleave_moe_layer_step": 2, "pad_token_id": 0}),
+    ],
+)  # fmt: skip
+def test_experts_are_those_of_the_model(family, options):
+    """Of a model that transformers makes, without memory, from the same configuration."""
+    options = {**SMALL, **options}
+    if family in ("mixtral", "llama4_text"):  # whose experts have the layers' width
+        del options["moe_intermediate_size"]
+    config = CONFIG_MAPPING[family](**options)
+    with torch.device("meta"):
+        model = AutoModel.from_config(config)
+    beside = ("norm", "bias", ".gate.", "expert_gate", "router")
+    sizes = {
+        name: weight.numel()
+        for name, weight in model.named_parameters()
+        if not any(word in name for word in beside)
+    }
+    shape = shape_of_config(json.loads(config.to_json_string(use_diff=False)))
+    assert shape.body + shape.embedding == sum(sizes.values())
+    experts = sum(size for name, size in sizes.items() if ".experts." in name)
+    assert experts > 0
     assert shape.body - shape.active == experts * 6 // 8
+
+
+def test_experts_in_every_other_layer():
+    """Of Jamba, whose mixers are counted as attention."""
+    body = {
+        period: shape_of_config(
+            {**SMALL, "num_experts": 8, "expert_layer_period": period, "expert_layer_offset": 1}
+        ).body
+        for period in (1, 2)
+    }
+    assert body[1] - body[2] == 3 * (3 * 64 * (8 * 32 - 512))
 
 
 @pytest.mark.parametrize(
@@ -117,6 +171,13 @@ def test_the_header_of_a_gguf_file(tmp_path):
     shape = _shape_of_gguf(tmp_path / "m.gguf", "float32")
     assert shape.body == 2 * (4 * 32 * 32 + 3 * 32 * 64 * 4)
     assert shape.active == 2 * (4 * 32 * 32 + 3 * 32 * 64 * 2)
+    gguf_header(
+        tmp_path / "m.gguf", expert_count=4, expert_used_count=2, expert_feed_forward_length=16,
+        expert_shared_count=3, leading_dense_block_count=1,
+    )  # fmt: skip
+    shape = _shape_of_gguf(tmp_path / "m.gguf", "float32")
+    assert shape.body == 2 * 4 * 32 * 32 + 3 * 32 * (64 + 16 * 7)
+    assert shape.active == shape.body - 3 * 32 * 16 * 2
 
 
 def test_estimates_grow_with_what_is_asked(plan):
@@ -298,6 +359,8 @@ def test_scan_query_and_report_from_the_command_line(command, results, tmp_path)
     assert status == 3  # some failed
     assert "0 computed, 1 failed, 1 skipped as there already" in shown
     assert "FAILED  ./gone on demo (1 of 1): missing" in said
+    why = re.search(r"What failed and why: ilo-fast (.*)\n", shown).group(1)
+    assert "missing" in command(*shlex.split(why))[1]
     status, shown, said = command("scan", plan, "--skip-failed", "--quiet")
     assert (status, said) == (0, "")
     assert "0 computed, 0 failed, 2 skipped as there already or failed before" in shown
@@ -305,6 +368,10 @@ def test_scan_query_and_report_from_the_command_line(command, results, tmp_path)
     assert (status, shown.split()) == (0, ["top", "3"])
     status, shown, _ = command("query", out, "select 1 as a", "--format", "csv")
     assert shown == "a\n1\n"
+    sql = "select range(1200) many, {'b': [1]} s, 0.5 x, null::double y, null z, true t, 'é' u"
+    shown = command("query", out, sql, "--format", "csv")[1].splitlines()
+    many = ",".join(map(str, range(1200)))
+    assert shown[1:] == [f'"[{many}]","{{""b"":[1]}}",0.5,,,True,é']
     status, shown, _ = command("query", out, "select 1 as a", "--format", "json")
     assert shown == '[{"a":1}]\n'
     sql = "select 1.5e-12 p, 1/3 third, null x, 'nan'::double y, [1, 2] z, 'é/' t"
@@ -327,6 +394,16 @@ def test_results_that_no_column_tells_apart_are_not_averaged(results, tmp_path):
     table = table.set_column(table.schema.get_field_index("key"), table.schema.field("key"), other)
     pq.write_table(table, path.with_name(f"{'f' * 32}.parquet"))
     assert len(read_table(out, "languages")) == 2 * len(read_table(results / "out", "languages"))
+
+
+def test_the_first_of_layers_as_high_is_the_peak(results, tmp_path):
+    out = shutil.copytree(results / "out", tmp_path / "out")
+    (path,) = (out / "scores").rglob("*.parquet")
+    table = pq.read_table(path)
+    level = pa.array([0.5] * len(table))
+    table = table.set_column(table.schema.get_field_index("ilo"), table.schema.field("ilo"), level)
+    pq.write_table(table.take(list(range(len(table)))[::-1]), path)
+    assert read_table(out, "languages")["layer_peak"].tolist() == [0, 0, 0]
 
 
 def test_every_mistake_of_a_plan_on_its_own_line(command, tmp_path):

@@ -7,6 +7,8 @@ from dataclasses import replace
 import browser as web
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from browser import Browser
 
@@ -107,6 +109,16 @@ def test_data_of_a_report(tmp_path):
     assert overlap["values"][0][1] == overlap["values"][1][0]
     assert overlap["chance"] == round(5 / 11, 6)
     assert data["failures"][0]["kind"] == "gated"
+
+
+def test_the_peak_is_that_of_all_digits(tmp_path):
+    fake_results(tmp_path / "out", [fake_job("a")], 3, 4)
+    (path,) = (tmp_path / "out" / "scores").rglob("*.parquet")
+    table = pq.read_table(path)
+    rising = pa.array([0.5 + 1e-6 * layer for layer in table["layer"].to_pylist()])
+    place = table.schema.get_field_index("ilo")
+    pq.write_table(table.set_column(place, table.schema.field("ilo"), rising), path)
+    assert report_data(tmp_path / "out")["cells"][0]["peak"] == 2
 
 
 def test_results_of_one_model_are_told_apart(models, corpus_folder, tmp_path):

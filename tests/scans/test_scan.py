@@ -1,6 +1,7 @@
 """Scans in this process: what they compute, skip, survive and refuse."""
 
 import errno
+import json
 import multiprocessing
 import os
 import re
@@ -12,6 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 from changes import change
@@ -26,6 +28,7 @@ from ilo_fast.scans.dataset import Dataset
 from ilo_fast.scans.jobs import plan_jobs
 from ilo_fast.scans.plan import PlanError, read_plan
 from ilo_fast.scans.report import report_data
+from ilo_fast.scans.tables import CELL_KEY
 from ilo_fast.scans.view import View
 from ilo_fast.sources import read_sources
 
@@ -102,10 +105,24 @@ def test_a_second_scan_does_what_is_missing_or_changed(run, plan, models):
     assert sorted(table["k"].unique()) == [3, 4]
     keys = ["model", "corpus", "k", "layer", "language"]
     assert not table.duplicated(keys).any()
+    # Another name of the same dtype is no other result.
+    options = {**plan["defaults"], "permutations": 5, "k": 4, "dtype": "float32"}
+    assert (run(defaults=options).computed, len(run().to_pandas())) == (0, len(table))
     # Another metric is another cell: the first one stays as it is.
     more = run(defaults={**plan["defaults"], "permutations": 5, "metrics": ["cosine", "euclidean"]})
     assert more.computed == 2
     assert more.to_pandas()["metric"].value_counts().to_dict() == {"cosine": 64, "euclidean": 32}
+
+
+def test_a_key_of_equal_parts_has_a_reason_too(run, plan, tmp_path):
+    """As versions wrote them that made keys of other things."""
+    run(models=plan["models"])
+    for path in (tmp_path / "out" / "scores").rglob("*.parquet"):
+        table = pq.read_table(path)
+        told = json.loads(table.schema.metadata[CELL_KEY])
+        metadata = {**table.schema.metadata, CELL_KEY: json.dumps({**told, "key": "0" * 32})}
+        pq.write_table(table.replace_schema_metadata(metadata), path)
+    assert run().reasons == {"changed: what a key is made of": 2}
 
 
 def test_results_of_a_scan_are_compared_by_name_with_the_lists_that_were_kept(
@@ -321,7 +338,7 @@ def test_a_full_disk_is_said_before_anything_is_written(run, tmp_path, monkeypat
     monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(1 << 40, 1 << 40, 1000))
     with pytest.raises(InputError, match="not enough disk space"):
         run()
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_disk_that_fills_up_under_way_stops_the_scan(run, tmp_path, monkeypatch):
@@ -412,13 +429,21 @@ def test_folders_that_hold_something_else(run, tmp_path):
         run()
 
 
-def test_arguments(run, plan):
+def test_arguments(run, plan, tmp_path):
     with pytest.raises(InputError, match="names no results folder"):
         scan(plan, view=View())
     with pytest.raises(InputError, match="engine must be local or ray"):
         scan(plan, results="x", engine="slurm")
+    for engine in (None, 3, object()):
+        with pytest.raises(InputError, match="or an object like those, got"):
+            scan({**plan, "corpora": ["./none"]}, results=tmp_path / "x", engine=engine)
     with pytest.raises(InputError, match="are for engine='ray'"):
         scan(plan, results="x", workers=2, view=View())
+    with pytest.raises(PlanError, match=r"matches \./none"):
+        scan({**plan, "models": ["./none*"]}, results=tmp_path / "x" / "y", view=View())
+    with pytest.raises(InputError, match=r"^results: expected a name in UTF-8"):
+        scan(plan, results=tmp_path / "x\udcff", view=View())
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("x")]
 
 
 def hold(folder, plan, held, done):

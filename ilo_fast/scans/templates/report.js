@@ -71,15 +71,15 @@
 
   for (const cell of data.cells) {
     const curve = cell.curves.ilo.mean;
-    const at = curve.indexOf(Math.max(...curve));
-    cell.peak = curve[at];
+    const at = cell.peak;
+    cell.peakIlo = curve[at];
     cell.peakLayer = cell.layers[at];
     cell.meanIlo = mean(curve);
     cell.hit = cell.curves.translation_hit.mean[at];
     cell.same = cell.curves.same_language.mean[at];
     cell.seconds = Object.values(cell.record.timeline || {}).reduce((a, b) => a + b, 0);
   }
-  const ranked = [...data.cells].sort((a, b) => b.peak - a.peak);
+  const ranked = [...data.cells].sort((a, b) => b.peakIlo - a.peakIlo);
   const drawn = new Set(ranked.slice(0, SHOWN));
   const slots = new Map(); // a curve keeps its colour while it is drawn
   let chosen = ranked[0];
@@ -140,7 +140,7 @@
     { name: "revision", get: (c) => c.revision, className: "name" },
     { name: "corpus", get: (c) => c.corpus, className: "name" },
     { name: "metric", get: (c) => c.metric },
-    { name: "peak ILO", digits: 4, get: (c) => c.peak, number: true },
+    { name: "peak ILO", digits: 4, get: (c) => c.peakIlo, number: true },
     { name: "at layer", get: (c) => c.peakLayer, number: true },
     { name: "mean ILO", digits: 4, get: (c) => c.meanIlo, number: true },
     { name: "translation hit", digits: 4, get: (c) => c.hit, number: true },
