@@ -13,6 +13,7 @@ from ilo_fast.models.structure import lists_of_layers
 __all__ = ["Parts", "find_parts", "unwrap"]
 
 _EMBEDDING_NAMES = ("emb", "wte", "wpe", "altup", "per_layer")  # the last two: Gemma 3n and 4
+_FINAL_NORM = "embedding_norm"  # so LFM2 and LFM3 call theirs; NeoMME's, of the embeddings, is bare
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,8 @@ class _Places:
             return "other"
         path, module = self._owner[key]
         kind = type(module).__name__.lower()
+        if _FINAL_NORM in path.split("."):
+            return "final_norm"
         if "embedding" in kind or any(mark in path for mark in _EMBEDDING_NAMES):
             return "embeddings"
         return "final_norm" if "norm" in kind else "other"

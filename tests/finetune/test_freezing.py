@@ -143,6 +143,10 @@ FAMILIES = {
          "model.per_layer_model_projection.weight", "model.per_layer_projection_norm.weight"],
         "model.layers", ["model.norm.weight"], "tied",
     ),
+    "lfm2": (  # its final norm is called after the embeddings
+        "Lfm2ForCausalLM", "Lfm2Config", {**_GROUPED, "full_attn_idxs": [1, 3]},
+        ["model.embed_tokens.weight"], "model.layers", ["model.embedding_norm.weight"], "tied",
+    ),
     "t5 encoder": (
         "T5EncoderModel", "T5Config", _T5, _T5_EMBEDDINGS, "encoder.block", _T5_NORMS[:1], [],
     ),
