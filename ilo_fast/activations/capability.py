@@ -81,8 +81,8 @@ class Forward:
             inputs["position_ids"] = sent(positions, ids.device)[None]
             if self._zeros:
                 inputs["token_type_ids"] = torch.zeros_like(ids)
-        if "use_cache" in self._accepted:
-            inputs["use_cache"] = False
+        # XLNet's cache has a name of its own
+        inputs.update(dict.fromkeys(self._accepted & {"use_cache", "use_mems"}, False))
         return self.module(**inputs)
 
 

@@ -69,11 +69,17 @@ def _hooks(module: nn.Module) -> list[Any]:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode; each part's own comes back."""
+    """Evaluation mode, and outputs with names; each part's own comes back."""
     modes = [(each, each.training) for each in module.modules()]  # parts may differ
+    configs = {id(each.config): each.config for each in module.modules() if hasattr(each, "config")}
+    plain: list[Any] = [each for each in configs.values() if vars(each).get("return_dict") is False]
     module.eval()
+    for config in plain:
+        config.return_dict = True
     try:
         yield
     finally:
         for each, mode in modes:
             each.training = mode
+        for config in plain:
+            config.return_dict = False
