@@ -401,6 +401,18 @@ def test_whole_numbers_of_numpy_are_steps(corpus):
     assert Watch(corpus, every=(1, np.int32(4))).every == (1, 4)
 
 
+@pytest.mark.parametrize(
+    ("every", "scored"), [(5, [6, 10]), (1, [2, 4, 6, 8, 10]), ((1, 5, 6), [2, 6]), ((4,), [4])]
+)
+def test_steps_that_are_passed_over_count(corpus, tmp_path, tiny_model, every, scored):
+    """As where a batch steps two optimisers."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model)
+    watch = Watch(corpus, every=every)
+    watch.begin(model, tokenizer, 0, tmp_path / "a.parquet")
+    assert [step for step in range(2, 11, 2) if watch.due(step)] == scored
+
+
 def test_groups_must_be_scored(make, corpus):
     trainer, _ = make(ILOCallback(corpus, layers=[1, 2], groups={"last": 3}))
     with pytest.raises(InputError, match=r"holds layers \[3\]"):
