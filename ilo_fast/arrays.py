@@ -28,6 +28,7 @@ __all__ = [
     "readable",
     "real_number",
     "row_max",
+    "tensor_of_dlpack",
     "to_torch",
     "true_or_false",
     "whole_number",
@@ -200,11 +201,11 @@ def to_torch(x: Any, name: str = "x") -> tuple[torch.Tensor, Callable[[torch.Ten
     elif isinstance(x, np.ndarray):
         tensor, in_kind = _from_numpy(x, name), _to_numpy
     elif hasattr(x, "__dlpack__"):
-        tensor, in_kind = from_dlpack(x), _dlpack_back(x)
+        tensor, in_kind = tensor_of_dlpack(x, name), _dlpack_back(x)
     else:
         raise TypeError(
             f"{name} must be a torch tensor, a NumPy or CuPy array or an object with __dlpack__; "
-            f"got {type(x).__name__}"
+            f"got {type(x).__name__}{_way_to_array(x, name)}"
         )
     if tensor.dtype not in FLOATS:
         raise TypeError(
@@ -212,6 +213,28 @@ def to_torch(x: Any, name: str = "x") -> tuple[torch.Tensor, Callable[[torch.Ten
         )
     with_numbers(tensor, name)
     return tensor, in_kind
+
+
+def tensor_of_dlpack(x: Any, name: str) -> torch.Tensor:
+    """A tensor over the memory of an object with ``__dlpack__``."""
+    if not hasattr(x, "__dlpack_device__"):  # a tracer's says so only when asked
+        raise TypeError(
+            f"{name} must hold numbers; got {type(x).__name__}, which stands for them while a "
+            "function is traced: what jax.jit, vmap or grad transforms cannot call this"
+        )
+    tensor: torch.Tensor = from_dlpack(x)
+    return tensor
+
+
+def _way_to_array(x: Any, name: str) -> str:
+    """What would make an array of something else, for the error that refuses it."""
+    method = next((m for m in ("to_numpy", "toarray") if hasattr(x, m)), None)
+    if method is not None:
+        return f" (pass {name}.{method}())"
+    if not isinstance(x, list | tuple):
+        return ""
+    of_tensors = any(isinstance(each, torch.Tensor) for each in x)
+    return f" (pass {'torch.stack' if of_tensors else 'numpy.array'}({name}))"
 
 
 def with_numbers(tensor: torch.Tensor, name: str) -> None:

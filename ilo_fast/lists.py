@@ -10,10 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.utils.dlpack
 from torch import Tensor
 
-from ilo_fast.arrays import FLOATS, readable, with_numbers, without_mask
+from ilo_fast.arrays import FLOATS, readable, tensor_of_dlpack, with_numbers, without_mask
 from ilo_fast.errors import HiddenStateError, InputError
 
 __all__ = [
@@ -71,7 +70,7 @@ def as_tensor(value: Any, name: str) -> Tensor:
         except TypeError as error:
             raise InputError(f"{name} must hold numbers, got dtype {value.dtype}") from error
     if hasattr(value, "__dlpack__"):
-        return torch.utils.dlpack.from_dlpack(value)
+        return tensor_of_dlpack(value, name)
     try:
         return torch.from_numpy(np.array(value))
     except (RuntimeError, TypeError, ValueError) as error:  # RuntimeError: tensors with gradients
