@@ -21,7 +21,7 @@ from ilo_fast.activations.captures import evaluating, foreign_hooks, no_new_capt
 from ilo_fast.activations.hooks import hooked, misfit
 from ilo_fast.activations.packing import Segments, sent
 from ilo_fast.errors import ModelError
-from ilo_fast.models.structure import Backbone, input_device, position_offset
+from ilo_fast.models.structure import BY_YOURSELF, Backbone, input_device, position_offset
 
 __all__ = ["Capability", "Forward", "counted_otherwise", "probe", "states_apart", "trial_states"]
 
@@ -234,11 +234,17 @@ def _apart(ours: Sequence[Tensor], truth: Sequence[Tensor], tolerance: float) ->
 def _hidden_states(backbone: Backbone, ids: Tensor) -> tuple[Tensor, ...]:
     output = Forward(backbone)(ids, None, output_hidden_states=True)
     states = getattr(output, "hidden_states", None)
-    if states is None or len(states) != backbone.n_entries:
-        got = "none" if states is None else str(len(states))
+    name = type(backbone.module).__name__
+    if states is None:
         raise ModelError(
-            f"model: {type(backbone.module).__name__} returned {got} of the "
-            f"{backbone.n_entries} hidden states that its {backbone.n_layers} layers should give"
+            f"model: {name} returned no hidden_states though output_hidden_states=True asked for "
+            f"them; {BY_YOURSELF}"
+        )
+    if len(states) != backbone.n_entries:
+        raise ModelError(
+            f"model: {name} returned {len(states)} hidden states, expected {backbone.n_entries}, "
+            f"the embedding output and one for each of the {backbone.n_layers} layers that its "
+            f"configuration counts, so their layers cannot be told; {BY_YOURSELF}"
         )
     return tuple(states)
 

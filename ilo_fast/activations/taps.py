@@ -3,7 +3,7 @@
 import inspect
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -91,19 +91,26 @@ class Tap:
 class _Padding(threading.local):
     """Which places of the current batch hold tokens, from the model's own attention mask."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, *modules: nn.Module) -> None:
+        self._signatures = {each: inspect.signature(each.forward) for each in modules}
         self.mask: Tensor | None = None
+        self.outer: Any = None  # the mask that the model was given around what is tapped
         self.batch: int | None = None  # where the arguments tell
         self._made: tuple[Segments, Tensor | None] | None = None
-        self._signature = inspect.signature(module.forward)
 
-    def note(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def note_outer(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Look at what the whole model is given."""
+        self.outer = self._given(model, args, kwargs).get("attention_mask")
+
+    def note(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Look at what a forward pass is given."""
-        try:
-            given = {**self._signature.bind_partial(*args, **kwargs).arguments, **kwargs}
-        except TypeError:
-            given = kwargs  # the model itself will say what does not fit
-        mask = given.get("attention_mask")
+        given = self._given(module, args, kwargs)
+        mask, outer, self.outer = given.get("attention_mask"), self.outer, None
+        if mask is None and isinstance(outer, Tensor) and not bool(outer.all()):
+            raise ModelError(
+                f"tap: the model does not hand its attention_mask on to {type(module).__name__}, "
+                "so padding would be pooled; give it sentences of equal length without a mask"
+            )
         if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
             raise ModelError(
                 "tap: expected an attention_mask [batch, tokens], got "
@@ -118,6 +125,16 @@ class _Padding(threading.local):
         inputs = (given.get("input_ids"), given.get("inputs_embeds"))
         self.batch = next((len(one) for one in inputs if isinstance(one, Tensor)), None)
         self.mask, self._made = mask, None
+
+    def _given(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The arguments of a forward pass by name."""
+        try:
+            by_name = self._signatures[module].bind_partial(*args, **kwargs).arguments
+        except TypeError:
+            return kwargs  # the model itself will say what does not fit
+        return {**by_name, **kwargs}
 
     def packed(self, states: Tensor) -> tuple[Tensor, Segments]:
         """``[batch, tokens, dim]`` to ``[real tokens, dim]`` and where its sentences are."""
@@ -229,11 +246,11 @@ def tap(
             f"tap: hooks see other states than output_hidden_states at layers {wrong} of "
             f"{type(backbone.module).__name__}; `extract` gives those"
         )
-    collected, padding = Tap(entries), _Padding(backbone.module)
+    collected, padding = Tap(entries), _Padding(model, backbone.module)
 
-    def begin(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         collected.begin()
-        padding.note(args, kwargs)
+        padding.note(module, args, kwargs)
 
     def receive(entry: int, states: Tensor) -> None:
         if not collected.running:
@@ -247,14 +264,14 @@ def tap(
     def end(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
         collected.end(failed=output is None)
 
-    before = backbone.module.register_forward_pre_hook(begin, with_kwargs=True)
-    try:
-        with hooked(backbone, entries, receive, stop_early=stop_early):
-            # behind the hook that takes the last entry; also called where the model raises
-            after = backbone.module.register_forward_hook(end, always_call=True)
-            try:
-                yield collected
-            finally:
-                after.remove()
-    finally:
-        before.remove()
+    with ExitStack() as stack:
+        if model is not backbone.module:
+            outer = model.register_forward_pre_hook(padding.note_outer, with_kwargs=True)
+            stack.callback(outer.remove)
+        before = backbone.module.register_forward_pre_hook(begin, with_kwargs=True)
+        stack.callback(before.remove)
+        stack.enter_context(hooked(backbone, entries, receive, stop_early=stop_early))
+        # behind the hook that takes the last entry; also called where the model raises
+        after = backbone.module.register_forward_hook(end, always_call=True)
+        stack.callback(after.remove)
+        yield collected

@@ -14,6 +14,7 @@ from ilo_fast.activations import attention, packing
 from ilo_fast.activations.capability import Capability, probe
 from ilo_fast.activations.masks import PackedMask
 from ilo_fast.activations.taps import _CACHES
+from ilo_fast.errors import ModelError
 from ilo_fast.models import find_backbone
 
 CORPUS = Corpus("pair", ("one", "two"), SENTENCES)
@@ -102,6 +103,44 @@ def test_a_row_longer_than_any_sentence_may_be():
     assert store.record["batches"] == "packed"
     assert store.record["tokens"] > 2 * 24
     assert worst(store.states, one_at_a_time(model, tokenizer, CORPUS)["mean"]) < 1e-5
+
+
+def test_layers_of_two_attentions_each():
+    """LongCat-Flash's configuration counts its attentions as layers."""
+    torch.manual_seed(0)
+    settings = transformers.LongcatFlashConfig(
+        vocab_size=99, hidden_size=32, num_layers=2, num_attention_heads=4, ffn_hidden_size=48,
+        q_lora_rank=16, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8,
+        head_dim=8, n_routed_experts=4, moe_topk=2, zero_expert_num=2, expert_ffn_hidden_size=16,
+    )  # fmt: skip
+    model, tokenizer = transformers.LongcatFlashForCausalLM(settings).eval(), Characters()
+    assert model.config.num_hidden_layers == 4
+    store = extract(model, tokenizer, CORPUS)
+    assert store.layers == (0, 1, 2)
+    assert worst(store.states, one_at_a_time(model, tokenizer, CORPUS)["mean"]) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("keep", "said"),
+    [
+        (slice(1, None), r"returned 3 hidden states, expected 4, .* each of the 3 layers .*\.knn"),
+        (None, r"returned no hidden_states though output_hidden_states=True .*\.knn"),
+    ],
+)
+def test_hidden_states_that_are_not_one_for_each_layer_are_refused(keep, said):
+    """Dory's layers run several times, and some of Sam3LiteText's are left out."""
+
+    class Otherwise(transformers.LlamaModel):
+        def forward(self, *args, output_hidden_states=False, **kwargs):
+            output = super().forward(*args, output_hidden_states=output_hidden_states, **kwargs)
+            if output_hidden_states:
+                output.hidden_states = output.hidden_states[keep] if keep else None
+            return output
+
+    model = Otherwise(make("llama").config).eval()
+    for run in (lambda: extract(model, Characters(), CORPUS), tap(model).__enter__):
+        with pytest.raises(ModelError, match=said):
+            run()
 
 
 def forced_error(monkeypatch, name):

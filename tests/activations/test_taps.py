@@ -131,7 +131,8 @@ def test_states_turned_within_are_refused():
         langs=["en", "de"], src_vocab_size=9, tgt_vocab_size=9, d_model=8, encoder_layers=1,
         decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
     )  # fmt: skip
-    with pytest.raises(ModelError, match="FSMTEncoder has no configuration of its own"):
+    said = "FSMTEncoder, the encoder of FSMTModel, has no configuration of its own .* ilo_fast.knn"
+    with pytest.raises(ModelError, match=said):
         find_backbone(transformers.FSMTModel(fsmt))
 
 
@@ -319,6 +320,21 @@ def test_without_a_mask_every_token_counts():
     assert repr(tap) == "Tap(layers=(1,), n_points=2)"
 
 
+def test_a_mask_that_the_model_drops_is_missed():
+    config = transformers.FNetConfig(
+        vocab_size=99, hidden_size=32, intermediate_size=48, num_hidden_layers=2, pad_token_id=0
+    )
+    model, (ids, mask) = transformers.FNetForMaskedLM(config).eval(), padded("right")
+    refused = pytest.raises(ModelError, match="does not hand its attention_mask on to FNetModel")
+    with ilo_fast.tap(model) as tap:
+        model(ids[:1], attention_mask=mask[:1])  # without padding
+        with refused:
+            model(ids, attention_mask=mask)
+        model.fnet(ids)  # given none
+    assert tap.n_points == 1 + 3
+    assert hooks(model) == 0
+
+
 def test_a_function_pools_packed_states():
     def largest(states, offsets):
         parts = zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
@@ -343,7 +359,8 @@ def test_hooks_sit_on_asked_layers_only_and_go_away():
     ids = torch.tensor([[5, 6, 7]])
     before = hooks(model)
     with ilo_fast.tap(model, [1]):
-        assert hooks(model) - before == 3  # one layer, and two around all of them
+        # one layer, two around all of them, and one on the whole model
+        assert hooks(model) - before == 4
         assert not model.model.layers[0]._forward_pre_hooks
     assert hooks(model) == before
     with pytest.raises(IndexError), ilo_fast.tap(model):
