@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from ilo_fast import Corpus, Result
+from ilo_fast import Corpus, Result, finetune
 from ilo_fast.errors import InputError, ModelError
 from ilo_fast.finetune import ILOCallback, freeze
 
@@ -212,6 +212,10 @@ def test_without_lightning_the_message_says_what_to_install(monkeypatch):
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.delitem(sys.modules, "ilo_fast.finetune.lightning", raising=False)
+    monkeypatch.delitem(vars(finetune), "LightningILOCallback", raising=False)
+    taken = {}
+    exec("from ilo_fast.finetune import *", taken)
+    assert taken["ILOCallback"] is ILOCallback
     with pytest.raises(ModelError, match="pip install"):
         importlib.import_module("ilo_fast.finetune.lightning")
     sys.modules.pop("ilo_fast.finetune.lightning", None)
