@@ -77,6 +77,19 @@ def test_no_cache_is_built(name, monkeypatch):
     assert not set.union(*given) & set(_CACHES)
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt_oss", "gpt2", "bert", "m2m100"])
+def test_outputs_that_its_configuration_asks_for_are_not_kept(name):
+    """All of a batch's hidden states and attentions would be, and none of them read."""
+    asked = {"output_hidden_states": True, "output_attentions": True, "return_dict": False}
+    model, given = make(name, attn_implementation="eager", **asked), []
+    find_backbone(model).module.register_forward_hook(lambda *called: given.append(called[2]))
+    states = extract(model, Characters(), CORPUS).states
+    assert worst(states, one_at_a_time(make(name), Characters(), CORPUS)["mean"]) < 1e-5
+    # the first is the trial of the hooks, the rest are batches or trials of packed rows
+    assert all(not output.keys() & {"hidden_states", "attentions"} for output in given[1:])
+    assert {name: getattr(model.config, name) for name in asked} == asked
+
+
 @pytest.mark.parametrize("name", ["llama", "gpt2", "opt", "bert", "mamba", "m2m100"])
 def test_a_model_that_returns_tuples(name):
     model, tuples, tokenizer = make(name), make(name, return_dict=False), Characters()
