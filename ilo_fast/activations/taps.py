@@ -91,24 +91,25 @@ class Tap:
 class _Padding(threading.local):
     """Which places of the current batch hold tokens, from the model's own attention mask."""
 
-    def __init__(self, *modules: nn.Module) -> None:
-        self._signatures = {each: inspect.signature(each.forward) for each in modules}
+    def __init__(self, module: nn.Module, model: nn.Module) -> None:
+        self._module, self._signature = type(module).__name__, inspect.signature(module.forward)
+        self._outer_signature = inspect.signature(model.forward)
         self.mask: Tensor | None = None
         self.outer: Any = None  # the mask that the model was given around what is tapped
         self.batch: int | None = None  # where the arguments tell
         self._made: tuple[Segments, Tensor | None] | None = None
 
-    def note_outer(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def note_outer(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Look at what the whole model is given."""
-        self.outer = self._given(model, args, kwargs).get("attention_mask")
+        self.outer = _given(self._outer_signature, args, kwargs).get("attention_mask")
 
-    def note(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def note(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Look at what a forward pass is given."""
-        given = self._given(module, args, kwargs)
+        given = _given(self._signature, args, kwargs)
         mask, outer, self.outer = given.get("attention_mask"), self.outer, None
         if mask is None and isinstance(outer, Tensor) and not bool(outer.all()):
             raise ModelError(
-                f"tap: the model does not hand its attention_mask on to {type(module).__name__}, "
+                f"tap: the model does not hand its attention_mask on to {self._module}, "
                 "so padding would be pooled; give it sentences of equal length without a mask"
             )
         if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
@@ -122,19 +123,14 @@ class _Padding(threading.local):
                 f"tap: the forward pass goes on from {cached}, and a cached prefix "
                 "cannot be pooled (use_cache=False runs whole sentences)"
             )
+        if given.get("cu_seq_lens_q") is not None or _start_anew(given.get("position_ids"), mask):
+            raise ModelError(
+                "tap: a row holds several sentences (its position_ids start anew, or there are "
+                "cu_seq_lens_q), which would be pooled as one; give each a row of its own"
+            )
         inputs = (given.get("input_ids"), given.get("inputs_embeds"))
         self.batch = next((len(one) for one in inputs if isinstance(one, Tensor)), None)
         self.mask, self._made = mask, None
-
-    def _given(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> dict[str, Any]:
-        """The arguments of a forward pass by name."""
-        try:
-            by_name = self._signatures[module].bind_partial(*args, **kwargs).arguments
-        except TypeError:
-            return kwargs  # the model itself will say what does not fit
-        return {**by_name, **kwargs}
 
     def packed(self, states: Tensor) -> tuple[Tensor, Segments]:
         """``[batch, tokens, dim]`` to ``[real tokens, dim]`` and where its sentences are."""
@@ -166,6 +162,26 @@ class _Padding(threading.local):
         segments, rows = self._made
         flat = states.reshape(batch * length, dim)
         return (flat if rows is None else flat[rows.to(flat.device)]), segments
+
+
+def _given(
+    signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """The arguments of a forward pass by name."""
+    try:
+        return {**signature.bind_partial(*args, **kwargs).arguments, **kwargs}
+    except TypeError:
+        return kwargs  # the model itself will say what does not fit
+
+
+def _start_anew(positions: Any, mask: Tensor | None) -> bool:
+    """Whether positions ``[batch, tokens]`` go back from one token of a row to the next."""
+    if not isinstance(positions, Tensor) or positions.ndim != 2:
+        return False
+    anew = positions.diff(dim=1) < 0
+    if mask is not None and mask.shape[1] == positions.shape[1]:
+        anew = anew & mask[:, 1:].bool() & mask[:, :-1].bool()
+    return bool(anew.any())
 
 
 def _cached(given: dict[str, Any]) -> str:
@@ -224,7 +240,8 @@ def tap(
     Raises:
         ModelError: when ``model`` gives no hidden states, or some that are not ``[batch, tokens,
             dim]``, or its layers cannot be hooked, or hooks see others than it gives; from within
-            a forward pass that goes on from a cache.
+            a forward pass that goes on from a cache, has several sentences in a row, or whose mask
+            does not come to the layers.
         InputError: on a layer the model does not have or one named twice, or an unknown pooling.
 
     >>> import torch, ilo_fast
@@ -246,11 +263,11 @@ def tap(
             f"tap: hooks see other states than output_hidden_states at layers {wrong} of "
             f"{type(backbone.module).__name__}; `extract` gives those"
         )
-    collected, padding = Tap(entries), _Padding(model, backbone.module)
+    collected, padding = Tap(entries), _Padding(backbone.module, model)
 
-    def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def begin(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         collected.begin()
-        padding.note(module, args, kwargs)
+        padding.note(args, kwargs)
 
     def receive(entry: int, states: Tensor) -> None:
         if not collected.running:

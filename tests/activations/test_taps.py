@@ -246,6 +246,10 @@ def test_a_model_compiled_whole_is_tried_as_it_is():
         model(ids)
         model(ids)
     assert tap.n_points == 2
+    wrapped = torch.compile(make("llama"), backend="eager")
+    with ilo_fast.tap(wrapped) as around, torch.no_grad():
+        wrapped(ids)
+    torch.testing.assert_close(around.states, tap.states[:, :1])
     torch._dynamo.reset()
 
 
@@ -333,6 +337,20 @@ def test_a_mask_that_the_model_drops_is_missed():
         model.fnet(ids)  # given none
     assert tap.n_points == 1 + 3
     assert hooks(model) == 0
+
+
+def test_rows_of_several_sentences_are_refused():
+    model, (ids, mask) = make("llama"), padded("left")
+    row, positions = torch.tensor([[5, 6, 7, 11, 12]]), torch.tensor([[0, 1, 2, 0, 1]])
+    ends = torch.tensor([0, 3, 5], dtype=torch.int32)
+    with ilo_fast.tap(model) as tap:
+        for more in ({"position_ids": positions}, {"cu_seq_lens_q": ends}):
+            with pytest.raises(ModelError, match="a row holds several sentences"):
+                model(row, **more)
+        assert tap.n_points == 0
+        model(row, position_ids=torch.arange(3, 8)[None])
+        model(ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1) % 5)
+    assert tap.n_points == 4
 
 
 def test_a_function_pools_packed_states():
