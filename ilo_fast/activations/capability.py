@@ -23,7 +23,15 @@ from ilo_fast.activations.packing import Segments, sent
 from ilo_fast.errors import ModelError
 from ilo_fast.models.structure import BY_YOURSELF, Backbone, input_device, position_offset
 
-__all__ = ["Capability", "Forward", "counted_otherwise", "probe", "states_apart", "trial_states"]
+__all__ = [
+    "Capability",
+    "Forward",
+    "counted_otherwise",
+    "own_pass",
+    "probe",
+    "states_apart",
+    "trial_states",
+]
 
 _PROBE_LENGTHS = (5, 11, 7)
 # Share of a dimension's size by which a packed state may differ from the sentence alone: rounding
@@ -39,6 +47,7 @@ _NEIGHBOURS_16_BIT = 1e-3
 
 _tried: WeakKeyDictionary[nn.Module, "_Trial"] = WeakKeyDictionary()
 _trying = threading.Lock()
+_here = threading.local()
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,16 @@ class Forward:
                 inputs["token_type_ids"] = torch.zeros_like(ids)
         # XLNet's cache has a name of its own
         inputs.update(dict.fromkeys(self._accepted & {"use_cache", "use_mems"}, False))
-        return self.module(**inputs)
+        _here.passing = True
+        try:
+            return self.module(**inputs)
+        finally:
+            _here.passing = False
+
+
+def own_pass() -> bool:
+    """Whether the model is run by this package in this thread, not by its user."""
+    return getattr(_here, "passing", False)
 
 
 def _vocabulary(backbone: Backbone) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ilo_fast.activations.capability import counted_otherwise
+from ilo_fast.activations.capability import counted_otherwise, own_pass
 from ilo_fast.activations.hooks import check_states, hooked
 from ilo_fast.activations.packing import Segments
 from ilo_fast.activations.pooling import PoolSpec, check_pool
@@ -266,6 +266,9 @@ def tap(
     collected, padding = Tap(entries), _Padding(backbone.module, model)
 
     def begin(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if own_pass():  # of an extraction within the block
+            collected.end()
+            return
         collected.begin()
         padding.note(args, kwargs)
 

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -135,7 +136,19 @@ def find_backbone(model: nn.Module) -> Backbone:
             "(its configuration names no num_hidden_layers and hidden_size)"
         )
     turned = getattr(config, "model_type", None) in _TURNED_WITHIN
-    return Backbone(module, None if turned else _find_blocks(module, n_layers), n_layers, dim)
+    blocks = None if turned else _find_blocks(module, n_layers)
+    return Backbone(_innermost(module, blocks), blocks, n_layers, dim)
+
+
+def _innermost(module: nn.Module, blocks: nn.ModuleList | None) -> nn.Module:
+    """The model within ``module`` that runs the layers: heads of OPT and BART call it, past what is
+    around it, and of Llama 4 all but the head is in it."""
+    for each in module.modules():
+        is_model = hasattr(each, "config") and hasattr(each, "get_input_embeddings")
+        runs_them = is_model and any(part is blocks for part in each.modules())
+        if runs_them and "input_ids" in signature(each.forward).parameters:
+            module = each
+    return module
 
 
 def refuse_virtual_tokens(model: nn.Module) -> None:

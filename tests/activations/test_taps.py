@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from families import Characters, make
+from families import FAMILIES, Characters, make
 
 import ilo_fast
 from ilo_fast.activations import ForwardStopped, capability, runner, taps
@@ -71,6 +71,46 @@ def test_pools_the_users_own_batches(side, pool):
         expected = pooled(output.hidden_states[layer], mask, pool)
         np.testing.assert_allclose(tap.states[row, :3].numpy(), expected, rtol=1e-5, atol=1e-6)
     assert output.logits.shape == (3, 5, 99)
+
+
+_BART = {
+    "vocab_size": 99, "d_model": 32, "encoder_layers": 3, "decoder_layers": 3,
+    "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 48, "max_position_embeddings": 64,
+}  # fmt: skip
+_LLAMA_4 = {
+    "vocab_size": 99, "hidden_size": 32, "intermediate_size": 48, "intermediate_size_mlp": 48,
+    "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
+    "num_local_experts": 2, "pad_token_id": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("head", "config", "runs", "batches"),
+    [
+        ("OPTForCausalLM", transformers.OPTConfig(**FAMILIES["opt"][2]), "OPTDecoder", "packed"),
+        ("BartForCausalLM", transformers.BartConfig(**_BART), "BartDecoder", "equal lengths"),
+        (
+            "Llama4ForCausalLM",
+            transformers.Llama4TextConfig(**_LLAMA_4),
+            "Llama4TextModel",
+            "packed",
+        ),
+    ],
+)
+def test_a_head_that_calls_past_its_base_model(head, config, runs, batches):
+    """OPT's calls its base model's decoder, and Llama 4's has a base model that goes unnamed."""
+    torch.manual_seed(0)
+    model = getattr(transformers, head)(config).eval()
+    assert type(find_backbone(model).module).__name__ == runs
+    ids, mask = padded("right")
+    with ilo_fast.tap(model) as tap, torch.no_grad():
+        states = model(ids, attention_mask=mask, output_hidden_states=True).hidden_states
+    expected = np.stack([pooled(each, mask, "mean") for each in states])
+    np.testing.assert_allclose(tap.states.numpy(), expected, rtol=1e-5, atol=1e-6)
+    corpus = ilo_fast.Corpus("c", ("aa", "bb"), (("abc", "de"), ("fg", "hij")))
+    store = ilo_fast.extract(model, Characters(), corpus)
+    assert (store.record["batches"], store.record["taps"]) == (batches, "hooks")
 
 
 def test_a_mask_by_position_wherever_it_stands():
@@ -353,6 +393,20 @@ def test_rows_of_several_sentences_are_refused():
     assert tap.n_points == 4
 
 
+def test_an_extraction_within_a_tap_adds_no_points():
+    """As that of a training's callback; in packed rows, as without the tap."""
+    model, ids = make("llama"), torch.tensor(ROWS[:1])
+    corpus = ilo_fast.Corpus("c", ("aa", "bb"), (("abc", "de"), ("fg", "hij")))
+    with ilo_fast.tap(model) as expected:
+        run_quietly(model, ids)
+    states = ilo_fast.extract(model, Characters(), corpus).states
+    with ilo_fast.tap(model) as tap:
+        run_quietly(model, ids)
+        store = ilo_fast.extract(model, Characters(), corpus)
+    assert torch.equal(store.states, states)
+    assert torch.equal(tap.states, expected.states)
+
+
 def test_a_function_pools_packed_states():
     def largest(states, offsets):
         parts = zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
@@ -459,7 +513,7 @@ def test_a_last_state_of_another_width_leaves_the_others():
     """As in OPT-350m, which projects what its last layer gives."""
     model = make("opt", word_embed_proj_dim=16)
     corpus = ilo_fast.Corpus("c", ("aa", "bb"), (("abc", "de"), ("fg", "hij")))
-    said = r"hidden state 3 of OPTModel .* got \[1, 11, 16\]; layers can leave it out"
+    said = r"hidden state 3 of OPTDecoder .* got \[1, 11, 16\]; layers can leave it out"
     for layers in (None, [-1, 0]):
         with pytest.raises(ModelError, match=said):
             ilo_fast.extract(model, Characters(), corpus, layers=layers)
