@@ -145,6 +145,10 @@ class _Places:
         else:
             self._text = set(_ids(base))
         self._base = set(_ids(base))
+        # DeBERTa's encoder norms its relative positions for every layer, and some have a
+        # convolution behind the first
+        around = [each for each in core.modules() if hasattr(each, "rel_embeddings")]
+        self._relative = {key for each in around for key in _ids(each)}
         self._owner: dict[int, tuple[str, nn.Module]] = {}
         for path, module in core.named_modules():
             for parameter in module.parameters(recurse=False):
@@ -162,6 +166,8 @@ class _Places:
             return "head"
         if key not in self._text:
             return "other"
+        if key in self._relative:
+            return "embeddings"
         path, module = self._owner[key]
         kind = type(module).__name__.lower()
         if _FINAL_NORM in path.split("."):
