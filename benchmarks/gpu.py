@@ -3,9 +3,9 @@
 In order: the GPU tests; the accumulation model of the matrix units and the trial that lets ``auto``
 take the Triton engine; neighbours against float64, every row, on synthetic and (where the files are
 present) real hidden states; the whole call beside the bare matrix product and other tools,
-interleaved in this process; overlaps of neighbour lists; a profile kernel by kernel; extraction
-with models of random weights beside the loops that people write; the whole command; last, the
-filter's launch configurations beside each other.
+interleaved in this process; overlaps of neighbour lists; a profile kernel by kernel; small shapes
+under compute-sanitizer, which is slow; extraction with models of random weights beside the loops
+that people write; the whole command; last, the filter's launch configurations beside each other.
 The JSON is written after every part; one that fails is in it, and makes the exit status 1.
 """
 
@@ -30,6 +30,7 @@ from benchmarks.gpu_overlap import all_pairs, layers_by_layers, two_models
 from benchmarks.gpu_parts import LATE, ContextLost, Parts, earlier, start_anew
 from benchmarks.gpu_race import profile, race
 from benchmarks.gpu_sweep import sweep as sweep_launches
+from benchmarks.processes import time_out_as_interrupt
 from benchmarks.report import describe_run
 from ilo_fast.ops import dispatch
 from ilo_fast.ops.request import Request
@@ -64,7 +65,7 @@ def _default_out() -> Path:
 @click.option("--rounds", default=20, show_default=True, help="Timed rounds a contender.")
 @click.option("--backend", default="triton", show_default=True, help="Checked, timed, profiled.")
 @click.option("--tests/--no-tests", default=True, help="Run the GPU tests first.")
-@click.option("--sanitizer/--no-sanitizer", default=False, help="And under compute-sanitizer.")
+@click.option("--sanitizer/--no-sanitizer", default=False, help="Some under compute-sanitizer.")
 @click.option("--kernels/--no-kernels", default=True, help="Neighbours: check, time, profile.")
 @click.option("--extraction/--no-extraction", default=True, help="Forward passes, whole command.")
 @click.option("--sweep/--no-sweep", default=True, help="The filter's launches beside each other.")
@@ -74,6 +75,7 @@ def _default_out() -> Path:
 @click.option("--resume", is_flag=True, help="Go on behind the parts that --out has.")
 @click.option("--deadline", type=float, hidden=True, help="--minutes as seconds of the epoch.")
 @click.option("--dry-run", is_flag=True, help="On the CPU, tiny: proves the command, not the card.")
+@time_out_as_interrupt()
 def command(
     out: Path,
     commit: str | None,
@@ -115,10 +117,13 @@ def command(
             raise click.ClickException(f"--resume: {error}") from None
     parts = Parts(out, result, device, deadline)
     try:
+        plain, checked = test_runs()
         if tests:
-            _add_tests(parts, sanitizer)
+            _add_tests(parts, {"tests": plain})
         if kernels:
             _add_kernels(parts, points, rounds, device, backend, states, public_code, dry_run)
+        if tests and sanitizer:
+            _add_tests(parts, {name: {name: words} for name, words in checked.items()})
         if extraction:
             _add_extraction(parts, device, backend, dry_run)
         if sweep and device.type == "cuda":
@@ -137,14 +142,15 @@ def command(
         sys.exit(1)
 
 
-def _add_tests(parts: Parts, sanitizer: bool) -> None:
-    """The GPU tests; then, where asked for, small shapes under compute-sanitizer."""
+def _add_tests(parts: Parts, runs: dict[str, dict[str, list[str]]]) -> None:
+    """Tests in processes of their own, those of a part side by side."""
     found = parts.result.setdefault("tests", {})
-    plain, checked = test_runs()
-    parts.run("tests", found.update, lambda: run_tests(ROOT, plain, parts.failures))
-    for name in checked if sanitizer else ():
-        one = {name: checked[name]}
-        parts.run(name, found.update, lambda one=one: run_tests(ROOT, one, parts.failures))
+    for name, commands in runs.items():
+
+        def run(commands: dict[str, list[str]] = commands) -> dict[str, Any]:
+            return run_tests(ROOT, commands, parts.failures)
+
+        parts.run(name, found.update, run)
 
 
 def _add_kernels(

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,16 @@ import torch
 
 from benchmarks.processes import Commands
 from ilo_fast import knn
+from ilo_fast.ops import half_products
+from ilo_fast.ops.request import METRICS
 from ilo_fast.ops.triton_config import accumulation
 
 __all__ = ["check_accumulation", "compare_float64", "run_tests", "test_runs"]
 
 _BLOCK_BYTES = 2 << 30
+_TIE = 1e-14  # dozens of roundings of these float64 sums; few pairs that differ lie as near
 _REPORTED = 9  # compute-sanitizer's exit status where it has found something
+_SEARCH, _MANNERS = "tests/ops/test_knn_op.py", "tests/test_device_manners.py"
 
 
 def compare_float64(
@@ -29,7 +34,7 @@ def compare_float64(
     """All rows of all layers against float64 cosines of centred points, written apart from ops.
 
     A row is right when its list is float64's: same set and order, where cosines that differ by
-    less than 1e-13 are equal and the lower index comes first.
+    less than `_TIE` are equal and the lower index comes first.
     """
     found = knn(x, k, backend=backend)
     layers, n, _ = x.shape
@@ -50,16 +55,16 @@ def compare_float64(
             own = half.gather(1, ours)
             gap = (own - nearest).abs().amax(dim=1)
             worst = max(worst, float(gap.max()))
-            equal = (own[:, 1:] - own[:, :-1]).abs() <= 1e-13
+            equal = (own[:, 1:] - own[:, :-1]).abs() <= _TIE
             ordered = (~equal | (ours[:, 1:] > ours[:, :-1])).all(dim=1)
             # Nothing outside the list may tie with its last entry at a lower index.
-            tied = (half <= own[:, -1:] + 1e-13) & (half >= own[:, -1:] - 1e-13)
+            tied = (half <= own[:, -1:] + _TIE) & (half >= own[:, -1:] - _TIE)
             lower = tied & (torch.arange(n, device=x.device) < ours.amax(dim=1, keepdim=True))
             lower.scatter_(1, ours, False)
-            last_tied = (own - own[:, -1:]).abs() <= 1e-13
+            last_tied = (own - own[:, -1:]).abs() <= _TIE
             highest = torch.where(last_tied, ours, -1).amax(dim=1, keepdim=True)
             lower &= torch.arange(n, device=x.device) < highest
-            wrong += int((~((gap <= 1e-13) & ordered & ~lower.any(dim=1))).sum())
+            wrong += int((~((gap <= _TIE) & ordered & ~lower.any(dim=1))).sum())
     right = 1 - wrong / (layers * n)
     if wrong or not bool(found.certified.all()):
         failures.append(f"{name}: {wrong} rows differ from float64, worst gap {worst:g}")
@@ -83,20 +88,24 @@ def compare_float64(
 
 
 def check_accumulation(device: torch.device, failures: list[str]) -> dict[str, Any]:
-    """Largest error of the card's float16 products, as a share of what the bound allows."""
-    from ilo_fast.ops.triton_probe import worst_share
+    """Largest error of the card's float16 products, as a share of what the bounds allow."""
+    from ilo_fast.ops import triton_probe
 
     model = accumulation(torch.cuda.get_device_capability(device)[0])
-    worst, at = worst_share(device, model)
-    if worst > 1:
-        failures.append(f"matrix units lose {worst:.2f} times what the bound allows ({at})")
-    return {
+    made: dict[str, Any] = {
         "terms": model.terms,
         "fraction_bits": model.fraction_bits,
         "reason": model.reason,
-        "worst_share_of_bound": worst,
-        "at": at,
     }
+    for name, product, bound in (
+        ("filter", triton_probe.product, model.gamma),
+        ("library", half_products.one_product, partial(half_products.sum_bound, model)),
+    ):
+        worst, at = half_products.worst_share(product, device, bound)
+        if not worst <= 1:
+            failures.append(f"{name}: products lose {worst:.2f} times what the bound allows ({at})")
+        made[name] = {"worst_share_of_bound": worst, "at": at}
+    return made
 
 
 def test_runs() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
@@ -107,10 +116,19 @@ def test_runs() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """
     root = Path(__file__).resolve().parents[1]
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    # A test module that wants a package this machine lacks keeps no other from running.
+    marked = [*pytest, "-m", "gpu"]
+    # Compiling takes most of the time and one core: what compiles most has processes of its own.
+    apart = {root / _SEARCH, root / _MANNERS}
+    others = [
+        str(path.relative_to(root))
+        for path in sorted((root / "tests").rglob("test_*.py"))
+        if path not in apart and "mark.gpu" in path.read_text(encoding="utf-8")
+    ]
     plain = {
-        "gpu marker": [*pytest, "--continue-on-collection-errors", "-m", "gpu", "tests"],
-        # One process a module: compiling takes most of the time and one core.
+        # A test module that wants a package this machine lacks keeps no other from running.
+        "gpu marker": [*marked, "--continue-on-collection-errors", *others],
+        "gpu marker: manners": [*marked, _MANNERS],
+        **{f"gpu marker: {metric}": [*marked, _SEARCH, "-k", metric] for metric in METRICS},
         **{
             f"triton kernels: {path.stem[5:]}": [*pytest, str(path.relative_to(root))]
             for path in sorted((root / "tests/ops/triton").glob("test_*.py"))
@@ -120,7 +138,8 @@ def test_runs() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
         f"compute-sanitizer {tool}": [
             *("compute-sanitizer", "--tool", tool, "--error-exitcode", str(_REPORTED)),
             *("--report-api-errors", "no"),  # libraries ask for entry points that a driver lacks
-            *(*pytest, "tests/ops/triton/test_bound.py", "-k", "mode or odd"),
+            *(*pytest, "tests/ops/triton/test_bound.py", "tests/ops/triton/test_engine.py"),
+            *("-k", "mode or odd or equals_float64 or lower_index"),  # every kernel, odd shapes
         ]
         for tool in ("memcheck", "racecheck")
     }

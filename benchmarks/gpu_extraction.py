@@ -121,6 +121,8 @@ def measure(
     gemm: int = 8192,
 ) -> dict[str, Any]:
     """Check and time every way of one shape; what cannot run is reported with its reason."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     model = random_model(shape, device)
     corpus = numbered_corpus(shape.sentences)
     tokenizer = Numbered(corpus.n_points, shape.vocabulary)

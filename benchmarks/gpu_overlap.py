@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.gpu_busy import busy
 from benchmarks.gpu_inputs import synthetic
 from benchmarks.gpu_race import milliseconds
 from ilo_fast import knn
 from ilo_fast.alignment import pair_scores
+from ilo_fast.ops.half_products import served_sums
 from ilo_fast.ops.intersect import intersect_torch, intersection_sizes
 from ilo_fast.overlap import layer_overlap
 
@@ -74,6 +76,8 @@ def all_pairs(
         "max_ms": max(pairs),
         "search_median_ms": searched,
         "over_search": middle / searched,
+        "float16_products": served_sums(device) is not None,
+        "profile": busy(lambda: pair_scores(x, labels, numbers), device),
     }
 
 

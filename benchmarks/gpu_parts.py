@@ -5,6 +5,7 @@ part whose kernels broke the CUDA context, which no later call in the process su
 command start itself anew behind it (``--resume``); what a time-out cut off is tried once more.
 """
 
+import gc
 import json
 import os
 import sys
@@ -61,6 +62,7 @@ class Parts:
         began = time.time()
         lost = False
         try:
+            self._give_back()
             made = make()
             json.dumps(made)  # what the file cannot hold would keep all else out of it
             keep(made)
@@ -74,6 +76,12 @@ class Parts:
         self.write()
         if lost:
             raise ContextLost(name)
+
+    def _give_back(self) -> None:
+        """The memory of earlier parts: what this process keeps, a part finds taken."""
+        if self._device.type == "cuda":
+            gc.collect()
+            torch.cuda.empty_cache()
 
     def write(self) -> None:
         """The file as it is now."""

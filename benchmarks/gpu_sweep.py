@@ -7,7 +7,7 @@ and the whole search are timed. What is known of a launch is kept as soon as it 
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from multiprocessing import get_context
@@ -144,15 +144,19 @@ def _filter(request: Request, launch: FilterConfig) -> Any:
 
 def _checked(
     asked: list[FilterConfig], points: int, d: int, device: torch.device
-) -> Iterator[tuple[FilterConfig, str]]:
+) -> Generator[tuple[FilterConfig, str], None, None]:
     """Each launch, as soon as it is known, with why it cannot be timed: "" where it can."""
     end = time.monotonic() + _MOST_SECONDS
     with ThreadPoolExecutor(_AT_ONCE) as together:
         tasks = {
             together.submit(_apart, _try, (one, points, d, str(device)), end): one for one in asked
         }
-        for task in as_completed(tasks):
-            yield tasks[task], task.result()
+        try:
+            for task in as_completed(tasks):
+                yield tasks[task], task.result()
+        except BaseException:  # Ctrl-C: those that wait would all be tried first
+            together.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _apart(call: Callable[..., str], arguments: tuple[Any, ...], end: float) -> str:

@@ -4,11 +4,25 @@ import os
 import signal
 import subprocess
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-__all__ = ["Commands"]
+__all__ = ["Commands", "time_out_as_interrupt"]
+
+
+@contextmanager
+def time_out_as_interrupt() -> Iterator[None]:
+    """Within it SIGTERM, which ends what takes too long, is heard as Ctrl-C is.
+
+    Otherwise this process ends at once and the commands, in groups of their own, go on without it.
+    """
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Commands:

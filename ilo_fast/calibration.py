@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ilo_fast.arrays import between_0_and_1, check_seed, not_negative, real_number
+from ilo_fast.arguments import between_0_and_1, check_seed, not_negative, real_number
+from ilo_fast.arrays import real_array
 from ilo_fast.errors import InputError
-from ilo_fast.lists import real_array
 from ilo_fast.shown import Shown
 
 __all__ = ["Calibration", "calibrate", "draw_permutations"]

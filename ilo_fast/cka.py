@@ -11,10 +11,11 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from ilo_fast.arrays import true_or_false
+from ilo_fast.arguments import true_or_false
 from ilo_fast.errors import InputError
 from ilo_fast.hsic import Space, cross_products, unbiased_cka, unbiased_hsic_sums
-from ilo_fast.lists import no_own_points, paired_lists, state_layers, unit_rows
+from ilo_fast.lists import no_own_points, paired_lists
+from ilo_fast.vectors import state_layers, unit_rows
 
 __all__ = ["cka", "cknna", "kernel_at", "masked_hsic", "sparse_kernel"]
 

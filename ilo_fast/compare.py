@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ilo_fast import environment
-from ilo_fast.arrays import at_least_0, at_least_1, between_0_and_1, check_seed
+from ilo_fast.arguments import at_least_0, at_least_1, between_0_and_1, check_seed
 from ilo_fast.difference_rows import COLUMNS, difference_rows
 from ilo_fast.errors import InputError
 from ilo_fast.files import staged

@@ -4,11 +4,13 @@ from typing import Any
 
 import torch
 
-from ilo_fast.arrays import at_least_1, row_max, to_torch, whole_number
+from ilo_fast.arguments import at_least_1, whole_number
+from ilo_fast.arrays import to_torch
 from ilo_fast.errors import InputError
 from ilo_fast.neighbors import Neighbors
 from ilo_fast.ops.knn_queries import Base, prepare_base, search_base
 from ilo_fast.ops.request import EngineResult, NeighborStats, check_metric
+from ilo_fast.vectors import row_max
 
 __all__ = ["FlatIndex"]
 

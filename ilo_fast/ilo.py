@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ilo_fast.arrays import at_least_1
+from ilo_fast.arguments import at_least_1
 from ilo_fast.errors import InputError
 from ilo_fast.lists import index_lists, language_codes
 from ilo_fast.ops.languages import count_bits, neighbor_languages

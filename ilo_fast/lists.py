@@ -1,4 +1,4 @@
-"""Neighbour lists, point labels and hidden states as tensors: the checks that the metrics share.
+"""Neighbour lists and the points' labels as tensors: the checks that the metrics share.
 
 Lists come as a `Neighbors` or a bare index array. Both become one int64 tensor ``[layers, n, k]``
 here, checked once, on the device it came from.
@@ -12,13 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ilo_fast.arrays import FLOATS, readable, tensor_of_dlpack, with_numbers, without_mask
-from ilo_fast.errors import HiddenStateError, InputError
+from ilo_fast.arrays import as_tensor, with_numbers, without_mask
+from ilo_fast.errors import InputError
 
 __all__ = [
     "Label",
     "ParallelPoints",
-    "as_tensor",
     "group_mean",
     "index_lists",
     "label_codes",
@@ -26,10 +25,6 @@ __all__ = [
     "no_own_points",
     "one_metric_per_layer",
     "paired_lists",
-    "real_array",
-    "rounding_tolerance",
-    "state_layers",
-    "unit_rows",
 ]
 
 Label = str | int
@@ -49,47 +44,6 @@ class ParallelPoints(Protocol):
     def language_ids(self) -> npt.NDArray[np.int64]: ...
     @property
     def sentence_ids(self) -> npt.NDArray[np.int64]: ...
-
-
-# Rows turned to float64 at once, beside the result.
-_ROWS = 4096
-
-
-def as_tensor(value: Any, name: str) -> Tensor:
-    """A torch tensor over the memory of a torch, NumPy, CuPy or DLPack array (or a list)."""
-    if isinstance(value, Tensor):
-        with_numbers(value, name)
-        return value.detach()
-    if isinstance(value, np.ndarray):
-        without_mask(value, name)
-        value = readable(value)
-        if not value.flags.writeable:  # torch warns of read-only memory; the metrics never write
-            value = value.copy()
-        try:
-            return torch.from_numpy(value)
-        except TypeError as error:
-            raise InputError(f"{name} must hold numbers, got dtype {value.dtype}") from error
-    if hasattr(value, "__dlpack__"):
-        return tensor_of_dlpack(value, name)
-    try:
-        return torch.from_numpy(np.array(value))
-    except (RuntimeError, TypeError, ValueError) as error:  # RuntimeError: tensors with gradients
-        raise InputError(f"{name} must be an array, got {type(value).__name__}") from error
-
-
-def real_array(value: Any, name: str) -> np.ndarray:
-    """Real numbers as float64 NumPy, of any shape.
-
-    Raises:
-        InputError: when they are none.
-
-    >>> real_array(torch.tensor([1.0, 0.5], dtype=torch.bfloat16), "scores")
-    array([1. , 0.5])
-    """
-    tensor = as_tensor(value, name)
-    if tensor.is_complex():
-        raise InputError(f"{name} must hold real numbers, got dtype {tensor.dtype}")
-    return np.asarray(tensor.double().cpu().numpy())
 
 
 def index_lists(neighbors: Any, name: str = "neighbors") -> Tensor:
@@ -235,64 +189,3 @@ def group_mean(values: Tensor, codes: Tensor, groups: int) -> Tensor:
 def one_metric_per_layer(layers: list[Tensor]) -> np.ndarray:
     """Stack one small tensor per layer and bring it to the host as NumPy: one copy in all."""
     return np.asarray(torch.stack(layers).cpu().numpy())
-
-
-def state_layers(states: Any, name: str = "states") -> Tensor:
-    """Hidden states as ``[layers, n, d]`` in their own floating dtype, checked to be finite.
-
-    Raises:
-        InputError: when they are not floating numbers ``[n, d]`` or ``[layers, n, d]``.
-        HiddenStateError: on NaN or infinity; the message names layer and row.
-
-    >>> state_layers([[1.0, 0.0], [0.0, 1.0]]).shape
-    torch.Size([1, 2, 2])
-    """
-    tensor = as_tensor(states, name)
-    if tensor.dtype not in FLOATS:
-        raise InputError(
-            f"{name} must hold floating-point numbers (float16, bfloat16, float32 or float64), got "
-            f"dtype {tensor.dtype}"
-        )
-    if tensor.ndim == 2:
-        tensor = tensor.unsqueeze(0)
-    if tensor.ndim != 3 or 0 in tensor.shape:
-        raise InputError(
-            f"{name} must have shape [n, d] or [layers, n, d] with no empty axis, "
-            f"got {list(tensor.shape)}"
-        )
-    for number, layer in enumerate(tensor):
-        if not bool(torch.isfinite(layer.sum(dtype=torch.float64))):  # one pass; look where if not
-            bad = torch.nonzero(~torch.isfinite(layer).all(dim=1))
-            if bad.numel():
-                raise HiddenStateError(
-                    f"{name} hold NaN or infinity at layer {number}, row {int(bad[0, 0])}"
-                )
-    return tensor
-
-
-def unit_rows(layer: Tensor) -> Tensor:
-    """Rows scaled to length 1 in float64; a zero row stays zero (similar to nothing).
-
-    >>> unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
-    tensor([[0.6000, 0.8000],
-            [0.0000, 0.0000]], dtype=torch.float64)
-    """
-    unit = torch.empty(layer.shape, dtype=torch.float64, device=layer.device)
-    for start in range(0, len(layer), _ROWS):
-        rows = layer[start : start + _ROWS].double()
-        # scale by the largest entry first: squares of very large or small ones leave float64
-        largest = rows.abs().amax(dim=1, keepdim=True)
-        rows = rows / torch.where(largest > 0, largest, 1)
-        length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-        unit[start : start + _ROWS] = rows / torch.where(length > 0, length, 1)
-    return unit
-
-
-def rounding_tolerance(d: int) -> float:
-    """How far two equal float64 cosines of d-dimensional float64 rows can come out apart.
-
-    Scaling a row to length 1 errs by at most (d / 2 + 4) u relative to its length, the product
-    of two such rows by a further d u, u = 2^-53: (2 d + 8) u for one cosine, to first order,
-    and twice that, with a unit to spare, for the difference of two.
-    """
-    return (4 * d + 20) * 2.0**-53

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from typing import Any, SupportsIndex
 
-from ilo_fast.arrays import row_max, to_torch, true_or_false, whole_number
+from ilo_fast.arguments import true_or_false, whole_number
+from ilo_fast.arrays import to_torch
 from ilo_fast.errors import InputError
 from ilo_fast.ops import dispatch
 from ilo_fast.ops.request import NeighborStats, Request, check_metric
 from ilo_fast.shown import Shown
+from ilo_fast.vectors import row_max
 
 __all__ = ["NeighborStats", "Neighbors", "knn"]
 

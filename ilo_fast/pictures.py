@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ilo_fast.alignment import fragments, neighbor_counts
-from ilo_fast.arrays import check_seed
-from ilo_fast.choices import check_choice
+from ilo_fast.arguments import check_choice, check_seed
 from ilo_fast.errors import InputError
 from ilo_fast.overlap import layer_overlap
 from ilo_fast.plane import pca, umap

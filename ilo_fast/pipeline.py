@@ -1,6 +1,7 @@
 """`score`: from a model and a parallel corpus to the table of scores."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -8,28 +9,24 @@ from typing import Any, Literal
 import torch
 
 from ilo_fast.activations import ActivationStore, extract
-from ilo_fast.activations.packing import check_batch_tokens
-from ilo_fast.activations.pooling import PoolSpec, check_pool
-from ilo_fast.arrays import at_least_1, check_seed, true_or_false
-from ilo_fast.companions import Companions, check_metrics
+from ilo_fast.activations.pooling import PoolSpec
+from ilo_fast.arguments import true_or_false
+from ilo_fast.companions import Companions
 from ilo_fast.corpora import Corpus, load_corpus
 from ilo_fast.errors import InputError
-from ilo_fast.ilo import check_neighbors, check_threshold
-from ilo_fast.layers import LayerSpec, parse_layers, resolve_layers
+from ilo_fast.layers import LayerSpec, resolve_layers
 from ilo_fast.models import LoadedModel, load_model
 from ilo_fast.models.fingerprint import weights_sha256
-from ilo_fast.models.fused import check_fused
 from ilo_fast.neighbors import Neighbors
-from ilo_fast.ops import dispatch
-from ilo_fast.ops.request import check_metric
+from ilo_fast.options import ScoreOptions
 from ilo_fast.progress import Progress, with_progress
 from ilo_fast.record import dtype_name, model_record, score_record, search_options
 from ilo_fast.results import Result
-from ilo_fast.scoring import check_engine, check_search, score_layers
+from ilo_fast.scoring import check_search, score_layers
 from ilo_fast.stored import check_language_major
 from ilo_fast.timeline import Clock, TimedProgress
 
-__all__ = ["check_options", "score"]
+__all__ = ["score"]
 
 
 @with_progress
@@ -124,56 +121,52 @@ def score(
     >>> list(result.layers()["layer"]), bool((result.table["certified"] == 1).all())
     ([0, 1, 2], True)
     """
-    k, threshold = at_least_1(k, "k"), at_least_1(threshold, "threshold")
-    seed = check_seed(seed)
-    check_options(
+    options = ScoreOptions(
+        k=k,
+        threshold=threshold,
         layers=layers,
         metric=metric,
         pool=pool,
         batch_tokens=batch_tokens,
         backend=backend,
         fused=fused,
+        reference=reference,
+        seed=seed,
         truncate=truncate,
+        metrics=metrics,
     )
-    engine = check_engine(backend, reference)
-    pool_name = check_pool(pool).name
     trust_remote_code = true_or_false(trust_remote_code, "trust_remote_code")
     if not isinstance(states, str | Path | ActivationStore | None):
         raise TypeError(
             f"states must be a folder or an ActivationStore, got {type(states).__name__}"
         )
-    asked = check_metrics(metrics)
     started, clock = datetime.now(UTC), Clock()
     listener = progress if isinstance(progress, Progress) else Progress()
 
     with clock.measure("corpus"):
         text = load_corpus(corpus, languages=languages, limit=limit)
-        check_neighbors(k, text.n_languages, text.n_sentences)
-        check_threshold(threshold, k, text.n_languages)
-        more = Companions(asked, text, threshold=threshold, seed=seed)
+        options.check_text(text)
+        more = Companions(options.metrics, text, threshold=options.threshold, seed=options.seed)
     listener.stage(f"Loading {getattr(model, 'name', model)}")
     with clock.measure("load"):
-        loaded = _loaded(model, revision, dtype, device, trust_remote_code, seed)
+        loaded = _loaded(model, revision, dtype, device, trust_remote_code, options.seed)
     described = model_record(loaded)
     chosen = tuple(sorted(resolve_layers(layers, loaded.n_layers + 1)))
-    check_search(engine, text.n_points, loaded.dim, k, metric, loaded.device)
+    options = replace(options, layers=chosen)
+    check_search(options, text.n_points, loaded.dim, loaded.device)
     listener.stage(_describe(loaded, text))
     if isinstance(states, ActivationStore):
         store = states
         with clock.measure("load"):
             weights = weights_sha256(loaded.model)
-        _check_states(store, chosen, pool_name, truncate, text, weights, dtype_name(loaded.dtype))
+        _check_states(store, options, chosen, text, weights, dtype_name(loaded.dtype))
     else:
         store = extract(
             loaded.model,
             loaded.tokenizer,
             text,
-            layers=chosen,
-            pool=pool,
-            batch_tokens=batch_tokens,
+            **options.extraction,
             folder=states,
-            truncate=truncate,
-            fused=fused,
             progress=TimedProgress(listener if progress is None else progress, clock),
             about={"model": described, "corpus": text.record},
         )
@@ -181,75 +174,40 @@ def score(
             weights = store.record.get("weights_sha256") or weights_sha256(loaded.model)
     scores = score_layers(
         store,
+        options,
         model=loaded.name,
-        k=k,
-        threshold=threshold,
-        metric=metric,
-        backend=engine,
         device=loaded.device,
         each_layer=each_layer,
         more=more,
         listener=listener,
         clock=clock,
     )
-    options = search_options(
-        k=k,
-        threshold=threshold,
-        metric=metric,
-        layers=chosen,
-        pool=pool_name,
-        device=device,
-        backend=backend,
-        reference=reference,
-        metrics=asked,
-    )
-    options |= {
-        "batch_tokens": batch_tokens,
+    asked = {
+        **search_options(options, layers=chosen, pool=options.pool_name, device=device),
+        "batch_tokens": options.batch_tokens,
         "dtype": dtype_name(dtype),
-        "fused": fused,
-        "truncate": truncate,
+        "fused": options.fused,
+        "truncate": options.truncate,
         "trust_remote_code": trust_remote_code,
     }
     record = score_record(
+        options,
+        asked=asked,
         started=started,
         model={**described, "weights_sha256": weights},
         corpus=text.record,
-        options=options,
-        seed=seed,
         device=loaded.device,
         extraction=store.record,
-        engine=engine,
         searches=scores.searches,
         timeline=clock.seconds,
     )
     return scores.to_result(record)
 
 
-def check_options(
-    *,
-    layers: LayerSpec,
-    metric: str,
-    pool: PoolSpec,
-    batch_tokens: Any,
-    backend: str,
-    fused: str,
-    truncate: Any,
-) -> None:
-    """Refuse options that no model could serve, before one is loaded; of `score` and `Watch`."""
-    parse_layers(layers)
-    check_metric(metric)
-    check_pool(pool)
-    check_batch_tokens(batch_tokens)
-    dispatch.check_name(backend)
-    check_fused(fused)
-    true_or_false(truncate, "truncate")
-
-
 def _check_states(
     states: ActivationStore,
+    options: ScoreOptions,
     layers: tuple[int, ...],
-    pool: str,
-    truncate: bool,
     corpus: Corpus,
     weights: str,
     dtype: str | torch.dtype,
@@ -269,8 +227,8 @@ def _check_states(
         "layers": layers,
         "languages": corpus.languages,
         "points": corpus.n_points,
-        "pool": pool,
-        "truncate": truncate,
+        "pool": options.pool_name,
+        "truncate": options.truncate,
         "dtype": dtype,
         "corpus_sha256": corpus.sha256,
         "weights_sha256": weights,

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ilo_fast.choices import check_choice
+from ilo_fast.arguments import check_choice
 from ilo_fast.errors import InputError
-from ilo_fast.lists import state_layers, unit_rows
 from ilo_fast.neighbors import knn
+from ilo_fast.vectors import state_layers, unit_rows
 
 __all__ = ["pca", "umap"]
 

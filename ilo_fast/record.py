@@ -13,6 +13,7 @@ from ilo_fast.companions import SETTINGS
 from ilo_fast.models import LoadedModel
 from ilo_fast.neighbors import Neighbors
 from ilo_fast.ops import dispatch
+from ilo_fast.options import ScoreOptions
 from ilo_fast.tables import RECORD_VERSION
 
 __all__ = [
@@ -47,29 +48,24 @@ def model_record(loaded: LoadedModel) -> dict[str, Any]:
 
 
 def search_options(
+    options: ScoreOptions,
     *,
-    k: int,
-    threshold: int,
-    metric: str,
     layers: Sequence[int],
     pool: str | None,
     device: str | torch.device,
-    backend: str,
-    reference: bool,
-    metrics: Sequence[str],
 ) -> dict[str, Any]:
     """The options of a scoring that concern its search and scores."""
     return {
-        "k": k,
-        "threshold": threshold,
-        "metric": metric,
+        "k": options.k,
+        "threshold": options.threshold,
+        "metric": options.metric,
         "layers": list(layers),
         "pool": pool,
         "device": str(device),
-        "backend": backend,
-        "reference": reference,
-        "metrics": list(metrics),
-        **({"metric_settings": dict(SETTINGS)} if metrics else {}),
+        "backend": options.backend,
+        "reference": options.reference,
+        "metrics": list(options.metrics),
+        **({"metric_settings": dict(SETTINGS)} if options.metrics else {}),
     }
 
 
@@ -93,19 +89,21 @@ def backend_record(
 
 
 def score_record(
+    options: ScoreOptions,
     *,
+    asked: dict[str, Any],
     started: datetime,
     model: dict[str, Any],
     corpus: dict[str, Any],
-    options: dict[str, Any],
-    seed: int,
     device: torch.device,
     extraction: dict[str, Any],
-    engine: str,
     searches: Sequence[dict[str, Any]],
     timeline: dict[str, float],
 ) -> dict[str, Any]:
-    """The whole record of a scoring that ends now, in the order of its keys in ``run.json``."""
+    """The whole record of a scoring that ends now, in the order of its keys in ``run.json``.
+
+    ``asked`` is what it says under ``"options"``: `search_options`, and more.
+    """
     return {
         "record": RECORD_VERSION,
         "kind": "score",
@@ -113,12 +111,12 @@ def score_record(
         "finished": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "model": model,
         "corpus": corpus,
-        "options": options,
-        "seed": seed,
+        "options": asked,
+        "seed": options.seed,
         **environment.describe(str(device)),
         # what it says about model and corpus they have said above
         "extraction": {name: said for name, said in extraction.items() if name != "about"},
-        "backend": backend_record(engine, device, searches),
+        "backend": backend_record(options.engine, device, searches),
         "neighbours": list(searches),
         "timeline": timeline,
     }

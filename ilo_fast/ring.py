@@ -7,17 +7,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ilo_fast.arrays import (
-    FLOATS,
-    FLUSHED,
-    flushes,
-    has_subnormal,
-    true_or_false,
-    whole_number,
-    with_numbers,
-)
+from ilo_fast.arguments import true_or_false, whole_number
+from ilo_fast.arrays import FLOATS, with_numbers
 from ilo_fast.errors import InputError
 from ilo_fast.ops.request import METRICS, check_metric
+from ilo_fast.vectors import FLUSHED, flushes, has_subnormal
 
 __all__ = ["Ring", "join"]
 

@@ -9,13 +9,12 @@ import torch
 
 from ilo_fast.activations import ActivationStore
 from ilo_fast.alignment import same_language, translation_hit
-from ilo_fast.arrays import true_or_false
 from ilo_fast.companions import Companions
-from ilo_fast.errors import InputError
 from ilo_fast.ilo import ilo_scores
 from ilo_fast.neighbors import Neighbors, knn
 from ilo_fast.ops import dispatch
 from ilo_fast.ops.request import Request
+from ilo_fast.options import ScoreOptions
 from ilo_fast.progress import Progress
 from ilo_fast.record import search_record
 from ilo_fast.results import COLUMNS, Result, from_columns
@@ -24,7 +23,7 @@ from ilo_fast.timeline import Clock
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["LayerScores", "check_engine", "check_search", "kept_in", "score_layers"]
+__all__ = ["LayerScores", "check_search", "kept_in", "score_layers"]
 
 
 @dataclass(frozen=True)
@@ -41,28 +40,19 @@ class LayerScores:
         return replace(from_columns(self.columns, record), companions=self.companions)
 
 
-def check_engine(backend: str, reference: bool) -> str:
-    """The backend that ``backend``, a known one, and ``reference`` ask for together."""
-    if true_or_false(reference, "reference") and backend not in ("auto", "reference"):
-        raise InputError(f"reference=True brings its own backend, got backend={backend!r} as well")
-    return "reference" if reference else backend
-
-
-def check_search(backend: str, n: int, dim: int, k: int, metric: str, device: torch.device) -> None:
+def check_search(options: ScoreOptions, n: int, dim: int, device: torch.device) -> None:
     """That a backend serves the searches to come, asked before there are any states."""
     points = torch.empty(1, n, dim, device="meta")
     largest = torch.empty(1, n, dtype=torch.float64, device="meta")
-    dispatch.choose(backend, Request(points, largest, k, metric), device)
+    request = Request(points, largest, options.k, options.metric)
+    dispatch.choose(options.engine, request, device)
 
 
 def score_layers(
     store: ActivationStore,
+    options: ScoreOptions,
     *,
     model: str,
-    k: int,
-    threshold: int,
-    metric: str,
-    backend: str,
     device: torch.device,
     layers: Sequence[int] | None = None,
     each_layer: Callable[[int, Neighbors], None] | None = None,
@@ -74,6 +64,7 @@ def score_layers(
 
     Args:
         model: its name in the table.
+        options: those of the search and the scores; the store is there.
         layers: which of the store's; None for all.
         each_layer: called with each layer's number and `Neighbors`.
         more: what makes the tables beside the scores.
@@ -86,9 +77,9 @@ def score_layers(
     scores = LayerScores({name: [] for name in COLUMNS})
     for done, (layer, points) in enumerate(store.by_layer(chosen, device=device), start=1):
         with clock.measure("neighbours"):
-            found = knn(points, k, metric=metric, backend=backend)
+            found = knn(points, options.k, metric=options.metric, backend=options.engine)
         with clock.measure("scores"):
-            rows = _rows(found, store, model=model, layer=layer, threshold=threshold)
+            rows = _rows(found, store, model=model, layer=layer, threshold=options.threshold)
             for name, values in rows.items():
                 scores.columns[name].extend(values)
             scores.searches.append(search_record(layer, found))

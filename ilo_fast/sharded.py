@@ -11,7 +11,6 @@ from dataclasses import replace
 import torch
 import torch.distributed as dist
 
-from ilo_fast.arrays import magnitudes
 from ilo_fast.errors import HiddenStateError, InputError
 from ilo_fast.neighbors import Neighbors, NeighborStats
 from ilo_fast.ops.centred import (
@@ -27,6 +26,7 @@ from ilo_fast.ops.points import Points, prepare_points
 from ilo_fast.ops.precision import ieee_products
 from ilo_fast.ops.workers import row_runs
 from ilo_fast.ring import Ring, join
+from ilo_fast.vectors import magnitudes
 
 __all__ = ["gather_neighbors", "knn_sharded"]
 

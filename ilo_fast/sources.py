@@ -20,6 +20,7 @@ from ilo_fast.errors import InputError
 from ilo_fast.ilo import check_threshold
 from ilo_fast.kept import NEIGHBORS_FILE, read_lists
 from ilo_fast.models.devices import default_device
+from ilo_fast.options import ScoreOptions
 from ilo_fast.results import SCORES, Result, read_parquet
 from ilo_fast.scoring import kept_in, score_layers
 from ilo_fast.stored import about, check_language_major
@@ -217,19 +218,17 @@ def from_store(
         InputError: on a threshold that no point could reach, and states made by hand whose points
             are not one language after the other.
     """
-    if threshold is None:
-        threshold = 3  # beside fewer languages its scores are zeros, and nothing else needs it
-    else:
-        check_threshold(threshold, k, len(store.languages))
+    options = ScoreOptions(
+        k=k, threshold=3 if threshold is None else threshold, metric=metric, backend=backend
+    )
+    if threshold is not None:  # the 3 beside fewer languages: zeros, and nothing else needs it
+        check_threshold(options.threshold, options.k, len(store.languages))
     check_language_major(store)
     lists: list[np.ndarray] = []
     scores = score_layers(
         store,
+        options,
         model=name,
-        k=k,
-        threshold=threshold,
-        metric=metric,
-        backend=backend,
         device=default_device(),
         layers=layers,
         each_layer=kept_in(lists),

@@ -9,19 +9,16 @@ import numpy as np
 import torch
 
 from ilo_fast.activations import ActivationStore, open_store
-from ilo_fast.arrays import at_least_1, check_seed
-from ilo_fast.companions import Companions, check_metrics
+from ilo_fast.companions import Companions
 from ilo_fast.errors import InputError
-from ilo_fast.ilo import check_neighbors, check_threshold
 from ilo_fast.layers import LayerSpec, resolve_layers
 from ilo_fast.models.devices import check_device
 from ilo_fast.neighbors import Neighbors
-from ilo_fast.ops import dispatch
-from ilo_fast.ops.request import check_metric
+from ilo_fast.options import ScoreOptions
 from ilo_fast.progress import Progress, with_progress
 from ilo_fast.record import score_record, search_options
 from ilo_fast.results import Result
-from ilo_fast.scoring import check_engine, check_search, score_layers
+from ilo_fast.scoring import check_search, score_layers
 from ilo_fast.timeline import Clock
 
 __all__ = ["about", "check_language_major", "score_states"]
@@ -76,12 +73,16 @@ def score_states(
     >>> table[["model", "layer", "language", "ilo"]].values.tolist()
     [['states', 7, 'deu', 1.0], ['states', 7, 'eng', 1.0]]
     """
-    k, threshold = at_least_1(k, "k"), at_least_1(threshold, "threshold")
-    seed = check_seed(seed)
-    check_metric(metric)
-    dispatch.check_name(backend)
-    engine = check_engine(backend, reference)
-    asked = check_metrics(metrics)
+    options = ScoreOptions(
+        k=k,
+        threshold=threshold,
+        layers=layers,
+        metric=metric,
+        backend=backend,
+        reference=reference,
+        seed=seed,
+        metrics=metrics,
+    )
     place = _one_device(device)
     if not isinstance(name, str | None):
         raise TypeError(f"name must be the model's, got {type(name).__name__}")
@@ -92,45 +93,31 @@ def score_states(
         store = _opened(states)
     model, corpus = about(store, name)
     check_language_major(store)
-    check_neighbors(k, store.n_languages, store.n_sentences)
-    check_threshold(threshold, k, store.n_languages)
+    options.check_text(store)
     chosen = _stored_layers(store, layers, model.get("n_layers"))
     points, dim = store.states.shape[1:]
-    check_search(engine, points, dim, k, metric, place)
+    check_search(options, points, dim, place)
+    more = Companions(options.metrics, store, threshold=options.threshold, seed=options.seed)
     scores = score_layers(
         store,
+        options,
         model=model["name"],
-        k=k,
-        threshold=threshold,
-        metric=metric,
-        backend=engine,
         device=place,
         layers=chosen,
         each_layer=each_layer,
-        more=Companions(asked, store, threshold=threshold, seed=seed),
+        more=more,
         listener=listener,
         clock=clock,
     )
-    options = search_options(
-        k=k,
-        threshold=threshold,
-        metric=metric,
-        layers=chosen,
-        pool=store.record.get("pool"),
-        device=device,
-        backend=backend,
-        reference=reference,
-        metrics=asked,
-    )
+    asked = search_options(options, layers=chosen, pool=store.record.get("pool"), device=device)
     record = score_record(
+        options,
+        asked=asked,
         started=started,
         model=model,
         corpus=corpus,
-        options=options,
-        seed=seed,
         device=place,
         extraction=store.record,
-        engine=engine,
         searches=scores.searches,
         timeline=clock.seconds,
     )

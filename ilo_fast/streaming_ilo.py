@@ -6,13 +6,14 @@ from typing import Any, SupportsIndex
 import torch
 import torch.distributed as dist
 
-from ilo_fast.arrays import at_least_1, true_or_false
+from ilo_fast.arguments import at_least_1, true_or_false
 from ilo_fast.errors import InputError
 from ilo_fast.ilo import ILOScores, ilo_scores
-from ilo_fast.lists import Label, label_codes, state_layers
+from ilo_fast.lists import Label, label_codes
 from ilo_fast.neighbors import knn
 from ilo_fast.ops import dispatch
 from ilo_fast.ops.request import check_metric
+from ilo_fast.vectors import state_layers
 
 __all__ = [
     "ILO",

@@ -16,8 +16,10 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 FILES = (
     "tests/activations/test_attention.py",
+    "tests/activations/test_card.py",
     "tests/ops/test_intersect.py",
     "tests/ops/test_languages.py",
+    "tests/ops/test_largest.py",
     "tests/ops/test_trial.py",
     "tests/overlap/test_gpu.py",
     "tests/test_device_manners.py",

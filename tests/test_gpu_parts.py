@@ -1,7 +1,9 @@
 """`python -m benchmarks gpu`: what fails is in the file, and what comes after it still runs."""
 
 import json
+import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -14,7 +16,8 @@ from click.testing import CliRunner
 from benchmarks import gpu, gpu_checks, gpu_parts, gpu_peers
 from benchmarks.__main__ import main
 from benchmarks.gpu_parts import LATE, ContextLost, Parts, earlier
-from benchmarks.processes import Commands
+from benchmarks.processes import Commands, time_out_as_interrupt
+from ilo_fast.ops import half_products
 
 CPU = torch.device("cpu")
 
@@ -189,15 +192,19 @@ def test_a_stopped_command_takes_its_descendants_along(tmp_path):
     assert not alive.exists()
 
 
-def test_an_interrupt_ends_the_commands(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_or_a_time_out_ends_the_commands(number, tmp_path):
     code = "import time; time.sleep(60)"
     main_thread = threading.main_thread().ident
-    later = threading.Timer(1.0, signal.pthread_kill, [main_thread, signal.SIGINT])
+    later = threading.Timer(1.0, signal.pthread_kill, [main_thread, number])
+    before = signal.getsignal(signal.SIGTERM)
     began = time.monotonic()
-    later.start()
-    with pytest.raises(KeyboardInterrupt):
-        gpu_checks.run_tests(tmp_path, {"x": [sys.executable, "-c", code]}, [])
+    with time_out_as_interrupt():
+        later.start()
+        with pytest.raises(KeyboardInterrupt):
+            gpu_checks.run_tests(tmp_path, {"x": [sys.executable, "-c", code]}, [])
     assert time.monotonic() - began < 30
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_no_command_starts_after_the_end(tmp_path):
@@ -234,9 +241,75 @@ def test_the_sanitizer_reports_no_questions_to_the_driver():
         assert words[words.index("--report-api-errors") + 1] == "no"
 
 
+def test_the_sanitizer_sees_the_whole_search():
+    pytest.importorskip("triton", reason="Triton has no wheel for this platform")
+    for words in gpu_checks.test_runs()[1].values():
+        given = [*words[words.index(sys.executable) :], "--collect-only"]
+        done = subprocess.run(
+            given, cwd=gpu.ROOT, capture_output=True, text=True,
+            env={**os.environ, "TRITON_INTERPRET": "1"},
+        )  # fmt: skip
+        for name in ("every_mode", "odd_shapes", "equals_float64", "lower_index[equal]"):
+            assert name in done.stdout, done.stdout + done.stderr
+
+
 def test_every_file_of_kernel_tests_has_a_process():
     runs, _ = gpu_checks.test_runs()
     named = {words[-1] for name, words in runs.items() if name.startswith("triton kernels")}
     root = Path(gpu.ROOT)
     files = (root / "tests" / "ops" / "triton").glob("test_*.py")
     assert named == {str(path.relative_to(root)) for path in files}
+
+
+def test_every_gpu_test_has_a_process():
+    runs, _ = gpu_checks.test_runs()
+    root = Path(gpu.ROOT)
+    marked = [path for path in root.glob("tests/**/test_*.py") if "mark.gpu" in path.read_text()]
+    named = [word for run in runs.values() for word in run if word.endswith(".py")]
+    assert {str(path.relative_to(root)) for path in marked} <= set(named)
+    # The search's are shared out by words of their names.
+    words = [run[-1] for run in runs.values() if gpu_checks._SEARCH in run]
+    given = [*("-m", "pytest", "-q", "--collect-only", "-m", "gpu"), gpu_checks._SEARCH]
+    done = subprocess.run([sys.executable, *given], cwd=root, capture_output=True, text=True)
+    names = [line for line in done.stdout.splitlines() if "::" in line]
+    assert len(words) == 3
+    assert len(names) >= 9
+    assert all(sum(word in name for word in words) == 1 for name in names)
+
+
+def test_truth_and_speed_do_not_wait_for_the_sanitizer(tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(gpu, "describe_run", lambda **settings: {"commit": "c"})
+    monkeypatch.setattr(gpu, "_device", lambda device: {"name": "card"})
+    monkeypatch.setattr(gpu.dispatch, "explain", lambda device: "triton")
+    monkeypatch.setattr(gpu, "run_tests", lambda root, runs, failures: begun.append([*runs]) or {})
+    for part in ("kernels", "extraction", "sweep"):
+        monkeypatch.setattr(gpu, f"_add_{part}", lambda *given, part=part: begun.append(part))
+    given = ["gpu", "--sanitizer", "--out", str(tmp_path / "gpu.json")]
+    done = CliRunner().invoke(main, given, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    plain, checked = gpu_checks.test_runs()
+    assert begun == [[*plain], "kernels", *([name] for name in checked), "extraction", "sweep"]
+
+
+def test_a_part_finds_the_card_as_it_would_alone(tmp_path, monkeypatch):
+    """What earlier parts left in torch's cache counts as taken memory."""
+    order = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: order.append("given back"))
+    parts = Parts(tmp_path / "gpu.json", {}, torch.device("cuda", 0), float("inf"))
+    parts.run("one", order.append, lambda: 1)
+    parts.run("two", order.append, lambda: 2)
+    assert order == ["given back", 1, "given back", 2]
+
+
+@pytest.mark.parametrize(("share", "fails"), [(0.5, False), (1.5, True), (float("nan"), True)])
+def test_products_beyond_their_bound_are_a_failure(share, fails, monkeypatch):
+    pytest.importorskip("triton", reason="Triton has no wheel for this platform")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    found = share, {"dims": 64}
+    monkeypatch.setattr(half_products, "worst_share", lambda product, device, bound: found)
+    failures = []
+    gpu_checks.check_accumulation(torch.device("cuda", 0), failures)
+    assert len(failures) == (2 if fails else 0)  # the filter's products, and the library's

@@ -38,7 +38,7 @@ ALLOWED = {
 # A part may import those of lower rank only; the parts of one rank are siblings.
 RANK = {
     "errors": 0,
-    "choices": 1,
+    "arguments": 1,
     "arrays": 1,
     "layers": 1,
     "shown": 1,
@@ -47,6 +47,7 @@ RANK = {
     "progress": 1,
     "timeline": 1,
     "profiling": 2,
+    "vectors": 2,
     "lists": 2,
     "hsic": 2,
     "ops": 2,
@@ -68,6 +69,7 @@ RANK = {
     "sharded": 4,
     "results": 4,
     "record": 5,
+    "options": 5,
     "scoring": 5,
     "stored": 5,
     "streaming_ilo": 5,

@@ -193,9 +193,9 @@ def test_states_beside_scores_of_the_public_code_are_searched_as_it_does(
     run_cli(*again, "--out", both, "--reference")
     searched, score_layers = [], sources.score_layers
 
-    def noting(*arguments, backend, **options):
-        searched.append(backend)
-        return score_layers(*arguments, backend=backend, **options)
+    def noting(store, options, **rest):
+        searched.append(options.engine)
+        return score_layers(store, options, **rest)
 
     monkeypatch.setattr(sources, "score_layers", noting)
     capsys.readouterr()

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 import ilo_fast
 from ilo_fast import ActivationStore, Corpus
-from ilo_fast.finetune.scoring import Scored, ScoreOptions, score_store
+from ilo_fast.finetune.scoring import Scored, score_store
+from ilo_fast.options import ScoreOptions
 
 TOKENS = 512  # a batch's
 

@@ -6,29 +6,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ilo_fast.activations.capability import probe
-from ilo_fast.activations.captures import evaluating, no_new_captures, users_hooks
+from ilo_fast.activations.captures import evaluating, no_new_captures
 from ilo_fast.activations.disk import DiskSink
 from ilo_fast.activations.fusing import fusing
 from ilo_fast.activations.job import ExtractProgress, Job
 from ilo_fast.activations.manifest import describes
 from ilo_fast.activations.packing import check_batch_tokens
-from ilo_fast.activations.pooling import Pool, PoolSpec, check_pool
+from ilo_fast.activations.pooling import PoolSpec, check_pool
 from ilo_fast.activations.runner import running
 from ilo_fast.activations.space import free_memory
-from ilo_fast.activations.store import (
-    ActivationStore,
-    Sink,
-    TensorSink,
-    choose_place,
-    pinning_fits,
-)
-from ilo_fast.activations.tokens import tokenizer_sha256
-from ilo_fast.arrays import true_or_false
+from ilo_fast.activations.store import ActivationStore, Sink, choose_place
+from ilo_fast.activations.task import Task
+from ilo_fast.arguments import true_or_false
 from ilo_fast.errors import InputError
 from ilo_fast.layers import LayerSpec, resolve_layers
 from ilo_fast.models.fingerprint import weights_sha256
@@ -136,6 +129,69 @@ def extract(
     ((2, 0), torch.Size([2, 80, 8]), 'packed')
     """
     began = time.perf_counter()
+    _check_arguments(corpus, tokenizer, fused, about)
+    truncate, given = true_or_false(truncate, "truncate"), check_batch_tokens(batch_tokens)
+    assert not isinstance(progress, bool)  # with_progress has made it a listener
+    stage = getattr(progress, "stage", lambda text: None)
+    backbone, chosen_pool = find_backbone(model), check_pool(pool)
+    entries = resolve_layers(layers, backbone.n_entries)
+    device = input_device(backbone.module)
+    budget = _auto_budget(backbone, device) if given is None else given
+    budget = min(budget, batch_limit(backbone.module) or budget)
+    folder = None if folder is None else Path(folder)
+    place = choose_place(store, 4 * len(entries) * corpus.n_points * backbone.dim, device, folder)
+    weights = None
+    if place == "disk":
+        # About 0.9 s for 100 million parameters on a CPU core: only where states outlive the model.
+        stage("Hashing the weights")
+        weights = weights_sha256(backbone.module)
+    task = Task(
+        backbone=backbone,
+        tokenizer=tokenizer,
+        corpus=corpus,
+        entries=entries,
+        pool=chosen_pool,
+        truncate=truncate,
+        limit=token_limit(backbone.module, tokenizer),
+        device=device,
+        place=place,
+        folder=folder,
+        weights=weights,
+    )
+    if fused == "compile":
+        stage("Compiling the layers")
+    with (
+        torch.inference_mode(),
+        torch.autocast(device.type, enabled=False),  # the caller's, if any
+        evaluating(backbone.module),
+        no_new_captures(backbone.module),
+        fusing(backbone, device, fused) as kernels,
+    ):
+        sink, budget = task.open_sink(budget, kernels.kernels)
+        try:
+            whole = _whole_record(sink, corpus.n_points, progress)
+            if whole is None:
+                stage("Trying how the model takes batches")
+                way = probe(backbone, device, entries)
+                with running(task, way) as runner:
+                    job = Job(task, runner, sink, way, budget)
+                    job.run(progress)
+        except BaseException:
+            sink.close()
+            raise
+    if whole is not None:  # there was nothing to tokenise or to try
+        return task.store(sink.finish(whole), {**task.made_of, **whole, "states": "read"})
+    record = _record(job, kernels.description, time.perf_counter() - began, about)
+    if not job.made and isinstance(sink, DiskSink):
+        record = {**task.made_of, **(sink.earlier_record() or record)}
+    states = sink.finish(record)
+    record["states"] = "made" if not job.kept else "resumed" if job.made else "read"
+    if job.kept and job.made:
+        record["sentences_kept"] = job.kept
+    return task.store(states, record)
+
+
+def _check_arguments(corpus: Any, tokenizer: Any, fused: str, about: Any) -> None:
     if not hasattr(corpus, "n_points"):
         raise TypeError(
             f"corpus must be an ilo_fast.Corpus, as load_corpus gives; got {type(corpus).__name__}"
@@ -147,100 +203,32 @@ def extract(
             "about must map model and corpus to mappings of plain values, their names among them, "
             f"got {about!r:.80}"
         )
-    truncate, given = true_or_false(truncate, "truncate"), check_batch_tokens(batch_tokens)
-    assert not isinstance(progress, bool)  # with_progress has made it a listener
-    backbone, chosen_pool = find_backbone(model), check_pool(pool)
-    entries = resolve_layers(layers, backbone.n_entries)
-    device = input_device(backbone.module)
-    budget = _auto_budget(backbone, device) if given is None else given
-    budget = min(budget, batch_limit(backbone.module) or budget)
-    folder = None if folder is None else Path(folder)
-    shape = (len(entries), corpus.n_points, backbone.dim)
-    need = 4 * int(np.prod(shape, dtype=np.int64))
-    place = choose_place(store, need, device, folder)
-    stage = getattr(progress, "stage", lambda text: None)
-    # About 0.9 s for 100 million parameters on a CPU core: only where states outlive the model.
-    if place == "disk":
-        stage("Hashing the weights")
-    weights = weights_sha256(backbone.module) if place == "disk" else None
-    if fused == "compile":
-        stage("Compiling the layers")
-    dtype = str(parameter_dtype(backbone.module)).removeprefix("torch.")
-    made_of = {"corpus_sha256": corpus.sha256, "dtype": dtype}
-    if weights is not None:
-        made_of["weights_sha256"] = weights
 
-    def keep(states: Tensor, record: dict[str, Any]) -> ActivationStore:
-        return ActivationStore(
-            states=states,
-            layers=entries,
-            languages=tuple(corpus.languages),
-            language_ids=corpus.language_ids,
-            sentence_ids=corpus.sentence_ids,
-            record=record,
-            folder=folder,
-        )
 
-    sink: Sink
-    with (
-        torch.inference_mode(),
-        torch.autocast(device.type, enabled=False),  # the caller's, if any
-        evaluating(backbone.module),
-        no_new_captures(backbone.module),
-        fusing(backbone, device, fused) as kernels,
-    ):
-        limit = token_limit(backbone.module, tokenizer)
-        if place == "disk":
-            assert folder is not None
-            assert weights is not None
-            cut = [limit, getattr(tokenizer, "truncation_side", None)] if truncate else False
-            key = _key(backbone, weights, tokenizer, corpus, chosen_pool, cut, kernels.kernels)
-            sink = DiskSink(folder, key, entries, corpus.n_points, backbone.dim, budget)
-            budget = sink.budget
-        else:
-            where = device if place == "cuda" else torch.device("cpu")
-            pin = place == "memory" and device.type == "cuda" and pinning_fits(need)
-            sink = TensorSink(shape, where, pin=pin)
-        whole = _whole_record(sink, corpus.n_points, progress)
-        try:
-            if whole is None:
-                stage("Trying how the model takes batches")
-                way = probe(backbone, device, entries)
-                with running(backbone, way, entries, chosen_pool, device) as runner:
-                    job = Job(runner, sink, corpus, entries, way, device, budget, place)
-                    job.run(tokenizer, limit, truncate, progress)
-        except BaseException:
-            sink.close()
-            raise
-    if whole is not None:  # there was nothing to tokenise or to try
-        return keep(sink.finish(whole), {**made_of, **whole, "states": "read"})
-    seconds = time.perf_counter() - began
-    attention = sorted(runner.kernels)
+def _record(
+    job: Job, fused: str, seconds: float, about: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """How a job that is done made its states."""
+    task, way = job.task, job.way
+    attention = sorted(job.runner.kernels)
     if way.batches != "packed":
-        attention = [str(backbone.module.config._attn_implementation)]  # type: ignore[union-attr]
-    record: dict[str, Any] = {
+        attention = [str(task.backbone.module.config._attn_implementation)]  # type: ignore[union-attr]
+    return {
         **asdict(way),
         "attention": attention,
-        "fused": kernels.description,
+        "fused": fused,
         "batch_tokens": job.budget,
-        "store": place,
-        "pool": chosen_pool.name,
-        "layers": list(entries),
-        "truncate": truncate,
-        **made_of,
-        "device": str(device),
-        "sentences": corpus.n_points,
+        "store": task.place,
+        "pool": task.pool.name,
+        "layers": list(task.entries),
+        "truncate": task.truncate,
+        **task.made_of,
+        "device": str(task.device),
+        "sentences": task.corpus.n_points,
         "tokens": job.tokens,
         "seconds": round(seconds, 3),
         **({} if about is None else {"about": dict(about)}),
     }
-    if not job.made and isinstance(sink, DiskSink):
-        record = {**made_of, **(sink.earlier_record() or record)}
-    states = sink.finish(record)
-    record["states"] = "made" if not job.kept else "resumed" if job.made else "read"
-    if job.kept and job.made:
-        record["sentences_kept"] = job.kept
-    return keep(states, record)
 
 
 def _whole_record(
@@ -268,37 +256,3 @@ def _auto_budget(backbone: Backbone, device: torch.device) -> int:
     size = parameter_dtype(backbone.module).itemsize
     a_token = (8 * backbone.dim + 3 * wide) * size + 4 * backbone.dim
     return max(2048, min(32768, free_memory(device) // 4 // a_token))
-
-
-def _key(
-    backbone: Backbone,
-    weights: str,
-    tokenizer: Any,
-    corpus: "Corpus",
-    pool: Pool,
-    cut: Any,
-    kernels: str | None,
-) -> dict[str, Any]:
-    """What decides the states of a folder, bit for bit but for the machine."""
-    if pool.function is not None:
-        raise InputError(
-            "pool: a folder keeps only mean, last and weighted (a function's content has no key)"
-        )
-    hooks = users_hooks(backbone.module)
-    if hooks:
-        more = f" and {len(hooks) - 1} more" if hooks[1:] else ""
-        raise InputError(
-            "folder: the model has hooks whose effect on the states has no key: "
-            f"{hooks[0]}{more}; take them off, or give no folder"
-        )
-    fused = {} if kernels is None else {"fused": kernels}
-    return {
-        **fused,
-        "model": weights,
-        "tokenizer": tokenizer_sha256(tokenizer),
-        "corpus": corpus.sha256,
-        "languages": list(corpus.languages),
-        "dtype": str(parameter_dtype(backbone.module)),
-        "pool": pool.name,
-        "truncate": cut,
-    }

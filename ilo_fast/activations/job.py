@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,13 +16,11 @@ from ilo_fast.activations.disk import DiskSink
 from ilo_fast.activations.packing import batch_order, cut_batches
 from ilo_fast.activations.runner import Runner
 from ilo_fast.activations.store import Sink
+from ilo_fast.activations.task import Task
 from ilo_fast.activations.tokens import CHUNK, TokenChunk, chunks_ahead
 from ilo_fast.errors import HiddenStateError, ModelError
-from ilo_fast.models.structure import known_tokens, parameter_dtype, rotary_turn
+from ilo_fast.models.structure import known_tokens, rotary_turn
 from ilo_fast.ops.memory import out_of_memory
-
-if TYPE_CHECKING:
-    from ilo_fast.corpora import Corpus
 
 __all__ = ["ExtractProgress", "Job"]
 
@@ -46,21 +44,12 @@ class Job:
     """The loop over chunks and batches, and the thread that keeps finished batches."""
 
     def __init__(
-        self,
-        runner: Runner,
-        sink: Sink,
-        corpus: "Corpus",
-        entries: tuple[int, ...],
-        way: Capability,
-        device: torch.device,
-        budget: int,
-        place: str,
+        self, task: Task, runner: Runner, sink: Sink, way: Capability, budget: int
     ) -> None:
-        self._runner, self._sink, self._corpus, self._entries = runner, sink, corpus, entries
+        self.task, self.runner, self.way = task, runner, way
+        self._sink, self._corpus, self._device = sink, task.corpus, task.device
         self._equal, self._turn = way.batches != "packed", rotary_turn(runner.module)
-        self._device, self._place = device, place
         self._known = known_tokens(runner.module)
-        self._dtype = str(parameter_dtype(runner.module)).removeprefix("torch.")
         self._warned = False
         self._writes: deque[Future[None]] = deque()
         self.budget, self.tokens = budget, 0
@@ -70,11 +59,11 @@ class Job:
         language, sentence = divmod(point, self._corpus.n_sentences)
         return f"sentence {sentence + 1} of {self._corpus.languages[language]}"
 
-    def run(
-        self, tokenizer: Any, limit: int | None, truncate: bool, progress: ExtractProgress | None
-    ) -> None:
-        texts = self._corpus.texts
-        chunks = chunks_ahead(texts, tokenizer, limit=limit, truncate=truncate, where=self.where)
+    def run(self, progress: ExtractProgress | None) -> None:
+        texts, task = self._corpus.texts, self.task
+        chunks = chunks_ahead(
+            texts, task.tokenizer, limit=task.limit, truncate=task.truncate, where=self.where
+        )
         with ThreadPoolExecutor(1, thread_name_prefix="ilo-fast-store") as writer:
             for chunk in chunks:
                 if progress is not None and chunk.first == 0:
@@ -134,7 +123,7 @@ class Job:
         writer: ThreadPoolExecutor,
     ) -> None:
         try:
-            block = self._runner.run(chunk.row(order[start:stop].tolist()), lengths[start:stop])
+            block = self.runner.run(chunk.row(order[start:stop].tolist()), lengths[start:stop])
         except RuntimeError as error:
             if not out_of_memory(error) or stop - start == 1:
                 raise
@@ -170,7 +159,7 @@ class Job:
             return lambda: landed
         done: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
         landed = block
-        if self._place != "cuda":
+        if self.task.place != "cuda":
             landed = torch.empty(block.shape, dtype=block.dtype, device="cpu", pin_memory=True)
             landed.copy_(block, non_blocking=True)
         done.record(self._stream())
@@ -191,8 +180,8 @@ class Job:
             return
         layer, sentence = (~block.isfinite()).any(2).nonzero()[0].tolist()
         raise HiddenStateError(
-            f"hidden states: NaN or infinity in layer {self._entries[layer]} at "
-            f"{self.where(int(rows[sentence]))} (a model in {self._dtype})"
+            f"hidden states: NaN or infinity in layer {self.task.entries[layer]} at "
+            f"{self.where(int(rows[sentence]))} (a model in {self.task.dtype})"
         )
 
     def _halve(self, tokens: int) -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ilo_fast.arrays import whole_number
+from ilo_fast.arguments import whole_number
 from ilo_fast.errors import InputError
 
 __all__ = ["Group", "Segments", "batch_order", "check_batch_tokens", "cut_batches", "sent"]

@@ -14,9 +14,8 @@ from ilo_fast.activations.attention import packed_rows, without_plans
 from ilo_fast.activations.capability import Capability, Forward
 from ilo_fast.activations.hooks import ForwardStopped, check_states, hooked
 from ilo_fast.activations.packing import Segments, sent
-from ilo_fast.activations.pooling import Pool
+from ilo_fast.activations.task import Task
 from ilo_fast.errors import ModelError
-from ilo_fast.models.structure import Backbone
 
 __all__ = ["Runner", "running"]
 
@@ -24,31 +23,24 @@ __all__ = ["Runner", "running"]
 class Runner:
     """Made by `running`; its ``kernels`` names the ways attention was computed on packed rows."""
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        way: Capability,
-        entries: tuple[int, ...],
-        pool: Pool,
-        device: torch.device,
-        enter_row: Any,
-    ) -> None:
-        self._backbone, self._way, self._entries, self._pool = backbone, way, entries, pool
-        self._device, self._enter_row = device, enter_row
+    def __init__(self, task: Task, way: Capability, enter_row: Any) -> None:
+        self._task, self._way, self._enter_row = task, way, enter_row
+        self._entries, self._device = task.entries, task.device
         self._segments, self._batch = Segments(()), torch.Size()
         self._pooled: dict[int, Tensor] = {}
-        self.module, self._forward = backbone.module, Forward(backbone)
+        self.module, self._forward = task.backbone.module, Forward(task.backbone)
         self.kernels: set[str] = set()
 
     def receive(self, entry: int, states: Tensor) -> None:
         """Pool the states of a hook, ``[batch, tokens, dim]``, which hold no padding."""
-        check_states(self._backbone, entry, states)
+        check_states(self._task.backbone, entry, states)
         if states.shape[:2] != self._batch:
             raise ModelError(
                 f"model: hidden state {entry} of {type(self.module).__name__} must have a vector "
                 f"for each of {list(self._batch)} tokens, got {list(states.shape)}"
             )
-        self._pooled[entry] = self._pool(states.reshape(-1, states.shape[-1]), self._segments)
+        packed = states.reshape(-1, states.shape[-1])
+        self._pooled[entry] = self._task.pool(packed, self._segments)
 
     def run(self, row: npt.NDArray[np.int64], lengths: Sequence[int]) -> Tensor:
         """float32 ``[layers, sentences, dim]`` on the model's input device.
@@ -83,15 +75,15 @@ class Runner:
 
 
 @contextmanager
-def running(
-    backbone: Backbone, way: Capability, entries: tuple[int, ...], pool: Pool, device: torch.device
-) -> Iterator[Runner]:
+def running(task: Task, way: Capability) -> Iterator[Runner]:
     """Hooks and attention set for extraction; they are as they were when the block ends."""
-    module = backbone.module
+    module = task.backbone.module
     with ExitStack() as stack:
-        stack.enter_context(without_plans(device))
+        stack.enter_context(without_plans(task.device))
         enter_row = stack.enter_context(packed_rows(module)) if way.batches == "packed" else None
-        runner = Runner(backbone, way, entries, pool, device, enter_row)
+        runner = Runner(task, way, enter_row)
         if way.taps == "hooks":
-            stack.enter_context(hooked(backbone, entries, runner.receive, stop_early=True))
+            stack.enter_context(
+                hooked(task.backbone, task.entries, runner.receive, stop_early=True)
+            )
         yield runner

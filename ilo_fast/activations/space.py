@@ -47,6 +47,8 @@ def _host_free() -> int:
 def free_memory(device: torch.device) -> int:
     """Bytes free on a CUDA device, or in this machine's memory."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        # What torch keeps of tensors that are gone is taken to the driver and free to the next one.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     limit = _cgroup_free()
     return _host_free() if limit is None else min(_host_free(), limit)

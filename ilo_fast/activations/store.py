@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from ilo_fast.activations.space import free_memory, human
-from ilo_fast.arrays import at_least_1
-from ilo_fast.choices import check_choice
+from ilo_fast.arguments import at_least_1, check_choice
 from ilo_fast.errors import InputError
 from ilo_fast.shown import Shown
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ilo_fast.arrays import whole_number, without_mask
+from ilo_fast.arguments import whole_number
+from ilo_fast.arrays import without_mask
 from ilo_fast.neighbors import knn
 
 __all__ = ["float_tensor", "neighbor_lists", "replaced", "self_first"]

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from ilo_fast.adapters._shared import neighbor_lists
 from ilo_fast.calibration import calibrate as calibrate_values
-from ilo_fast.lists import state_layers
 from ilo_fast.overlap import layer_overlap, relabel
 from ilo_fast.overlap.join import LayerJoin
 from ilo_fast.overlap.lists import LIST_METRICS
+from ilo_fast.vectors import state_layers
 
 __all__ = ["calibrate", "calibrate_layers"]
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ilo_fast.adapters._shared import float_tensor, self_first
-from ilo_fast.arrays import whole_number
+from ilo_fast.arguments import whole_number
 from ilo_fast.neighbors import knn
 from ilo_fast.overlap import information_imbalance as imbalance
 

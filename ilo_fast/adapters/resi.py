@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ilo_fast.adapters._shared import float_tensor, replaced
-from ilo_fast.choices import check_choice
+from ilo_fast.arguments import check_choice
 from ilo_fast.neighbors import Neighbors, knn
 from ilo_fast.overlap import jaccard, rank_similarity, second_order_cosine
 

@@ -14,10 +14,10 @@ from sklearn import neighbors
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ilo_fast.choices import check_choice
+from ilo_fast.arguments import check_choice
 from ilo_fast.flat_index import FlatIndex
-from ilo_fast.lists import unit_rows
 from ilo_fast.neighbors import knn
+from ilo_fast.vectors import unit_rows
 
 __all__ = ["KNeighborsTransformer", "NearestNeighbors", "kneighbors_graph"]
 

@@ -13,7 +13,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from ilo_fast.alignment import language_order
 from ilo_fast.errors import InputError
 from ilo_fast.ilo import ILOScores
-from ilo_fast.lists import label_codes, state_layers
+from ilo_fast.lists import label_codes
 from ilo_fast.streaming_ilo import (
     SHARED,
     agreed,
@@ -23,6 +23,7 @@ from ilo_fast.streaming_ilo import (
     label_rank,
     score_points,
 )
+from ilo_fast.vectors import state_layers
 
 __all__ = ["ILO"]
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from ilo_fast.alignment.draws import draw_sentences, drawn_scores, mean_of_drawn
 from ilo_fast.alignment.intervals import interval
-from ilo_fast.arrays import at_least_1, between_0_and_1
+from ilo_fast.arguments import at_least_1, between_0_and_1
 from ilo_fast.lists import Label, index_lists, label_codes, language_codes
 from ilo_fast.shown import Shown
 

@@ -1,4 +1,4 @@
-"""Pair scores decided by float32 products with proven bounds, float64 where those leave a doubt.
+"""Pair scores decided by products with proven bounds, float64 where those leave a doubt.
 
 Most sentences find or miss their translation by far more than the bounds of `bounded` are wide.
 The others are looked at in float64 by `winners`, so that every score is that of the formulas in
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ilo_fast.alignment.bounded import MOST_KEPT, BoundedPoints, Way, at, both_ways
+from ilo_fast.alignment.bounded import MOST_KEPT, Way, at, both_ways
+from ilo_fast.alignment.operands import BoundedPoints
 from ilo_fast.alignment.winners import Hits, block_hits, row_hits, scores_of_hits
 
 __all__ = ["bounded_scores", "serves"]
@@ -19,6 +20,7 @@ _FEWEST_SENTENCES = 256  # with fewer, float64 costs less than the bookkeeping o
 _SPARE = 2  # entries kept beyond those averaged, to see where the averaged ones end
 _MARGIN = 16.0  # times the float64 tolerance: covers its own arithmetic, far below any slack
 _LEAST_DIVISOR = 1e-3  # of a ratio with useful bounds
+_SETTLED_BYTES = 2**29  # float64 rows of one side gathered at once where a doubt is settled
 
 
 def serves(sentences: int, k: int, csls_k: int) -> bool:
@@ -29,36 +31,40 @@ def serves(sentences: int, k: int, csls_k: int) -> bool:
 def bounded_scores(
     points: BoundedPoints, own: Tensor, other: Tensor, k: int, csls_k: int, tolerance: float
 ) -> dict[str, Tensor]:
-    """Every pair score of a source's points ``[S]`` with those of targets ``[T, S]``.
+    """Every pair score of P pairs of languages, whose sentences are points ``[P, S]`` each.
 
-    Returns name → float64 ``[2, T]``: source to target, then target to source. 1 <= k, csls_k;
-    values within `tolerance` count as equal.
+    Returns name → float64 ``[2, P]``: own to other, then other to own. 1 <= k, csls_k; values
+    within `tolerance` count as equal.
     """
     (there, to_there), (back, to_back) = both_ways(points, own, other, _kept(k, csls_k), csls_k)
     decide = _Decision(points, k, csls_k, tolerance)
     found, found_back = decide(there, back, to_there), decide(back, there, to_back)
-    hits, doubts = (found[0], found_back[0]), torch.stack([found[1], found_back[1]])
-    for target, counts in enumerate(doubts.sum(dim=2).T.tolist()):
-        sides = own, other[target]
-        if 2 * sum(counts) > own.shape[0]:
-            cosines = points.exact(own) @ points.exact(other[target]).T
-            whole = block_hits(cosines[None], k, csls_k, tolerance)
-            for way, exact in zip(hits, whole, strict=True):
-                for name, hit in exact.items():
-                    way[name][target] = hit[0]
-            continue
-        for number, against in enumerate((back, there)):
-            if counts[number]:
-                rows = doubts[number, target].nonzero()[:, 0]
-                exact = decide.exactly(rows, sides[number], sides[1 - number], against, target)
-                for name, hit in exact.items():
-                    hits[number][name][target, rows] = hit
+    hits, doubts = (found[0], found_back[0]), (found[1], found_back[1])
+    counts = torch.stack(doubts).sum(dim=2).tolist()
+    whole = {
+        pair for pair, both in enumerate(zip(*counts, strict=True)) if sum(both) > own.shape[1] / 2
+    }
+    for pair in whole:
+        cosines = points.exact(own[pair]) @ points.exact(other[pair]).T
+        exact = block_hits(cosines[None], k, csls_k, tolerance)
+        for way, settled in zip(hits, exact, strict=True):
+            for name, hit in settled.items():
+                way[name][pair] = hit[0]
+    at_once = max(1, _SETTLED_BYTES // (8 * own.shape[1] * points.rows.shape[1]))
+    for number, (mine, theirs, against) in enumerate(((own, other, back), (other, own, there))):
+        some = [pair for pair, count in enumerate(counts[number]) if count and pair not in whole]
+        for start in range(0, len(some), at_once):
+            pairs = torch.tensor(some[start : start + at_once], device=own.device)
+            rows = _marked(doubts[number][pairs])
+            settled = decide.exactly(rows, mine[pairs], theirs[pairs], against.of(pairs))
+            for name, hit in settled.items():
+                hits[number][name][pairs[:, None], rows] = hit
     return scores_of_hits(*hits)
 
 
 @dataclass(frozen=True)
 class _Decision:
-    """Decides the hits of one direction's sentences ``[T, S]``."""
+    """Decides the hits of one direction's sentences ``[P, S]``."""
 
     points: BoundedPoints
     k: int
@@ -132,21 +138,37 @@ class _Decision:
         of_listed = bounds(way.high, way.low, tuple(mean[..., None] for mean in row), listed)
         return bounds(way.own_high, way.own_low, row, columns), of_listed
 
-    def exactly(self, rows: Tensor, own: Tensor, other: Tensor, against: Way, target: int) -> Hits:
-        """The hits of some sentences from float64 cosines: name → bool ``[R]``."""
+    def exactly(self, rows: Tensor, own: Tensor, other: Tensor, against: Way) -> Hits:
+        """The hits of some sentences ``[P, R]`` of P pairs' ``[P, S]``, from float64 cosines.
+
+        Returns name → bool ``[P, R]``.
+        """
         k, csls_k, tolerance, unit = self.k, self.csls_k, self.tolerance, self.points.unit
-        left, right = self.points.exact(own), self.points.exact(other)
-        cosines = left[rows] @ right.T
-        xsim, _ = (1 + mean[target] / unit for mean in against.means(k))
-        csls, csls_low = (1 + mean[target] / unit for mean in against.means(csls_k))
+        exact = self.points.exact
+        cosines = exact(own.gather(1, rows)) @ exact(other).transpose(1, 2)
+        xsim, _ = (1 + mean / unit for mean in against.means(k))
+        csls, csls_low = (1 + mean / unit for mean in against.means(csls_k))
         # Columns that may win get their exact means; a bound from above keeps the others losing.
-        kth = cosines.topk(k, dim=1).values[:, -1:]
-        line = (2 * cosines - csls).amax(dim=1, keepdim=True) - _MARGIN * tolerance
-        rivals = (cosines >= kth - tolerance) | (2 * cosines - csls_low >= line)
-        columns = rivals.any(dim=0).nonzero()[:, 0]
-        top = (right[columns] @ left.T).topk(max(k, csls_k), dim=1).values
-        xsim[columns], csls[columns] = top[:, :k].mean(dim=1), top[:, :csls_k].mean(dim=1)
+        kth = cosines.topk(k, dim=2).values[..., -1:]
+        line = (2 * cosines - csls[:, None]).amax(dim=2, keepdim=True) - _MARGIN * tolerance
+        rivals = (cosines >= kth - tolerance) | (2 * cosines - csls_low[:, None] >= line)
+        columns = _marked(rivals.any(dim=1))
+        of_columns = exact(other.gather(1, columns)) @ exact(own).transpose(1, 2)
+        top = of_columns.topk(max(k, csls_k), dim=2).values
+        xsim.scatter_(1, columns, top[..., :k].mean(dim=2))
+        csls.scatter_(1, columns, top[..., :csls_k].mean(dim=2))
         return row_hits(cosines, rows, xsim, csls, k, csls_k, tolerance)
+
+
+def _marked(marks: Tensor) -> Tensor:
+    """Where each row of bool ``[P, S]`` is marked, int64 ``[P, R]``: at least once each.
+
+    Rows with fewer marks than others repeat their last.
+    """
+    counts = marks.sum(dim=1, keepdim=True)
+    first = marks.byte().argsort(dim=1, descending=True, stable=True)
+    slots = torch.arange(int(counts.max()), device=marks.device)
+    return first.gather(1, slots.minimum(counts - 1))
 
 
 def _kept(k: int, csls_k: int) -> int:

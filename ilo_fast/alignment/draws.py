@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ilo_fast.alignment.seen import seen_languages
 from ilo_fast.alignment.translation import first_translation
-from ilo_fast.arrays import check_seed
+from ilo_fast.arguments import check_seed
 from ilo_fast.ilo import harmonic
 
 __all__ = ["draw_sentences", "drawn_scores", "mean_of_drawn"]

@@ -9,7 +9,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
 from ilo_fast.alignment.seen import seen_languages
-from ilo_fast.arrays import at_least_1
+from ilo_fast.arguments import at_least_1
 from ilo_fast.lists import Label, index_lists, label_codes
 from ilo_fast.shown import Shown
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ilo_fast.arrays import real_number
+from ilo_fast.arguments import real_number
 from ilo_fast.errors import InputError
 from ilo_fast.lists import index_lists
 from ilo_fast.shown import Shown

@@ -6,14 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ilo_fast.arrays import at_least_1
-from ilo_fast.lists import (
-    Label,
-    group_mean,
-    index_lists,
-    label_codes,
-    one_metric_per_layer,
-)
+from ilo_fast.arguments import at_least_1
+from ilo_fast.lists import Label, group_mean, index_lists, label_codes, one_metric_per_layer
 
 __all__ = ["language_order", "neighbor_counts", "reach_graph", "same_language"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ilo_fast.arrays import at_least_1, between_0_and_1
+from ilo_fast.arguments import at_least_1, between_0_and_1
 from ilo_fast.calibration import Calibration, calibrate, draw_permutations
 from ilo_fast.ilo import harmonic
 from ilo_fast.lists import Label, index_lists, label_codes, language_codes

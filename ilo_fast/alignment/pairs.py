@@ -8,30 +8,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ilo_fast.alignment.bounded import bounded_points
 from ilo_fast.alignment.decisions import bounded_scores, serves
+from ilo_fast.alignment.operands import bounded_points
+from ilo_fast.alignment.pair_blocks import PairBlock, pair_groups, point_table
 from ilo_fast.alignment.similarity import check_k
 from ilo_fast.alignment.winners import SCORES, block_hits, scores_of_hits
-from ilo_fast.arrays import magnitudes
-from ilo_fast.choices import check_choice
+from ilo_fast.arguments import check_choice
+from ilo_fast.arrays import real_array
 from ilo_fast.errors import InputError
-from ilo_fast.lists import (
-    Label,
-    label_codes,
-    language_codes,
-    real_array,
-    rounding_tolerance,
-    state_layers,
-)
+from ilo_fast.lists import Label, label_codes, language_codes
+from ilo_fast.ops.memory import out_of_memory
 from ilo_fast.ops.points import prepare_points
 from ilo_fast.ops.precision import ieee_products
 from ilo_fast.ops.workers import mapped, worker_threads
 from ilo_fast.shown import Shown
+from ilo_fast.vectors import magnitudes, rounding_tolerance, state_layers
 
 __all__ = ["PairScores", "aggregate_layers", "pair_scores"]
 
-# Cosines held at once, by each worker on a CPU: small corpora go many languages at a time.
-_BLOCK_ENTRIES = {"cpu": 2**20, "cuda": 2**25}
+# 4-byte words of cosines and operands held at once, by each worker on a CPU.
+_BLOCK_WORDS = {"cpu": 2**21, "cuda": 2**28}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -82,7 +78,8 @@ def pair_scores(
     """Retrieval P@1, xSIM, CSLS and MEXA of language pairs, from hidden states.
 
     Each pair's cosines are one block S × S; nothing N × N is formed. Scores are those of float64:
-    float32 decides what its proven bounds decide (docs/exactness.md), float64 the rest. Values
+    float32, or float16 on a card's matrix units, decides what its proven bounds decide
+    (docs/exactness.md), float64 the rest. Values
     that rounding cannot tell apart (`lists.rounding_tolerance`) count as equal: the lower
     sentence wins a search, and MEXA, which is strict, counts a miss. The formulas are in
     `ilo_fast.alignment.similarity`. MEXA as published pools with position weights or the last
@@ -99,8 +96,8 @@ def pair_scores(
         csls_k: neighbours averaged in CSLS, 1 … S.
 
     Returns:
-        A `PairScores`. Cost: half of N² d multiply-adds in float32 a layer, and as long again
-            for the largest entries of rows and columns.
+        A `PairScores`. Cost: half of N² d multiply-adds a layer, and on a CPU as long again for
+            the largest entries of rows and columns.
 
     Raises:
         InputError: on states, labels or numbers that cannot be used, a single language, a
@@ -119,28 +116,40 @@ def pair_scores(
     names, language = language_codes(languages, n)
     if pivot is not None and pivot not in names:
         raise InputError(f"pivot must be one of {list(names)}, got {pivot!r}")
-    table = _point_table(names, language, label_codes(sentences, n, "sentences"))
+    table = point_table(names, language, label_codes(sentences, n, "sentences"))
     shared = ((table >= 0).long() @ (table >= 0).long().T).numpy()
-    entries = _BLOCK_ENTRIES.get(tensor.device.type, _BLOCK_ENTRIES["cuda"])
-    blocks = _pair_blocks(table, None if pivot is None else names.index(pivot), entries)
-    fewest = min(block.own.numel() for block in blocks)
+    groups = pair_groups(table, None if pivot is None else names.index(pivot))
+    smallest = min(groups, key=lambda group: group.sentences.numel())
+    fewest = smallest.sentences.numel()
     if not fewest:
-        block = next(block for block in blocks if not block.own.numel())
         raise InputError(
             "sentences must name translations alike, "
-            f"{names[block.source]!r} and {names[block.targets[0]]!r} have none in common"
+            f"{names[smallest.sources[0]]!r} and {names[smallest.targets[0]]!r} have none in common"
         )
     k, csls_k = check_k(k, fewest), check_k(csls_k, fewest, "csls_k")
 
     shape = (len(tensor), len(names), len(names))
     scores = {name: np.full(shape, np.nan) for name in SCORES}
+    words = _BLOCK_WORDS.get(tensor.device.type, _BLOCK_WORDS["cuda"])
     with ieee_products(tensor.device), worker_threads(tensor.device):
-        for number, layer in enumerate(tensor):
-            for block, found in zip(blocks, _scored(layer, blocks, k, csls_k), strict=True):
-                values = torch.stack([found[name] for name in SCORES]).cpu().numpy()
-                for name, (there, back) in zip(SCORES, values, strict=True):
-                    scores[name][number, block.source, block.targets] = there
-                    scores[name][number, block.targets, block.source] = back
+        table = table.to(tensor.device)
+        number = 0
+        while number < len(tensor):
+            blocks = [part for group in groups for part in group.cut(words, tensor.shape[2])]
+            try:
+                for block, found in _scored(tensor[number], table, blocks, k, csls_k):
+                    for name, (there, back) in zip(SCORES, found, strict=True):
+                        scores[name][number, block.sources, block.targets] = there
+                        scores[name][number, block.targets, block.sources] = back
+            except RuntimeError as error:
+                if not out_of_memory(error) or all(len(block.sources) == 1 for block in blocks):
+                    raise
+                words //= 2  # the layer anew, in smaller blocks
+            else:
+                number += 1
+                continue
+            if tensor.is_cuda:
+                torch.cuda.empty_cache()
     return PairScores(languages=names, sentences=shared, **scores, pivot=pivot, k=k, csls_k=csls_k)
 
 
@@ -167,74 +176,24 @@ def aggregate_layers(scores: Any, how: str = "mean") -> np.ndarray:
     return np.asarray(values.mean(axis=0) if how == "mean" else values.max(axis=0))
 
 
-def _point_table(
-    names: tuple[Label, ...], language: Tensor, sentences: tuple[tuple[Label, ...], Tensor]
-) -> Tensor:
-    """The point of each language and sentence, int64 ``[languages, sentences]``, -1 for none."""
-    sentence_names, sentence = sentences
-    slot = language * len(sentence_names) + sentence
-    counts = torch.bincount(slot, minlength=len(names) * len(sentence_names))
-    if int(counts.max()) > 1:
-        twice = divmod(int(counts.argmax()), len(sentence_names))
-        raise InputError(
-            f"sentences must be different within a language, "
-            f"{sentence_names[twice[1]]!r} is there {int(counts.max())} times "
-            f"in {names[twice[0]]!r}"
-        )
-    table = torch.full((len(names) * len(sentence_names),), -1, device="cpu")
-    table[slot] = torch.arange(slot.numel(), device="cpu")
-    return table.view(len(names), len(sentence_names))
-
-
-@dataclass(frozen=True)
-class _PairBlock:
-    """Points of a source's sentences, int64 ``[S]``, and of its targets', ``[targets, S]``."""
-
-    own: Tensor
-    other: Tensor
-    source: int
-    targets: list[int]
-
-
-def _pair_blocks(table: Tensor, pivot: int | None, entries: int) -> list[_PairBlock]:
-    """What to multiply: targets that share the same sentences with a source go together, up to a
-    block of so many cosines."""
-    languages = table.shape[0]
-    blocks = []
-    for source in range(languages) if pivot is None else [pivot]:
-        others = range(source + 1, languages) if pivot is None else range(languages)
-        groups: dict[bytes, list[int]] = {}
-        for target in others:
-            if target != source:
-                both = (table[source] >= 0) & (table[target] >= 0)
-                groups.setdefault(both.numpy().tobytes(), []).append(target)
-        for key, targets in groups.items():
-            both = torch.from_numpy(np.frombuffer(key, dtype=np.bool_).copy())
-            step = max(1, entries // max(1, int(both.sum())) ** 2)
-            for start in range(0, len(targets), step):
-                some = targets[start : start + step]
-                blocks.append(_PairBlock(table[source][both], table[some][:, both], source, some))
-    return blocks
-
-
 def _scored(
-    layer: Tensor, blocks: list[_PairBlock], k: int, csls_k: int
-) -> Iterator[dict[str, Tensor]]:
-    """The scores of each block, name → ``[2, targets]``, in order."""
-    device = layer.device
+    layer: Tensor, table: Tensor, blocks: list[PairBlock], k: int, csls_k: int
+) -> Iterator[tuple[PairBlock, np.ndarray]]:
+    """Each block and its `SCORES`, float64 ``[scores, 2, pairs]``, in order."""
     points = prepare_points(layer, magnitudes(layer), "cosine")
-    row_of = torch.arange(points.n, device=device)
+    row_of = torch.arange(points.n, device=layer.device)
     if points.duplicates is not None:
         row_of = points.duplicates.group
     tolerance = rounding_tolerance(layer.shape[1])
-    bounds_serve = any(serves(block.own.numel(), k, csls_k) for block in blocks)
+    bounds_serve = any(serves(block.sentences.numel(), k, csls_k) for block in blocks)
     bounded = bounded_points(points, row_of) if bounds_serve else None
 
-    def score(block: _PairBlock) -> dict[str, Tensor]:
-        own, other = block.own.to(device), block.other.to(device)
-        if bounded is not None and serves(own.numel(), k, csls_k):
+    def score(block: PairBlock) -> dict[str, Tensor]:
+        own, other = block.points(table)
+        if bounded is not None and serves(own.shape[1], k, csls_k):
             return bounded_scores(bounded, own, other, k, csls_k, tolerance)
         cosines = points.z[row_of[own]] @ points.z[row_of[other]].transpose(1, 2)
         return scores_of_hits(*block_hits(cosines, k, csls_k, tolerance))
 
-    return mapped(score, blocks)
+    for block, found in zip(blocks, mapped(score, blocks), strict=True):
+        yield block, torch.stack([found[name] for name in SCORES]).cpu().numpy()

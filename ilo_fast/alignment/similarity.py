@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ilo_fast.arrays import not_negative, whole_number
-from ilo_fast.choices import check_choice
+from ilo_fast.arguments import check_choice, not_negative, whole_number
+from ilo_fast.arrays import as_tensor
 from ilo_fast.errors import InputError
-from ilo_fast.lists import as_tensor
 
 __all__ = ["check_k", "csls_retrieval", "mexa", "retrieval", "xsim_error"]
 

@@ -65,19 +65,21 @@ def row_hits(
     csls_k: int,
     tolerance: float,
 ) -> Hits:
-    """`block_hits` of some rows of one matrix: float64 cosines ``[R, S]``, name → bool ``[R]``.
+    """`block_hits` of some rows of each matrix: float64 cosines ``[B, R, S]``, name → ``[B, R]``.
 
-    own ``[R]``: the column of a row's translation; xsim_columns, csls_columns ``[S]``: the means
-    of the columns' k and csls_k largest entries, needed of those that may win.
+    own ``[B, R]``: the column of a row's translation; xsim_columns, csls_columns ``[B, S]``: the
+    means of the columns' k and csls_k largest entries, needed of those that may win.
     """
-    search = _search(rows, k, csls_k, tolerance)
-    every = torch.arange(rows.shape[1], device=rows.device).expand(rows.shape)
-    of_matrix = torch.zeros_like(own)
+    count, some, size = rows.shape
+    search = _search(rows.reshape(-1, size), k, csls_k, tolerance)
+    every = torch.arange(size, device=rows.device).expand(count * some, size)
+    of_matrix = torch.arange(count, device=rows.device).repeat_interleave(some)
     winners, _ = _choose(
-        search, rows, every, slice(None), of_matrix, xsim_columns[None], csls_columns[None]
+        search, search.rows, every, slice(None), of_matrix, xsim_columns, csls_columns
     )
-    hits = {name: won == own for name, won in winners.items()}
-    return {**hits, "above": _above_others(search, own)}
+    hits = {name: won == own.flatten() for name, won in winners.items()}
+    hits["above"] = _above_others(search, own.flatten())
+    return {name: hit.view(count, some) for name, hit in hits.items()}
 
 
 def scores_of_hits(there: Hits, back: Hits) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import SupportsIndex
 
-from ilo_fast.choices import check_choice
+from ilo_fast.arguments import check_choice
 from ilo_fast.corpora.builtin import read_demo
 from ilo_fast.corpora.corpus import Corpus, check_limit
 from ilo_fast.corpora.flores import read_flores

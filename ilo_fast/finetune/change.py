@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ilo_fast.alignment.draws import draw_sentences, drawn_scores, mean_of_drawn
 from ilo_fast.alignment.intervals import interval
-from ilo_fast.arrays import at_least_1, between_0_and_1
+from ilo_fast.arguments import at_least_1, between_0_and_1
 from ilo_fast.errors import InputError
 from ilo_fast.lists import Label, index_lists, label_codes, language_codes
 from ilo_fast.results import SCORES

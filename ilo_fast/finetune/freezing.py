@@ -6,8 +6,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from ilo_fast.arrays import at_least_0, true_or_false
-from ilo_fast.choices import check_choice
+from ilo_fast.arguments import at_least_0, check_choice, true_or_false
 from ilo_fast.errors import InputError, ModelError
 from ilo_fast.finetune.parts import Parts, find_parts, unwrap
 from ilo_fast.finetune.report import FreezeReport, FrozenPart

@@ -11,27 +11,11 @@ import torch
 from torch import nn
 
 from ilo_fast.activations import ActivationStore, extract
-from ilo_fast.activations.pooling import PoolSpec
 from ilo_fast.corpora import Corpus
-from ilo_fast.layers import LayerSpec
+from ilo_fast.options import ScoreOptions
 from ilo_fast.scoring import kept_in, score_layers
 
-__all__ = ["ScoreOptions", "Scored", "score_in_place", "score_store", "untouched"]
-
-
-@dataclass(frozen=True)
-class ScoreOptions:
-    """How points are made and scored; the names and defaults of `ilo_fast.score`."""
-
-    k: int = 5
-    threshold: int = 3
-    layers: LayerSpec = None
-    metric: str = "cosine"
-    pool: PoolSpec = "mean"
-    batch_tokens: Any = "auto"
-    backend: str = "auto"
-    fused: str = "auto"
-    truncate: bool = False
+__all__ = ["Scored", "score_in_place", "score_store", "untouched"]
 
 
 @dataclass(frozen=True)
@@ -57,16 +41,7 @@ def score_in_place(
 
     One layer's states at a time are on the model's device for the search, all of them in the store.
     """
-    store = extract(
-        model,
-        tokenizer,
-        corpus,
-        layers=options.layers,
-        pool=options.pool,
-        batch_tokens=options.batch_tokens,
-        truncate=options.truncate,
-        fused=options.fused,
-    )
+    store = extract(model, tokenizer, corpus, **options.extraction)
     return score_store(store, name, options, next(model.parameters()).device)
 
 
@@ -75,16 +50,7 @@ def score_store(
 ) -> Scored:
     """Neighbours and scores of states already extracted, layer by layer."""
     indices: list[np.ndarray] = []
-    scores = score_layers(
-        store,
-        model=name,
-        k=options.k,
-        threshold=options.threshold,
-        metric=options.metric,
-        backend=options.backend,
-        device=device,
-        each_layer=kept_in(indices),
-    )
+    scores = score_layers(store, options, model=name, device=device, each_layer=kept_in(indices))
     return Scored(
         columns=scores.columns,
         indices=np.stack(indices),

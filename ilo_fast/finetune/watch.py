@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -11,24 +10,25 @@ import pandas as pd
 from torch import nn
 
 from ilo_fast import environment
-from ilo_fast.activations.pooling import check_pool
-from ilo_fast.arrays import at_least_1, between_0_and_1
+from ilo_fast.arguments import at_least_1, between_0_and_1
 from ilo_fast.corpora import Corpus, load_corpus
 from ilo_fast.errors import InputError, ModelError
 from ilo_fast.finetune.parts import unwrap
-from ilo_fast.finetune.scoring import ScoreOptions, score_in_place, untouched
-from ilo_fast.ilo import check_neighbors, check_threshold
+from ilo_fast.finetune.scoring import score_in_place, untouched
 from ilo_fast.layers import LayerSpec, parse_layers, resolve_layers
 from ilo_fast.models import find_backbone
 from ilo_fast.models.load import check_tokenizer
 from ilo_fast.models.structure import refuse_virtual_tokens
-from ilo_fast.pipeline import check_options
+from ilo_fast.options import ScoreOptions
 from ilo_fast.results import Result, from_columns, read_parquet
 
 __all__ = ["LOGGED", "Watch"]
 
 LOGGED = ("ilo", "bridge", "reach", "translation_hit")
 """The scores that go to the loggers, as ``score/group``."""
+
+# Of `ilo_fast.score`'s, those that a callback takes.
+_OPTIONS = ScoreOptions.__dataclass_fields__.keys() - {"reference", "seed", "metrics"}
 
 
 class Watch:
@@ -72,15 +72,14 @@ class Watch:
         limit: int | None = None,
         **options: Any,
     ) -> None:
-        unknown = sorted(set(options) - set(ScoreOptions.__dataclass_fields__))
+        unknown = sorted(options.keys() - _OPTIONS)
         if unknown:
             raise TypeError(f"unknown argument {unknown[0]!r}")
         self.every = _check_every(every)
         self.overhead = between_0_and_1(overhead, "overhead")
-        self.options = _checked(ScoreOptions(**options))
+        self.options = ScoreOptions(**options)
         self.corpus = load_corpus(corpus, languages=languages, limit=limit)
-        check_neighbors(self.options.k, self.corpus.n_languages, self.corpus.n_sentences)
-        check_threshold(self.options.threshold, self.options.k, self.corpus.n_languages)
+        self.options.check_text(self.corpus)
         self._groups = groups
         for layers in (groups or {}).values():
             parse_layers(layers)
@@ -164,7 +163,7 @@ class Watch:
         asked: dict[str, Any] = {
             "corpus": self.corpus.sha256,
             "layers": self._layers,
-            "pool": check_pool(self.options.pool).name,
+            "pool": self.options.pool_name,
             "truncate": self.options.truncate,
         }
         made = {
@@ -257,14 +256,6 @@ class Watch:
             means = table[table["layer"].isin(layers)][list(LOGGED)].mean()
             logs.update({f"{score}/{group}": float(means[score]) for score in LOGGED})
         return logs
-
-
-def _checked(options: ScoreOptions) -> ScoreOptions:
-    """The options, each in itself possible; counts as Python's whole numbers."""
-    given = dict(vars(options))
-    k, threshold = (at_least_1(given.pop(name), name) for name in ("k", "threshold"))
-    check_options(**given)
-    return replace(options, k=k, threshold=threshold)
 
 
 def _check_every(every: Any) -> int | tuple[int, ...] | Literal["auto"]:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ilo_fast.choices import check_choice
+from ilo_fast.arguments import check_choice
 from ilo_fast.models.structure import parameter_dtype
 
 __all__ = ["FUSED", "check_fused", "liger_kernels", "why_not_liger"]

@@ -31,6 +31,7 @@ __all__ = [
     "centre",
     "filter_operands",
     "lifted_terms",
+    "round_up",
 ]
 
 MASKED = -1.0e30  # finite: far below any form value (|d| <= 1), far from overflow
@@ -136,8 +137,8 @@ def lifted_terms(points: Points, form: Centred) -> tuple[torch.Tensor, torch.Ten
     error = 0.5 * form.norm * form.norm + form.b.abs() + form.slack
     error *= relative * (1.0 + 4.0 * relative)
     error += form.slack + 4.0 * (dim + 4) * 2.0**-126  # products and inputs lost to underflow
-    lifted = _round_up(form.b + error)
-    return lifted, _round_up(lifted.to(torch.float64) - form.b + error)
+    lifted = round_up(form.b + error)
+    return lifted, round_up(lifted.to(torch.float64) - form.b + error)
 
 
 def filter_operands(points: Points, form: Centred, order: torch.Tensor, padded: int) -> Operands:
@@ -166,7 +167,7 @@ def filter_operands(points: Points, form: Centred, order: torch.Tensor, padded: 
     return Operands(left, right.T, padded_slack)
 
 
-def _round_up(values: torch.Tensor) -> torch.Tensor:
+def round_up(values: torch.Tensor) -> torch.Tensor:
     """float64 to float32, never below the value."""
     rounded = values.to(torch.float32)
     above = torch.nextafter(rounded, torch.full_like(rounded, torch.inf))

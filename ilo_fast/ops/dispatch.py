@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ilo_fast.choices import check_choice
+from ilo_fast.arguments import check_choice
 from ilo_fast.errors import InputError
 from ilo_fast.ops.request import EngineResult, Request
 
@@ -93,6 +93,8 @@ _NO_SEARCH = {
 _KERNELS = (
     ("pooling", "a Triton kernel", "ilo_fast.ops.segment_pool:obstacle"),
     ("counting over neighbour lists", "CUDA C++ kernels", "ilo_fast.ops.cuda:obstacle"),
+    ("cosines of language pairs", "float16 products", "ilo_fast.ops.half_products:obstacle"),
+    ("the largest of those cosines", "a Triton kernel", "ilo_fast.ops.largest:obstacle"),
 )
 _KNOWN = ("auto", "torch", "triton", "cuda", "reference")
 

@@ -8,6 +8,7 @@ _SAID = (
     "can't allocate memory",  # torch's allocator of host memory
     "CUDA error: out of memory",
     "Triton Error [CUDA]: out of memory",  # a kernel's module or its stack
+    "CUBLAS_STATUS_ALLOC_FAILED",  # a product's workspace
 )
 
 

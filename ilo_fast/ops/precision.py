@@ -1,10 +1,11 @@
-"""The one place that keeps float32 products IEEE float32.
+"""The one place that keeps float32 products IEEE float32, and sums of float16 products float32.
 
 TF32 on CUDA, bfloat16 inside oneDNN and autocast all make ``torch.mm`` of float32 tensors far less
-precise than the certificate's bound assumes. Each can be switched on globally by the caller's
-program, so the engine switches them off around its own products and puts them back. What it cannot
-switch (environment variables of the libraries behind ``torch.mm``, another thread of the program)
-it notices: products are tried once a process and device, and the switch is read again at the end.
+precise than the certificate's bound assumes, and float16 sums would do that to float16 products.
+Each can be switched on globally by the caller's program, so the engine switches them off around its
+own products and puts them back. What it cannot switch (environment variables of the libraries
+behind ``torch.mm``, another thread of the program) it notices: products are tried once a process
+and device, and the switches are read again at the end.
 """
 
 import threading
@@ -39,8 +40,21 @@ def gamma(terms: int, unit_roundoff: float) -> float:
 
 
 _LOCK = threading.Lock()
-_INSIDE = {"cpu": 0, "cuda": 0}  # blocks open in all threads: the setting is the process's
-_BEFORE: dict[str, Any] = {}
+_INSIDE = {"cpu": 0, "cuda": 0}  # blocks open in all threads: the settings are the process's
+_BEFORE: dict[str, list[Any]] = {}
+
+
+def _switches(kind: str) -> list[tuple[Any, str, Any]]:
+    """torch's settings of products on a kind of device, and what proofs need of each."""
+    backends: Any = torch.backends
+    if kind == "cpu":
+        return [(backends.mkldnn.matmul, "fp32_precision", "ieee")]
+    products = backends.cuda.matmul
+    return [
+        (products, "fp32_precision", "ieee"),
+        (products, "allow_fp16_accumulation", False),
+        (products, "allow_fp16_reduced_precision_reduction", False),
+    ]
 
 
 @contextmanager
@@ -50,27 +64,27 @@ def _full_precision(kind: str) -> Iterator[None]:
     Where another thread has set it meanwhile, what was computed proves nothing: that is raised, and
     the other's choice stays.
     """
-    backends: Any = torch.backends
-    switch = backends.cuda.matmul if kind == "cuda" else backends.mkldnn.matmul
+    switches = _switches(kind)
     with _LOCK:
         if not _INSIDE[kind]:
-            _BEFORE[kind] = switch.fp32_precision
-            switch.fp32_precision = "ieee"
+            _BEFORE[kind] = [getattr(holder, name) for holder, name, _ in switches]
+            for holder, name, needed in switches:
+                setattr(holder, name, needed)
         _INSIDE[kind] += 1
     try:
         yield
-        if switch.fp32_precision != "ieee":
+        if any(getattr(holder, name) != needed for holder, name, needed in switches):
             raise RuntimeError(
-                "another thread changed torch's float32 matmul precision during a search, whose "
-                "products then prove nothing; set it before"
+                "another thread changed torch's matmul precision during a search, whose products "
+                "then prove nothing; set it before"
             )
     finally:
         with _LOCK:
             _INSIDE[kind] -= 1
             if not _INSIDE[kind]:
-                before = _BEFORE.pop(kind)
-                if switch.fp32_precision == "ieee":
-                    switch.fp32_precision = before
+                for (holder, name, needed), before in zip(switches, _BEFORE.pop(kind), strict=True):
+                    if getattr(holder, name) == needed:
+                        setattr(holder, name, before)
 
 
 @cache

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ilo_fast.choices import check_choice
+from ilo_fast.arguments import check_choice
 
 __all__ = ["METRICS", "EngineResult", "NeighborStats", "Request", "check_metric"]
 

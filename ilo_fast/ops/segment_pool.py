@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ilo_fast.choices import check_choice
+from ilo_fast.arguments import check_choice
 from ilo_fast.ops.trial import agrees, passed
 
 __all__ = ["MODES", "obstacle", "segment_pool", "segment_pool_torch"]

@@ -154,19 +154,20 @@ def _join_kernel(
         indices = tl.load(index_in + at)
         scored = tl.load(scored_in + item * PARTS)
         reach = tl.load(reach_in + item * PARTS)
-        part = 1
-        while part < PARTS:
-            at += KP
-            more = tl.load(value_in + at)
-            if tl.min(more, axis=0) < float("inf"):
-                values, errors, indices, dropped = merge_nearest(
-                    values, errors, indices, more, tl.load(error_in + at),
-                    tl.load(index_in + at), k, KP,
-                )  # fmt: skip
-                reach = tl.minimum(reach, dropped)
-            scored += tl.load(scored_in + item * PARTS + part)
-            reach = tl.minimum(reach, tl.load(reach_in + item * PARTS + part))
-            part += 1
+        if PARTS > 1:  # Triton 3.6 ends on a loop that it knows to be empty
+            part = 1
+            while part < PARTS:
+                at += KP
+                more = tl.load(value_in + at)
+                if tl.min(more, axis=0) < float("inf"):
+                    values, errors, indices, dropped = merge_nearest(
+                        values, errors, indices, more, tl.load(error_in + at),
+                        tl.load(index_in + at), k, KP,
+                    )  # fmt: skip
+                    reach = tl.minimum(reach, dropped)
+                scored += tl.load(scored_in + item * PARTS + part)
+                reach = tl.minimum(reach, tl.load(reach_in + item * PARTS + part))
+                part += 1
         layer = code // rows
         out = layer * n + point
         tl.store(value_out + out * k + slot, values, mask=slot < k)

@@ -11,6 +11,7 @@ import torch
 
 from ilo_fast.errors import InputError
 from ilo_fast.ops import knn_torch, knn_triton
+from ilo_fast.ops.half_products import worst_share
 from ilo_fast.ops.knn_triton import on_device
 from ilo_fast.ops.memory import out_of_memory
 from ilo_fast.ops.request import Request
@@ -44,11 +45,11 @@ def doubt(device: torch.device, request: Request) -> str:
 @cache
 def sums(device: torch.device, model: Accumulation, widths: tuple[int, ...]) -> str:
     """Why the bound's model of the card's sums does not hold, "" when it does."""
-    from ilo_fast.ops.triton_probe import worst_share
+    from ilo_fast.ops import triton_probe
 
     try:
         with on_device(device):
-            share, _ = worst_share(device, model, widths)
+            share, _ = worst_share(triton_probe.product, device, model.gamma, widths)
     except Exception as error:
         return verdict(error, device)
     return "" if share <= 1 else f"this card's products are off by {share:.2g} times their bound"

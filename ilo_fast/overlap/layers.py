@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ilo_fast.arrays import at_least_0, between_0_and_1
+from ilo_fast.arguments import at_least_0, between_0_and_1, check_choice
+from ilo_fast.arrays import as_tensor
 from ilo_fast.calibration import Calibration, calibrate, draw_permutations
-from ilo_fast.choices import check_choice
 from ilo_fast.errors import InputError
-from ilo_fast.lists import as_tensor, index_lists, paired_lists
+from ilo_fast.lists import index_lists, paired_lists
 from ilo_fast.ops.intersect import intersection_sizes
 from ilo_fast.overlap.join import LayerJoin
 from ilo_fast.overlap.lists import LIST_METRICS, mean_metric

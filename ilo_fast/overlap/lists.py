@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ilo_fast.arrays import true_or_false
+from ilo_fast.arguments import true_or_false
 from ilo_fast.errors import InputError
 from ilo_fast.lists import index_lists, label_codes, one_metric_per_layer, paired_lists
 

@@ -6,19 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ilo_fast.arrays import magnitudes
 from ilo_fast.errors import InputError
-from ilo_fast.lists import (
-    index_lists,
-    no_own_points,
-    one_metric_per_layer,
-    paired_lists,
-    state_layers,
-)
+from ilo_fast.lists import index_lists, no_own_points, one_metric_per_layer, paired_lists
 from ilo_fast.ops.centred import Centred, centre
 from ilo_fast.ops.exact import pair_values, tie_error
 from ilo_fast.ops.points import Points, prepare_points
 from ilo_fast.ops.request import check_metric
+from ilo_fast.vectors import magnitudes, state_layers
 
 __all__ = ["information_imbalance", "neighbor_ranks", "second_order_cosine"]
 

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
-from ilo_fast.choices import check_choice
+from ilo_fast.arguments import check_choice
 from ilo_fast.corpora.languages import order_languages
 from ilo_fast.errors import InputError
 from ilo_fast.plots.style import (

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from ilo_fast.choices import check_choice
+from ilo_fast.arguments import check_choice
 from ilo_fast.errors import InputError
 from ilo_fast.scans.dataset import Dataset, reading
 from ilo_fast.scans.tables import CELL_KEY, SCHEMAS

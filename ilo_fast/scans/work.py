@@ -14,8 +14,9 @@ from ilo_fast.corpora import load_corpus
 from ilo_fast.errors import CorpusError, HiddenStateError, InputError, ModelError, causes
 from ilo_fast.models import LoadedModel, load_model
 from ilo_fast.ops.memory import out_of_memory
+from ilo_fast.options import ScoreOptions
 from ilo_fast.pipeline import score
-from ilo_fast.scans.jobs import Job
+from ilo_fast.scans.jobs import Cell, Job
 from ilo_fast.scans.tables import cell_tables, to_bytes
 from ilo_fast.scoring import check_search, kept_in
 
@@ -100,39 +101,18 @@ def _run(job: Job, cache: ModelCache, progress: Any) -> tuple[dict[str, dict[str
     if text.sha256 != job.corpus_sha256:
         raise CorpusError(f"corpus: {job.corpus} changed since the scan began")
     loaded = cache.get(job)
-    for cell in job.cells:
-        check_search(
-            options["backend"], text.n_points, loaded.dim, options["k"], cell.metric, loaded.device
-        )
+    scorings = [_scoring(job, cell) for cell in job.cells]
+    for scoring in scorings:
+        check_search(scoring, text.n_points, loaded.dim, loaded.device)
     states: ActivationStore = extract(
-        loaded.model,
-        loaded.tokenizer,
-        text,
-        layers=options["layers"],
-        pool=options["pool"],
-        batch_tokens=options["batch_tokens"],
-        truncate=options["truncate"],
-        fused=options["fused"],
-        progress=progress,
+        loaded.model, loaded.tokenizer, text, **scorings[0].extraction, progress=progress
     )
     files: dict[str, dict[str, bytes]] = {}
-    for cell in job.cells:
+    for cell, scoring in zip(job.cells, scorings, strict=True):
         lists: list[np.ndarray] = []
-        result = score(
-            loaded,
-            text,
-            k=options["k"],
-            threshold=options["threshold"],
-            layers=options["layers"],
-            metric=cell.metric,
-            pool=options["pool"],
-            backend=options["backend"],
-            fused=options["fused"],
-            seed=options["seed"],
-            truncate=options["truncate"],
-            states=states,
-            each_layer=kept_in(lists),
-        )
+        # as of device and dtype, the record says of batches under "scan" what the plan asked for
+        how = {**vars(scoring), "batch_tokens": "auto"}
+        result = score(loaded, text, **how, states=states, each_layer=kept_in(lists))
         record = {
             **result.record,
             "scan": {
@@ -150,6 +130,12 @@ def _run(job: Job, cache: ModelCache, progress: Any) -> tuple[dict[str, dict[str
             for name, rows in tables.items()
         }
     return files, int(states.record["tokens"])
+
+
+def _scoring(job: Job, cell: Cell) -> ScoreOptions:
+    """Those of the job's options that say how to score, with the cell's metric."""
+    names = job.options.keys() & ScoreOptions.__dataclass_fields__
+    return ScoreOptions(metric=cell.metric, **{name: job.options[name] for name in names})
 
 
 def explain_failure(error: BaseException) -> Failure:

@@ -26,6 +26,14 @@ def test_what_a_containers_limit_leaves(tmp_path, monkeypatch, limit, free):
     assert space.free_memory(CPU) == free
 
 
+def test_what_torch_keeps_on_a_card_is_free(monkeypatch):
+    """So that a run's batches and its store are those of a process that did nothing before it."""
+    for name, held in (("memory_reserved", 700), ("memory_allocated", 300)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, held=held: held)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (5000, 8000))
+    assert space.free_memory(torch.device("cuda", 0)) == 5400
+
+
 @pytest.mark.parametrize(
     ("count", "said"),
     [(999, "999 bytes"), (1000, "1.0 kB"), (3_140_000_000, "3.1 GB"), (5 * 10**15, "5000.0 TB")],

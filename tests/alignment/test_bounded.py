@@ -8,12 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ilo_fast.alignment import decisions, pairs
-from ilo_fast.alignment.bounded import BoundedPoints, both_ways, bounded_points
+from ilo_fast.alignment.bounded import both_ways
 from ilo_fast.alignment.decisions import serves
+from ilo_fast.alignment.operands import BoundedPoints, bounded_points, half_points
 from ilo_fast.alignment.pairs import pair_scores
 from ilo_fast.alignment.similarity import csls_retrieval, mexa, retrieval, xsim_error
-from ilo_fast.lists import rounding_tolerance
+from ilo_fast.ops.centred import centre
 from ilo_fast.ops.points import prepare_points
+from ilo_fast.ops.triton_config import accumulation
+from ilo_fast.vectors import rounding_tolerance
 
 S = 271  # odd: four whole runs of bins and a ragged one
 
@@ -33,32 +36,34 @@ def unit(x):
     return x / np.where(length > 0, length, 1)
 
 
-def prepared(x):
+def poisoned(monkeypatch):
+    """Blocks that start as NaN: whatever is read must have been written."""
+    original = BoundedPoints.block
+    monkeypatch.setattr(BoundedPoints, "block", lambda *asked: original(*asked).fill_(torch.nan))
+
+
+def half(points, row_of):
+    """Operands of float16, summed as coarsely as any matrix unit is known to."""
+    return half_points(points, centre(points), row_of, accumulation(0))
+
+
+OPERANDS = pytest.mark.parametrize("operands", [bounded_points, half], ids=["float32", "float16"])
+
+
+def prepared(x, operands=bounded_points):
     layer = torch.from_numpy(x)
     points = prepare_points(layer, layer.abs().amax(dim=1), "cosine")
     row_of = torch.arange(len(x)) if points.duplicates is None else points.duplicates.group
-    return bounded_points(points, row_of)
+    return operands(points, row_of)
 
 
-def poisoned(monkeypatch):
-    """Blocks that start as NaN: whatever is read must have been written."""
-    original = BoundedPoints.two_blocks
-
-    def blocks(self, shape):
-        made = original(self, shape)
-        for block in made:
-            block.fill_(torch.nan)
-        return made
-
-    monkeypatch.setattr(BoundedPoints, "two_blocks", blocks)
-
-
+@OPERANDS
 @pytest.mark.parametrize("case", hostile_points.CASES)
-def test_the_bounds_hold_for_every_entry_and_mean(case, monkeypatch):
+def test_the_bounds_hold_for_every_entry_and_mean(case, operands, monkeypatch):
     poisoned(monkeypatch)
     x = clouds(case)
-    points = prepared(x)
-    own, other = torch.arange(S), torch.arange(S, 3 * S).view(2, S)
+    points = prepared(x, operands)
+    own, other = torch.arange(S).expand(2, S), torch.arange(S, 3 * S).view(2, S)
     (there, to_there), (back, to_back) = both_ways(points, own, other, keep=12, csls_k=10)
     z = unit(x).astype(np.longdouble)
     near = 16 * rounding_tolerance(x.shape[1]) * points.unit
@@ -91,10 +96,12 @@ def test_the_bounds_hold_for_every_entry_and_mean(case, monkeypatch):
             assert (rival[target].numpy() >= rivals.max(axis=1) - loosest).all()
 
 
+@OPERANDS
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("case", hostile_points.CASES)
-def test_scores_are_those_of_the_formulas(case, seed, monkeypatch):
+def test_scores_are_those_of_the_formulas(case, seed, operands, monkeypatch):
     poisoned(monkeypatch)
+    monkeypatch.setattr(pairs, "bounded_points", operands)
     x = clouds(case, seed)
     check(x)
 
@@ -202,9 +209,40 @@ def test_bounds_serve_large_blocks_with_few_entries_kept():
 def test_one_block_at_a_time_or_many(monkeypatch):
     x = crowded(np.random.default_rng(0))
     expected = check(x)
-    monkeypatch.setitem(pairs._BLOCK_ENTRIES, "cpu", 2**24)  # both targets in one block
-    together = check(x)
-    np.testing.assert_array_equal(together.csls, expected.csls)
+    monkeypatch.setitem(pairs._BLOCK_WORDS, "cpu", 1)
+    one_by_one = check(x)
+    np.testing.assert_array_equal(one_by_one.csls, expected.csls)
+
+
+@pytest.mark.parametrize("most", [0, 1, 2])
+def test_blocks_shrink_where_memory_is_short(most, monkeypatch):
+    x = crowded(np.random.default_rng(0))
+    sizes = []
+    score = pairs.bounded_scores
+
+    def short(points, own, *rest):
+        sizes.append(len(own))
+        if len(own) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return score(points, own, *rest)
+
+    monkeypatch.setattr(pairs, "bounded_scores", short)
+    if not most:
+        with pytest.raises(torch.OutOfMemoryError):
+            check(x)
+        return
+    check(x)
+    assert sizes[0] == 3
+    assert sizes[-1] <= most
+
+
+def test_other_errors_are_not_taken_for_short_memory(monkeypatch):
+    def broken(*_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(pairs, "bounded_scores", broken)
+    with pytest.raises(RuntimeError, match="illegal"):
+        check(crowded(np.random.default_rng(0)))
 
 
 @settings(max_examples=15, deadline=None)

@@ -42,7 +42,7 @@ def check_pair(got, layer, a, b, similarity):
 
 @pytest.mark.parametrize("block", [1, 300, 2**21])
 def test_every_pair_from_its_own_cosines(block, monkeypatch):
-    monkeypatch.setitem(pairs._BLOCK_ENTRIES, "cpu", block)
+    monkeypatch.setitem(pairs._BLOCK_WORDS, "cpu", block)
     states, languages, sentences = parallel()
     got = pair_scores(states, languages, sentences)
     assert got.languages == (0, 1, 2, 3)

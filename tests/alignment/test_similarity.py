@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ilo_fast.alignment import csls_retrieval, mexa, retrieval, xsim_error
 from ilo_fast.alignment.winners import block_hits, scores_of_hits
-from ilo_fast.lists import rounding_tolerance
+from ilo_fast.vectors import rounding_tolerance
 
 SIMILARITY = np.array([[0.9, 0.5, 0.1], [0.8, 0.6, 0.2], [0.3, 0.65, 0.7]])
 

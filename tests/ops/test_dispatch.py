@@ -108,19 +108,27 @@ def test_explain_names_the_choice_and_the_obstacles(table):
         (
             {"triton", "cupy"},
             ["pooling: a Triton kernel on cuda:0, once tried there",
-             "counting over neighbour lists: CUDA C++ kernels on cuda:0, once tried there"],
+             "counting over neighbour lists: CUDA C++ kernels on cuda:0, once tried there",
+             "cosines of language pairs: float16 products on cuda:0, once tried there",
+             "the largest of those cosines: a Triton kernel on cuda:0, once tried there"],
         ),
         (
             set(),
             ["pooling: plain torch on cuda:0 (the package triton is not installed)",
              "counting over neighbour lists: plain torch on cuda:0 (the package cupy is not "
-             "installed (pip install 'ilo-fast[gpu]'))"],
+             "installed (pip install 'ilo-fast[gpu]'))",
+             "cosines of language pairs: plain torch on cuda:0 (compute capability 7.0 or newer "
+             "is needed)",
+             "the largest of those cosines: plain torch on cuda:0 (the package triton is not "
+             "installed)"],
         ),
     ],
 )  # fmt: skip
 def test_what_serves_beside_the_search(installed, lines, monkeypatch):
     for module in (cuda, segment_pool):
         monkeypatch.setattr(module, "find_spec", lambda name: name in installed or None)
+    capability = (9, 0) if installed else (6, 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert list(dispatch.explain_kernels("cuda:0")) == lines
 
 

@@ -111,6 +111,30 @@ def test_products_that_are_not_ieee_are_refused(product, monkeypatch):
         precision._worst_share.cache_clear()
 
 
+def test_settings_of_float16_sums_are_held_and_put_back():
+    """They can be set without a card."""
+    products = torch.backends.cuda.matmul
+    before = products.allow_fp16_accumulation, products.allow_fp16_reduced_precision_reduction
+    try:
+        products.allow_fp16_accumulation = True
+        products.allow_fp16_reduced_precision_reduction = True
+        with precision._full_precision("cuda"):
+            assert products.fp32_precision == "ieee"
+            assert not products.allow_fp16_accumulation
+            assert not products.allow_fp16_reduced_precision_reduction
+        assert products.allow_fp16_accumulation
+        assert products.allow_fp16_reduced_precision_reduction
+        with (
+            pytest.raises(RuntimeError, match="another thread changed"),
+            precision._full_precision("cuda"),
+        ):
+            products.allow_fp16_accumulation = True
+        assert products.allow_fp16_accumulation
+        assert products.allow_fp16_reduced_precision_reduction
+    finally:
+        products.allow_fp16_accumulation, products.allow_fp16_reduced_precision_reduction = before
+
+
 def test_autocast_is_off_inside():
     x = torch.randn(4, 4)
     with torch.autocast("cpu", dtype=torch.bfloat16):

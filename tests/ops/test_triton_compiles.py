@@ -65,12 +65,14 @@ def test_kernels_beside_the_engine_compile(card: int) -> None:
     found = [json.loads(line) for line in compiled("beside", str(card))]
     pools = [facts for facts in found if facts["kernel"] == "segment_pool_kernel"]
     assert len(pools) == 6  # three dtypes, two modes
-    assert len(found) == 7
+    [product] = [facts for facts in found if facts["kernel"] == "_product_kernel"]
+    assert product["matrix_unit"] == MATRIX_UNIT[card]
+    for name in ("largest_kernel", "rivals_kernel"):  # rows and columns, short and long
+        assert sum(facts["kernel"] == name for facts in found) == 4
+    assert len(found) == 15
     for facts in found:
         assert facts["stack_bytes"] == 0, facts
         assert not facts["flushes_subnormals"], facts
-    assert found[-1]["kernel"] == "_product_kernel"
-    assert found[-1]["matrix_unit"] == MATRIX_UNIT[card]
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])

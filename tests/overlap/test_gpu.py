@@ -17,6 +17,7 @@ from ilo_fast.alignment import (
     translation_mrr,
 )
 from ilo_fast.cka import cka, cknna
+from ilo_fast.ops.half_products import served_sums
 from ilo_fast.overlap import information_imbalance, layer_overlap, second_order_cosine
 from ilo_fast.overlap.lists import LIST_METRICS
 
@@ -77,3 +78,20 @@ def test_scores_of_states(case):
         (cknna, (there, there, near, near), (states, states, lists, lists)),
     ):
         np.testing.assert_allclose(function(*device), function(*host), rtol=1e-9)
+
+
+def test_pair_scores_from_float16_products(case):
+    """Enough sentences for bounds to decide: what the matrix units leave open, float64 settles."""
+    assert served_sums(torch.device("cuda", torch.cuda.current_device())) is not None
+    generator = np.random.default_rng(1)
+    shared = generator.normal(size=(1, 256, 40))
+    states = shared + 0.8 * generator.normal(size=(2, 256, 40))
+    states[:, :, 5] += 80
+    states[1, :40] = states[0, :40] * (1 + 1e-7 * generator.normal(size=(40, 40)))
+    states[1, 47] = 0
+    x = torch.from_numpy(states.reshape(-1, 40))
+    labels = np.repeat(np.arange(2), 256), np.tile(np.arange(256), 2)
+    one, two = pair_scores(x.cuda(), *labels), pair_scores(x, *labels)
+    for name in ("retrieval", "xsim_ratio", "xsim_distance", "csls", "mexa"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+    assert 0 < two.retrieval[0, 0, 1] < 1

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ilo_fast import knn
-from ilo_fast.arrays import magnitudes
 from ilo_fast.errors import HiddenStateError
 from ilo_fast.ops.exact import pair_values, tie_error
 from ilo_fast.ops.points import prepare_points
 from ilo_fast.overlap import information_imbalance, neighbor_ranks, second_order_cosine, states
+from ilo_fast.vectors import magnitudes
 
 
 def cosine_distances(x):

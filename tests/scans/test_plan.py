@@ -7,7 +7,7 @@ import pytest
 
 from ilo_fast import score
 from ilo_fast.errors import InputError
-from ilo_fast.finetune.scoring import ScoreOptions
+from ilo_fast.options import ScoreOptions
 from ilo_fast.scans.plan import Options, PlanError, read_plan
 from ilo_fast.scans.positions import load_yaml
 
@@ -50,7 +50,7 @@ def test_defaults_and_overrides(read, tmp_path):
     assert plan.corpora[0].corpus == "demo"
 
 
-def test_a_plan_a_callback_and_score_take_the_same_options():
+def test_a_plan_and_score_take_the_same_options():
     """With the same defaults; metrics of a plan are the metric of several scorings."""
     of_score = {
         name: parameter.default
@@ -58,15 +58,15 @@ def test_a_plan_a_callback_and_score_take_the_same_options():
         if parameter.default is not inspect.Parameter.empty
     }
     of_plan = {name: field.get_default() for name, field in Options.model_fields.items()}
-    of_callback = {field.name: field.default for field in fields(ScoreOptions)}
+    shared = {field.name: field.default for field in fields(ScoreOptions)}
     [of_plan["metric"]] = of_plan.pop("metrics")
     only = {"intervals", "permutations", "keep_neighbors"}
     assert {name: of_score.get(name, "no such") for name in of_plan.keys() - only} == {
         name: default for name, default in of_plan.items() if name not in only
     }
-    assert {name: of_score[name] for name in of_callback} == of_callback
-    assert of_callback.keys() - of_plan.keys() == set()
-    assert of_plan.keys() - of_callback.keys() - only == {"device", "dtype", "seed"}
+    assert {name: of_score[name] for name in shared} == shared
+    assert shared.keys() - of_plan.keys() == {"reference", "metrics"}
+    assert of_plan.keys() - shared.keys() - only == {"device", "dtype"}
 
 
 def test_every_mistake_with_line_and_key(read):

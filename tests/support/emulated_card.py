@@ -111,6 +111,8 @@ def _run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         kernels = operator._backend_fns
         with torch._C._EnableTorchFunction(), _Indexed(), _Dispatch():
             return kernels.get("cuda", kernels.get(None))(*args, **kwargs)
+    if function is torch.ops.aten.bmm.dtype_out:
+        return _half_products(*args, **kwargs)
     if name == "aten::_flash_attention_forward":
         return _attention(*args, **kwargs)
     if name == "aten::_cudnn_attention_forward":  # preferred since torch 2.15
@@ -152,6 +154,14 @@ def _run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return known
 
     return tree_map(wrapped, result)
+
+
+def _half_products(left: Card, right: Card, dtype: torch.dtype, *, out: Card) -> Card:
+    """float16 products summed in float32, which torch has for CUDA alone."""
+    assert left.dtype == right.dtype == torch.float16
+    assert dtype == out.dtype == torch.float32
+    torch.bmm(left.host.float(), right.host.float(), out=out.host)
+    return out
 
 
 def _attention(
@@ -341,7 +351,7 @@ def install() -> None:
         "current_device": 0, "get_device_capability": (9, 0), "get_device_properties": card,
         "get_device_name": card.name, "mem_get_info": (60 << 30, 80 << 30), "synchronize": None,
         "empty_cache": None, "current_stream": _Stream(), "default_stream": _Stream(),
-        "_sleep": None, "memory_allocated": 0, "max_memory_allocated": 0,
+        "_sleep": None, "memory_allocated": 0, "max_memory_allocated": 0, "memory_reserved": 0,
         "reset_peak_memory_stats": None,
     }  # fmt: skip
     for name, constant in constants.items():

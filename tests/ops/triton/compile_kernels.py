@@ -26,7 +26,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from ilo_fast.ops import knn_triton, segment_pool, triton_probe
+from ilo_fast.ops import knn_triton, largest, segment_pool, triton_probe
 from ilo_fast.ops.request import Request
 
 np.seterr(all="ignore")  # no kernel runs: what the buffers hold is nobody's numbers
@@ -108,6 +108,11 @@ def compile_beside(capability: int) -> list[dict[str, Any]]:
         for mode in ("mean", "weighted"):
             segment_pool.launch(torch.zeros(20, 576, dtype=dtype), offsets, mode)
     triton_probe.product(*[torch.zeros(128, 64, dtype=torch.float16)] * 2)
+    for length in (1024, 4096):
+        form = torch.zeros(1, length, length)
+        for dim in (1, 2):
+            largest.launch_largest(form, 12, dim)
+            largest.launch_rivals(form, form[:, 0], dim)
     return [_facts(name, one) for name, built in made.items() for one in built]
 
 

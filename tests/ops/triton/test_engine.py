@@ -376,7 +376,7 @@ def test_merging_long_lists(k: int, slots: int, device: torch.device) -> None:
 def test_a_merge_says_what_was_level(
     value: list[float], error: list[float], touched: bool, device: torch.device
 ) -> None:
-    out = _merged(np.array(value), np.array(error), np.arange(4), 2, device)
+    out = _merged(np.array(value, dtype=float), np.array(error), np.arange(4), 2, device)
     assert (out[3].item() <= max(value[:2])) == touched
     np.testing.assert_array_equal(out[2], [0, 1])
 

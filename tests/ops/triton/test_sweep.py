@@ -91,3 +91,20 @@ def test_a_launch_that_hangs_or_ends_its_process_is_refused(
     monkeypatch.setattr(gpu_sweep, "_SECONDS", 1.0)
     assert gpu_sweep._apart(_hangs, (), later) == "no answer in 1 s"
     assert gpu_sweep._apart(_hangs, (), time.monotonic()) == "not tried: no time"
+
+
+def test_what_waits_is_not_tried_after_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+
+    def tried(*_: object) -> str:
+        begun.append(1)
+        time.sleep(0.1)
+        return ""
+
+    monkeypatch.setattr(gpu_sweep, "_apart", tried)
+    chosen = filter_config(9, 100, 20, 5)
+    asked = [replace(chosen, stages=stages) for stages in range(4 * gpu_sweep._AT_ONCE)]
+    checked = gpu_sweep._checked(asked, 100, 20, torch.device("cpu"))
+    next(checked)
+    checked.close()
+    assert len(begun) < 3 * gpu_sweep._AT_ONCE

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ilo_fast.errors import InputError
-from ilo_fast.ops import knn_torch, knn_triton, triton_probe, triton_trial
+from ilo_fast.ops import knn_torch, knn_triton, triton_trial
 from ilo_fast.ops.request import EngineResult, Request
 from ilo_fast.ops.triton_config import Accumulation, accumulation, filter_config
 
@@ -88,7 +88,7 @@ def test_no_verdict_from_a_broken_context(monkeypatch: pytest.MonkeyPatch) -> No
     def broken(*args: object) -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(triton_probe, "worst_share", broken)
+    monkeypatch.setattr(triton_trial, "worst_share", broken)
     monkeypatch.setattr(triton_trial, "on_device", lambda device: nullcontext())
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
     card = torch.device("cuda", 0)
