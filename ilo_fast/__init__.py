@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ilo_fast.neighbors import Neighbors, knn
     from ilo_fast.pipeline import score
     from ilo_fast.results import Result
-    from ilo_fast.scans import scan
+    from ilo_fast.scans import scan as scan
     from ilo_fast.stored import score_states
     from ilo_fast.streaming_ilo import ILO
 
@@ -39,6 +39,7 @@ _PUBLIC = {
     "tap": "ilo_fast.activations",
 }
 
+# Without scan: a star import and help() would fail where its extra is not installed.
 __all__ = [
     "ILO",
     "ActivationStore",
@@ -52,7 +53,6 @@ __all__ = [
     "ilo_scores",
     "knn",
     "load_corpus",
-    "scan",
     "score",
     "score_states",
     "tap",

@@ -34,11 +34,11 @@ def to_torch(x: Any, name: str = "x") -> tuple[Tensor, Callable[[Tensor], Any]]:
     elif isinstance(x, np.ndarray):
         tensor, in_kind = _from_numpy(x, name), _to_numpy
     elif hasattr(x, "__dlpack__"):
-        tensor, in_kind = from_dlpack(x), _dlpack_back(x)
+        tensor, in_kind = _from_dlpack(x, name), _dlpack_back(x)
     else:
         raise TypeError(
             f"{name} must be a torch tensor, a NumPy or CuPy array or an object with __dlpack__; "
-            f"got {type(x).__name__}"
+            f"got {type(x).__name__}{_way_to_array(x, name)}"
         )
     if tensor.dtype not in FLOATS:
         raise TypeError(
@@ -46,6 +46,27 @@ def to_torch(x: Any, name: str = "x") -> tuple[Tensor, Callable[[Tensor], Any]]:
         )
     with_numbers(tensor, name)
     return tensor, in_kind
+
+
+def _from_dlpack(x: Any, name: str) -> Tensor:
+    """A tensor over the memory of an object with ``__dlpack__``."""
+    if not hasattr(x, "__dlpack_device__"):  # a tracer's says so only when asked
+        raise TypeError(
+            f"{name} must hold numbers; got {type(x).__name__}, which stands for them while a "
+            "function is traced: what jax.jit, vmap or grad transforms cannot call this"
+        )
+    return from_dlpack(x)
+
+
+def _way_to_array(x: Any, name: str) -> str:
+    """What would make an array of something else, for the error that refuses it."""
+    method = next((m for m in ("to_numpy", "toarray") if hasattr(x, m)), None)
+    if method is not None:
+        return f" (pass {name}.{method}())"
+    if not isinstance(x, list | tuple):
+        return ""
+    of_tensors = any(isinstance(each, Tensor) for each in x)
+    return f" (pass {'torch.stack' if of_tensors else 'numpy.array'}({name}))"
 
 
 def as_tensor(value: Any, name: str) -> Tensor:
@@ -63,7 +84,7 @@ def as_tensor(value: Any, name: str) -> Tensor:
         except TypeError as error:
             raise InputError(f"{name} must hold numbers, got dtype {value.dtype}") from error
     if hasattr(value, "__dlpack__"):
-        return from_dlpack(value)
+        return _from_dlpack(value, name)
     try:
         return torch.from_numpy(np.array(value))
     except (RuntimeError, TypeError, ValueError) as error:  # RuntimeError: tensors with gradients

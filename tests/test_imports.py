@@ -234,7 +234,21 @@ def test_import_writes_nothing(tmp_path):
 
 
 def test_public_names_are_there():
-    code = "import ilo_fast\nfor name in ilo_fast.__all__: getattr(ilo_fast, name)"
+    code = "import ilo_fast\nfor name in ilo_fast._PUBLIC: getattr(ilo_fast, name)"
+    assert run(code) == ""
+
+
+def test_a_star_import_and_help_want_no_extra():
+    code = """
+import pydoc
+import sys
+sys.modules["pydantic"] = None
+from ilo_fast import *
+from ilo_fast.finetune import *
+import ilo_fast.finetune
+for module in (ilo_fast, ilo_fast.finetune):
+    pydoc.render_doc(module)
+"""
     assert run(code) == ""
 
 

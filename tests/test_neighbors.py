@@ -6,13 +6,15 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from knn_oracle import assert_exact
 
-from ilo_fast import FlatIndex, Neighbors, knn
+from ilo_fast import FlatIndex, Neighbors, ilo_scores, knn
 from ilo_fast.errors import HiddenStateError, InputError
 
 METRICS = ("cosine", "euclidean", "inner_product")
@@ -196,12 +198,35 @@ def test_what_was_given_in_the_wrong_place_is_named_in_one_line(value):
         (torch.zeros(5, 3, dtype=torch.complex64), TypeError, "got complex64"),
         (torch.zeros(5, 3).to_sparse(), TypeError, "x must be dense"),
         (torch.zeros(5, 3, device="meta"), TypeError, "x must hold numbers; got .* device meta"),
-        ([[1.0, 2.0], [3.0, 4.0]], TypeError, "a torch tensor, a NumPy or CuPy array.*got list"),
+        (
+            [[1.0, 2.0], [3.0, 4.0]],
+            TypeError,
+            r"a torch tensor, a NumPy or CuPy array.*got list \(pass numpy.array\(x\)\)",
+        ),
+        ([torch.ones(2), torch.ones(2)], TypeError, r"got list \(pass torch.stack\(x\)\)"),
+        (pd.DataFrame(np.eye(5)), TypeError, r"got DataFrame \(pass x.to_numpy\(\)\)"),
+        (scipy.sparse.eye_array(5), TypeError, r"got dia_array \(pass x.toarray\(\)\)"),
+        ("abc", TypeError, "got str$"),
     ],
 )
 def test_bad_points(x, error, message):
     with pytest.raises(error, match=message):
         knn(x, 1)
+
+
+class Traced:
+    """As a JAX array within a function that is traced: DLPack's, by name, without numbers."""
+
+    def __dlpack__(self, **options):
+        raise AttributeError
+
+
+def test_traced_arrays_are_named():
+    message = "x must hold numbers; got Traced, .* jax.jit, vmap or grad transforms cannot call"
+    with pytest.raises(TypeError, match=message):
+        knn(Traced())
+    with pytest.raises(TypeError, match="neighbors must hold numbers; got Traced"):
+        ilo_scores(Traced(), ["a", "b"])
 
 
 @pytest.mark.parametrize(("value", "name"), [(np.nan, "NaN"), (np.inf, "inf"), (-np.inf, "inf")])

@@ -21,6 +21,7 @@ from text import read_dataset, read_folder, refuse_evaluation_text, sequences, t
 
 from ilo_fast import load_corpus
 from ilo_fast.environment import describe
+from ilo_fast.errors import InputError
 from ilo_fast.files import staged
 
 HERE = Path(__file__).parent
@@ -38,7 +39,7 @@ def main() -> None:
     parser.add_argument("--corpus", help="a folder, a table, 'flores' or 'demo'")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
     parser.add_argument("--layers", type=int, help="how many the freezing arms freeze")
-    parser.add_argument("--steps", type=int)
+    parser.add_argument("--steps", type=at_least_1)
     parser.add_argument("--seeds", type=int, nargs="+")
     parser.add_argument("--device")
     parser.add_argument("--no-summary", action="store_true", help="train and evaluate only")
@@ -86,6 +87,13 @@ def main() -> None:
         summarise(given.work, given.out, corpus, config, given.arms, record)
 
 
+def at_least_1(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
+
+
 def run(model, tokenizer, corpus, config, target: Path, job) -> None:
     """Train as ``job`` says (None: not at all), evaluate, and write ``target``."""
     if (target / "run.json").exists():
@@ -118,4 +126,7 @@ def run(model, tokenizer, corpus, config, target: Path, job) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        raise SystemExit(str(error)) from None

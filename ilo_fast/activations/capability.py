@@ -21,9 +21,17 @@ from ilo_fast.activations.captures import evaluating, foreign_hooks, no_new_capt
 from ilo_fast.activations.hooks import hooked, misfit
 from ilo_fast.activations.packing import Segments, sent
 from ilo_fast.errors import ModelError
-from ilo_fast.models.structure import Backbone, input_device, position_offset
+from ilo_fast.models.structure import BY_YOURSELF, Backbone, input_device, position_offset
 
-__all__ = ["Capability", "Forward", "counted_otherwise", "probe", "states_apart", "trial_states"]
+__all__ = [
+    "Capability",
+    "Forward",
+    "counted_otherwise",
+    "own_pass",
+    "probe",
+    "states_apart",
+    "trial_states",
+]
 
 _PROBE_LENGTHS = (5, 11, 7)
 # Share of a dimension's size by which a packed state may differ from the sentence alone: rounding
@@ -39,6 +47,7 @@ _NEIGHBOURS_16_BIT = 1e-3
 
 _tried: WeakKeyDictionary[nn.Module, "_Trial"] = WeakKeyDictionary()
 _trying = threading.Lock()
+_here = threading.local()
 
 
 @dataclass(frozen=True)
@@ -81,9 +90,18 @@ class Forward:
             inputs["position_ids"] = sent(positions, ids.device)[None]
             if self._zeros:
                 inputs["token_type_ids"] = torch.zeros_like(ids)
-        if "use_cache" in self._accepted:
-            inputs["use_cache"] = False
-        return self.module(**inputs)
+        # XLNet's cache has a name of its own
+        inputs.update(dict.fromkeys(self._accepted & {"use_cache", "use_mems"}, False))
+        _here.passing = True
+        try:
+            return self.module(**inputs)
+        finally:
+            _here.passing = False
+
+
+def own_pass() -> bool:
+    """Whether the model is run by this package in this thread, not by its user."""
+    return getattr(_here, "passing", False)
 
 
 def _vocabulary(backbone: Backbone) -> int:
@@ -234,11 +252,17 @@ def _apart(ours: Sequence[Tensor], truth: Sequence[Tensor], tolerance: float) ->
 def _hidden_states(backbone: Backbone, ids: Tensor) -> tuple[Tensor, ...]:
     output = Forward(backbone)(ids, None, output_hidden_states=True)
     states = getattr(output, "hidden_states", None)
-    if states is None or len(states) != backbone.n_entries:
-        got = "none" if states is None else str(len(states))
+    name = type(backbone.module).__name__
+    if states is None:
         raise ModelError(
-            f"model: {type(backbone.module).__name__} returned {got} of the "
-            f"{backbone.n_entries} hidden states that its {backbone.n_layers} layers should give"
+            f"model: {name} returned no hidden_states though output_hidden_states=True asked for "
+            f"them; {BY_YOURSELF}"
+        )
+    if len(states) != backbone.n_entries:
+        raise ModelError(
+            f"model: {name} returned {len(states)} hidden states, expected {backbone.n_entries}, "
+            f"the embedding output and one for each of the {backbone.n_layers} layers that its "
+            f"configuration counts, so their layers cannot be told; {BY_YOURSELF}"
         )
     return tuple(states)
 

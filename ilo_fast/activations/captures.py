@@ -14,6 +14,8 @@ from torch import nn
 
 __all__ = ["evaluating", "foreign_hooks", "no_new_captures", "users_hooks"]
 
+# Outputs have names, and those that nobody reads are not kept from layer to layer.
+_PLAIN = {"return_dict": True, "output_hidden_states": False, "_output_attentions": False}
 _MARK = "_output_capturing_hooks_installed"
 _HOME = "transformers.utils.output_capturing"
 # Hooks of theirs do what the weights, the configuration and the adapters say; ours only look.
@@ -69,11 +71,19 @@ def _hooks(module: nn.Module) -> list[Any]:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode; each part's own comes back."""
+    """Evaluation mode, and outputs as `_PLAIN` says; each part's own settings come back."""
     modes = [(each, each.training) for each in module.modules()]  # parts may differ
+    configs = {id(each.config): each.config for each in module.modules() if hasattr(each, "config")}
+    # past the setters, which hold one against another
+    settings: list[Any] = [vars(each) for each in configs.values()]
+    before = [(each, {name: each[name] for name in _PLAIN if name in each}) for each in settings]
     module.eval()
+    for each, own in before:
+        each.update((name, _PLAIN[name]) for name in own)
     try:
         yield
     finally:
-        for each, mode in modes:
-            each.training = mode
+        for part, mode in modes:
+            part.training = mode
+        for each, own in before:
+            each.update(own)

@@ -3,13 +3,13 @@
 import inspect
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ilo_fast.activations.capability import counted_otherwise
+from ilo_fast.activations.capability import counted_otherwise, own_pass
 from ilo_fast.activations.hooks import check_states, hooked
 from ilo_fast.activations.packing import Segments
 from ilo_fast.activations.pooling import PoolSpec, check_pool
@@ -91,19 +91,27 @@ class Tap:
 class _Padding(threading.local):
     """Which places of the current batch hold tokens, from the model's own attention mask."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, model: nn.Module) -> None:
+        self._module, self._signature = type(module).__name__, inspect.signature(module.forward)
+        self._outer_signature = inspect.signature(model.forward)
         self.mask: Tensor | None = None
+        self.outer: Any = None  # the mask that the model was given around what is tapped
         self.batch: int | None = None  # where the arguments tell
         self._made: tuple[Segments, Tensor | None] | None = None
-        self._signature = inspect.signature(module.forward)
+
+    def note_outer(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Look at what the whole model is given."""
+        self.outer = _given(self._outer_signature, args, kwargs).get("attention_mask")
 
     def note(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Look at what a forward pass is given."""
-        try:
-            given = {**self._signature.bind_partial(*args, **kwargs).arguments, **kwargs}
-        except TypeError:
-            given = kwargs  # the model itself will say what does not fit
-        mask = given.get("attention_mask")
+        given = _given(self._signature, args, kwargs)
+        mask, outer, self.outer = given.get("attention_mask"), self.outer, None
+        if mask is None and isinstance(outer, Tensor) and not bool(outer.all()):
+            raise ModelError(
+                f"tap: the model does not hand its attention_mask on to {self._module}, "
+                "so padding would be pooled; give it sentences of equal length without a mask"
+            )
         if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
             raise ModelError(
                 "tap: expected an attention_mask [batch, tokens], got "
@@ -114,6 +122,11 @@ class _Padding(threading.local):
             raise ModelError(
                 f"tap: the forward pass goes on from {cached}, and a cached prefix "
                 "cannot be pooled (use_cache=False runs whole sentences)"
+            )
+        if given.get("cu_seq_lens_q") is not None or _start_anew(given.get("position_ids"), mask):
+            raise ModelError(
+                "tap: a row holds several sentences (its position_ids start anew, or there are "
+                "cu_seq_lens_q), which would be pooled as one; give each a row of its own"
             )
         inputs = (given.get("input_ids"), given.get("inputs_embeds"))
         self.batch = next((len(one) for one in inputs if isinstance(one, Tensor)), None)
@@ -149,6 +162,26 @@ class _Padding(threading.local):
         segments, rows = self._made
         flat = states.reshape(batch * length, dim)
         return (flat if rows is None else flat[rows.to(flat.device)]), segments
+
+
+def _given(
+    signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """The arguments of a forward pass by name."""
+    try:
+        return {**signature.bind_partial(*args, **kwargs).arguments, **kwargs}
+    except TypeError:
+        return kwargs  # the model itself will say what does not fit
+
+
+def _start_anew(positions: Any, mask: Tensor | None) -> bool:
+    """Whether positions ``[batch, tokens]`` go back from one token of a row to the next."""
+    if not isinstance(positions, Tensor) or positions.ndim != 2:
+        return False
+    anew = positions.diff(dim=1) < 0
+    if mask is not None and mask.shape[1] == positions.shape[1]:
+        anew = anew & mask[:, 1:].bool() & mask[:, :-1].bool()
+    return bool(anew.any())
 
 
 def _cached(given: dict[str, Any]) -> str:
@@ -207,7 +240,8 @@ def tap(
     Raises:
         ModelError: when ``model`` gives no hidden states, or some that are not ``[batch, tokens,
             dim]``, or its layers cannot be hooked, or hooks see others than it gives; from within
-            a forward pass that goes on from a cache.
+            a forward pass that goes on from a cache, has several sentences in a row, or whose mask
+            does not come to the layers.
         InputError: on a layer the model does not have or one named twice, or an unknown pooling.
 
     >>> import torch, ilo_fast
@@ -229,9 +263,12 @@ def tap(
             f"tap: hooks see other states than output_hidden_states at layers {wrong} of "
             f"{type(backbone.module).__name__}; `extract` gives those"
         )
-    collected, padding = Tap(entries), _Padding(backbone.module)
+    collected, padding = Tap(entries), _Padding(backbone.module, model)
 
     def begin(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if own_pass():  # of an extraction within the block
+            collected.end()
+            return
         collected.begin()
         padding.note(args, kwargs)
 
@@ -247,14 +284,14 @@ def tap(
     def end(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
         collected.end(failed=output is None)
 
-    before = backbone.module.register_forward_pre_hook(begin, with_kwargs=True)
-    try:
-        with hooked(backbone, entries, receive, stop_early=stop_early):
-            # behind the hook that takes the last entry; also called where the model raises
-            after = backbone.module.register_forward_hook(end, always_call=True)
-            try:
-                yield collected
-            finally:
-                after.remove()
-    finally:
-        before.remove()
+    with ExitStack() as stack:
+        if model is not backbone.module:
+            outer = model.register_forward_pre_hook(padding.note_outer, with_kwargs=True)
+            stack.callback(outer.remove)
+        before = backbone.module.register_forward_pre_hook(begin, with_kwargs=True)
+        stack.callback(before.remove)
+        stack.enter_context(hooked(backbone, entries, receive, stop_early=stop_early))
+        # behind the hook that takes the last entry; also called where the model raises
+        after = backbone.module.register_forward_hook(end, always_call=True)
+        stack.callback(after.remove)
+        yield collected

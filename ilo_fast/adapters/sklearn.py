@@ -64,7 +64,8 @@ class _ExactSearch:
             return_distance: False returns the indices alone.
 
         Returns:
-            ``(distances, indices)``, float64 and int64 ``[m, n_neighbors]``.
+            ``(distances, indices)``, float64 (float32 by cosine where points and queries are) and
+            int64 ``[m, n_neighbors]``.
         """
         check_is_fitted(self)
         k = self.n_neighbors if n_neighbors is None else n_neighbors
@@ -208,7 +209,8 @@ def _floats(x: np.ndarray) -> np.ndarray:
 
 
 def _distances(queries: Any, base: Any, indices: np.ndarray, metric: str) -> np.ndarray:
-    """Distances of the pairs found, in float64 as scikit-learn gives them."""
+    """Distances of the pairs found, by float64 arithmetic, in the dtype scikit-learn gives."""
+    small = metric == "cosine" and queries.dtype == base.dtype == np.float32
     left, right = (torch.from_numpy(np.asarray(x, dtype=np.float64)) for x in (queries, base))
     unit = 1.0
     if metric == "cosine":
@@ -217,7 +219,7 @@ def _distances(queries: Any, base: Any, indices: np.ndarray, metric: str) -> np.
     else:
         largest = max(float(left.abs().amax()), float(right.abs().amax()))
         unit = 2.0 ** (math.frexp(largest)[1] - 1)
-    result = np.empty(indices.shape)
+    result = np.empty(indices.shape, dtype=np.float32 if small else np.float64)
     step = max(1, _BLOCK // (indices.shape[1] * base.shape[1]))
     for start in range(0, indices.shape[0], step):
         rows = slice(start, start + step)

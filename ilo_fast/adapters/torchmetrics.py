@@ -1,6 +1,7 @@
 """The ILO score as a ``torchmetrics.Metric``: for `self.log`, MetricCollection and the rest."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import torch
@@ -101,6 +102,19 @@ class ILO(Metric):  # type: ignore[misc]
         points = states.transpose(0, 1)
         self.hidden.append(points.clone(memory_format=torch.contiguous_format))
         self.codes.append(torch.tensor(numbers, device=states.device)[codes])
+
+    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Add a batch and return the score of it alone; one that fails leaves the metric as it was.
+
+        torchmetrics takes the points before away while it scores the batch.
+        """
+        before = {**vars(self), "hidden": copy(self.hidden), "codes": copy(self.codes)}
+        try:
+            value: torch.Tensor = super().forward(*args, **kwargs)
+        except BaseException:
+            self.__dict__.update(before)
+            raise
+        return value
 
     def merge_state(self, incoming_state: "ILO | Mapping[str, Any]") -> None:
         """Add the points of another such metric, or of its ``metric_state``.

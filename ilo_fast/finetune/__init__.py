@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from ilo_fast.finetune.callback import ILOCallback
     from ilo_fast.finetune.change import Change, score_change
     from ilo_fast.finetune.freezing import freeze
-    from ilo_fast.finetune.lightning import LightningILOCallback
+    from ilo_fast.finetune.lightning import LightningILOCallback as LightningILOCallback
     from ilo_fast.finetune.parts import Parts, find_parts
     from ilo_fast.finetune.report import FreezeReport, FrozenPart
     from ilo_fast.finetune.watch import Watch
@@ -26,12 +26,12 @@ _WHERE = {
     "score_change": "change",
 }
 
+# Without LightningILOCallback: a star import would fail where Lightning is not installed.
 __all__ = [
     "Change",
     "FreezeReport",
     "FrozenPart",
     "ILOCallback",
-    "LightningILOCallback",
     "Parts",
     "Watch",
     "find_parts",

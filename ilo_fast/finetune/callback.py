@@ -85,9 +85,12 @@ class ILOCallback(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero and self.watch.due(state.global_step):
             self._score(kwargs["model"], state.global_step, control)
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        # here the last step's weights are still there; at the end those of the best may be
-        if control.should_training_stop:
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any
+    ) -> None:
+        # the training's own summary: the last step's weights are still there, whatever ended it; at
+        # the end those of the best may be
+        if control.should_training_stop and "train_loss" in logs:
             self._score_end(kwargs["model"], state, control, state.global_step)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

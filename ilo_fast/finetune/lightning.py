@@ -28,7 +28,9 @@ class LightningILOCallback(_callback_class()):  # type: ignore[misc]
     """`ilo_fast.finetune.ILOCallback` for Lightning: pass it in ``Trainer(callbacks=[...])``.
 
     Logs through every logger of the trainer and writes ``alignment.parquet`` into its
-    ``default_root_dir`` (or ``out``). Strategies that shard parameters are refused.
+    ``default_root_dir`` (or ``out``). Strategies that shard parameters are refused. A step is one
+    of the trainer's ``global_step``, which adds up those of all optimisers: with two in a batch
+    ``every=100`` scores after 50 batches.
 
     Args:
         corpus, **options: as of `ilo_fast.finetune.Watch`; ``tokenizer`` is required, Lightning

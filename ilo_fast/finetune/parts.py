@@ -13,6 +13,7 @@ from ilo_fast.models.structure import lists_of_layers
 __all__ = ["Parts", "find_parts", "unwrap"]
 
 _EMBEDDING_NAMES = ("emb", "wte", "wpe", "altup", "per_layer")  # the last two: Gemma 3n and 4
+_FINAL_NORM = "embedding_norm"  # so LFM2 and LFM3 call theirs; NeoMME's, of the embeddings, is bare
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,10 @@ class _Places:
         else:
             self._text = set(_ids(base))
         self._base = set(_ids(base))
+        # DeBERTa's encoder norms its relative positions for every layer, and some have a
+        # convolution behind the first
+        around = [each for each in core.modules() if hasattr(each, "rel_embeddings")]
+        self._relative = {key for each in around for key in _ids(each)}
         self._owner: dict[int, tuple[str, nn.Module]] = {}
         for path, module in core.named_modules():
             for parameter in module.parameters(recurse=False):
@@ -161,8 +166,12 @@ class _Places:
             return "head"
         if key not in self._text:
             return "other"
+        if key in self._relative:
+            return "embeddings"
         path, module = self._owner[key]
         kind = type(module).__name__.lower()
+        if _FINAL_NORM in path.split("."):
+            return "final_norm"
         if "embedding" in kind or any(mark in path for mark in _EMBEDDING_NAMES):
             return "embeddings"
         return "final_norm" if "norm" in kind else "other"

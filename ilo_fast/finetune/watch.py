@@ -97,6 +97,7 @@ class Watch:
         self._tables: list[pd.DataFrame] = []
         self.training_seconds = self.scoring_seconds = 0.0
         self._last_scoring = self._trained_before = 0.0  # its seconds; those trained until then
+        self._asked = 0  # the last step that `due` was asked about
 
     def __repr__(self) -> str:
         return f"Watch({self.shown})"
@@ -154,6 +155,7 @@ class Watch:
             earlier = read_parquet(self.out)
             self._check_earlier(earlier, self.out)
             self._tables.append(earlier.table[earlier.table["step"] <= step])
+        self._asked = step
         self._mark = time.perf_counter()
 
     def _check_earlier(self, earlier: Result, out: Path) -> None:
@@ -181,9 +183,13 @@ class Watch:
             )
 
     def due(self, step: int) -> bool:
-        """Whether to score now that ``step`` optimiser steps are done; once for each step."""
+        """Whether to score now that ``step`` optimiser steps are done; once for each step.
+
+        Steps may be passed over: two optimisers of Lightning's are stepped in one batch.
+        """
         if self._mark is None:
             raise RuntimeError("the callback's begin hook was not called")
+        before, self._asked = self._asked, step
         now = time.perf_counter()
         self.training_seconds += now - self._mark
         self._mark = now
@@ -196,8 +202,8 @@ class Watch:
                 and self._last_scoring <= self.overhead * waited
             )
         if isinstance(self.every, int):
-            return step % self.every == 0
-        return step in self.every
+            return step // self.every > before // self.every
+        return any(before < each <= step for each in self.every)
 
     def scored(self, step: int) -> bool:
         """Whether ``step`` is in the table."""

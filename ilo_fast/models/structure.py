@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from ilo_fast.errors import ModelError
 
 __all__ = [
+    "BY_YOURSELF",
     "Backbone",
     "batch_limit",
     "find_backbone",
@@ -25,6 +27,7 @@ __all__ = [
 
 # Within XLNet states are [tokens, batch, dim]; those that it gives out are turned back.
 _TURNED_WITHIN = ("xlnet",)
+BY_YOURSELF = "states that your own code pools can go to ilo_fast.knn"  # of a model not served
 _NO_LIMIT = 10**9  # tokenizers without a limit of their own report about 1e30
 
 
@@ -92,6 +95,17 @@ def _find_blocks(module: nn.Module, n_layers: int) -> nn.ModuleList | None:
     return lists[min(lists, key=lambda name: name.count("."))] if lists else None
 
 
+def _count_layers(module: nn.Module, config: Any) -> int | None:
+    """How many layers give hidden states, by the configuration.
+
+    LongCat-Flash's ``num_hidden_layers`` counts the attentions, two in each of ``num_layers``.
+    """
+    told, other = _number(config, "num_hidden_layers"), _number(config, "num_layers")
+    if told is None or other is None or lists_of_layers(module, told):
+        return told
+    return other if lists_of_layers(module, other) else told
+
+
 def find_backbone(model: nn.Module) -> Backbone:
     """Find the module, layers and sizes that ``model``'s hidden states come from.
 
@@ -110,16 +124,31 @@ def find_backbone(model: nn.Module) -> Backbone:
         )
     module = _encoder_or_text(model)
     if not hasattr(module, "config"):
-        raise ModelError(f"model: {type(module).__name__} has no configuration of its own")
+        raise ModelError(
+            f"model: {type(module).__name__}, the encoder of {type(model).__name__}, has no "
+            f"configuration of its own that would say what layers it has; {BY_YOURSELF}"
+        )
     config = _text_config(module.config)
-    n_layers, dim = _number(config, "num_hidden_layers"), _number(config, "hidden_size")
+    n_layers, dim = _count_layers(module, config), _number(config, "hidden_size")
     if n_layers is None or dim is None:
         raise ModelError(
             f"model: {type(model).__name__} gives no hidden states "
             "(its configuration names no num_hidden_layers and hidden_size)"
         )
     turned = getattr(config, "model_type", None) in _TURNED_WITHIN
-    return Backbone(module, None if turned else _find_blocks(module, n_layers), n_layers, dim)
+    blocks = None if turned else _find_blocks(module, n_layers)
+    return Backbone(_innermost(module, blocks), blocks, n_layers, dim)
+
+
+def _innermost(module: nn.Module, blocks: nn.ModuleList | None) -> nn.Module:
+    """The model within ``module`` that runs the layers: heads of OPT and BART call it, past what is
+    around it, and of Llama 4 all but the head is in it."""
+    for each in module.modules():
+        is_model = hasattr(each, "config") and hasattr(each, "get_input_embeddings")
+        runs_them = is_model and any(part is blocks for part in each.modules())
+        if runs_them and "input_ids" in signature(each.forward).parameters:
+            module = each
+    return module
 
 
 def refuse_virtual_tokens(model: nn.Module) -> None:

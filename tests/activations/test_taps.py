@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from families import Characters, make
+from families import FAMILIES, Characters, make
 
 import ilo_fast
 from ilo_fast.activations import ForwardStopped, capability, runner, taps
@@ -73,6 +73,46 @@ def test_pools_the_users_own_batches(side, pool):
     assert output.logits.shape == (3, 5, 99)
 
 
+_BART = {
+    "vocab_size": 99, "d_model": 32, "encoder_layers": 3, "decoder_layers": 3,
+    "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 48, "max_position_embeddings": 64,
+}  # fmt: skip
+_LLAMA_4 = {
+    "vocab_size": 99, "hidden_size": 32, "intermediate_size": 48, "intermediate_size_mlp": 48,
+    "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
+    "num_local_experts": 2, "pad_token_id": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("head", "config", "runs", "batches"),
+    [
+        ("OPTForCausalLM", transformers.OPTConfig(**FAMILIES["opt"][2]), "OPTDecoder", "packed"),
+        ("BartForCausalLM", transformers.BartConfig(**_BART), "BartDecoder", "equal lengths"),
+        (
+            "Llama4ForCausalLM",
+            transformers.Llama4TextConfig(**_LLAMA_4),
+            "Llama4TextModel",
+            "packed",
+        ),
+    ],
+)
+def test_a_head_that_calls_past_its_base_model(head, config, runs, batches):
+    """OPT's calls its base model's decoder, and Llama 4's has a base model that goes unnamed."""
+    torch.manual_seed(0)
+    model = getattr(transformers, head)(config).eval()
+    assert type(find_backbone(model).module).__name__ == runs
+    ids, mask = padded("right")
+    with ilo_fast.tap(model) as tap, torch.no_grad():
+        states = model(ids, attention_mask=mask, output_hidden_states=True).hidden_states
+    expected = np.stack([pooled(each, mask, "mean") for each in states])
+    np.testing.assert_allclose(tap.states.numpy(), expected, rtol=1e-5, atol=1e-6)
+    corpus = ilo_fast.Corpus("c", ("aa", "bb"), (("abc", "de"), ("fg", "hij")))
+    store = ilo_fast.extract(model, Characters(), corpus)
+    assert (store.record["batches"], store.record["taps"]) == (batches, "hooks")
+
+
 def test_a_mask_by_position_wherever_it_stands():
     model = make("gpt2")  # its second parameter is past_key_values
     ids, mask = padded("right")
@@ -131,7 +171,8 @@ def test_states_turned_within_are_refused():
         langs=["en", "de"], src_vocab_size=9, tgt_vocab_size=9, d_model=8, encoder_layers=1,
         decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
     )  # fmt: skip
-    with pytest.raises(ModelError, match="FSMTEncoder has no configuration of its own"):
+    said = "FSMTEncoder, the encoder of FSMTModel, has no configuration of its own .* ilo_fast.knn"
+    with pytest.raises(ModelError, match=said):
         find_backbone(transformers.FSMTModel(fsmt))
 
 
@@ -245,6 +286,10 @@ def test_a_model_compiled_whole_is_tried_as_it_is():
         model(ids)
         model(ids)
     assert tap.n_points == 2
+    wrapped = torch.compile(make("llama"), backend="eager")
+    with ilo_fast.tap(wrapped) as around, torch.no_grad():
+        wrapped(ids)
+    torch.testing.assert_close(around.states, tap.states[:, :1])
     torch._dynamo.reset()
 
 
@@ -319,6 +364,49 @@ def test_without_a_mask_every_token_counts():
     assert repr(tap) == "Tap(layers=(1,), n_points=2)"
 
 
+def test_a_mask_that_the_model_drops_is_missed():
+    config = transformers.FNetConfig(
+        vocab_size=99, hidden_size=32, intermediate_size=48, num_hidden_layers=2, pad_token_id=0
+    )
+    model, (ids, mask) = transformers.FNetForMaskedLM(config).eval(), padded("right")
+    refused = pytest.raises(ModelError, match="does not hand its attention_mask on to FNetModel")
+    with ilo_fast.tap(model) as tap:
+        model(ids[:1], attention_mask=mask[:1])  # without padding
+        with refused:
+            model(ids, attention_mask=mask)
+        model.fnet(ids)  # given none
+    assert tap.n_points == 1 + 3
+    assert hooks(model) == 0
+
+
+def test_rows_of_several_sentences_are_refused():
+    model, (ids, mask) = make("llama"), padded("left")
+    row, positions = torch.tensor([[5, 6, 7, 11, 12]]), torch.tensor([[0, 1, 2, 0, 1]])
+    ends = torch.tensor([0, 3, 5], dtype=torch.int32)
+    with ilo_fast.tap(model) as tap:
+        for more in ({"position_ids": positions}, {"cu_seq_lens_q": ends}):
+            with pytest.raises(ModelError, match="a row holds several sentences"):
+                model(row, **more)
+        assert tap.n_points == 0
+        model(row, position_ids=torch.arange(3, 8)[None])
+        model(ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1) % 5)
+    assert tap.n_points == 4
+
+
+def test_an_extraction_within_a_tap_adds_no_points():
+    """As that of a training's callback; in packed rows, as without the tap."""
+    model, ids = make("llama"), torch.tensor(ROWS[:1])
+    corpus = ilo_fast.Corpus("c", ("aa", "bb"), (("abc", "de"), ("fg", "hij")))
+    with ilo_fast.tap(model) as expected:
+        run_quietly(model, ids)
+    states = ilo_fast.extract(model, Characters(), corpus).states
+    with ilo_fast.tap(model) as tap:
+        run_quietly(model, ids)
+        store = ilo_fast.extract(model, Characters(), corpus)
+    assert torch.equal(store.states, states)
+    assert torch.equal(tap.states, expected.states)
+
+
 def test_a_function_pools_packed_states():
     def largest(states, offsets):
         parts = zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
@@ -343,7 +431,8 @@ def test_hooks_sit_on_asked_layers_only_and_go_away():
     ids = torch.tensor([[5, 6, 7]])
     before = hooks(model)
     with ilo_fast.tap(model, [1]):
-        assert hooks(model) - before == 3  # one layer, and two around all of them
+        # one layer, two around all of them, and one on the whole model
+        assert hooks(model) - before == 4
         assert not model.model.layers[0]._forward_pre_hooks
     assert hooks(model) == before
     with pytest.raises(IndexError), ilo_fast.tap(model):
@@ -424,7 +513,7 @@ def test_a_last_state_of_another_width_leaves_the_others():
     """As in OPT-350m, which projects what its last layer gives."""
     model = make("opt", word_embed_proj_dim=16)
     corpus = ilo_fast.Corpus("c", ("aa", "bb"), (("abc", "de"), ("fg", "hij")))
-    said = r"hidden state 3 of OPTModel .* got \[1, 11, 16\]; layers can leave it out"
+    said = r"hidden state 3 of OPTDecoder .* got \[1, 11, 16\]; layers can leave it out"
     for layers in (None, [-1, 0]):
         with pytest.raises(ModelError, match=said):
             ilo_fast.extract(model, Characters(), corpus, layers=layers)

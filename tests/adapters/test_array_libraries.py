@@ -27,3 +27,11 @@ def test_jax():
     assert isinstance(values, jax.Array)
     np.testing.assert_array_equal(np.asarray(indices)[:, 0], np.arange(7))
     np.testing.assert_array_equal(np.asarray(given), points)  # nothing was written to
+
+
+def test_what_jax_traces_is_refused_in_a_line():
+    jax = pytest.importorskip("jax", reason="needs jax: make test-adapters")
+    points = jax.numpy.ones((20, 4))
+    for transform in (jax.jit, jax.grad):
+        with pytest.raises(TypeError, match=r"x must hold numbers; got \w+Tracer, .* jax.jit"):
+            transform(lambda x: knn(x, 5).distances.sum())(points)

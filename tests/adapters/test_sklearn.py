@@ -52,13 +52,29 @@ def test_kneighbors_agree(blobs, metric, dtype):
         else:
             expected = reference.kneighbors(queries.astype(np.float64))
         np.testing.assert_array_equal(indices, expected[1])
-        np.testing.assert_allclose(distances, expected[0], rtol=1e-9, atol=1e-7)
-        assert distances.dtype == np.float64
+        rounded = max(1e-9, np.finfo(distances.dtype).eps)  # to the dtype they come in, once
+        np.testing.assert_allclose(distances, expected[0], rtol=rounded, atol=1e-7)
         assert indices.dtype == np.int64
         np.testing.assert_array_equal(mine.kneighbors(queries, return_distance=False), indices)
     assert mine.n_features_in_ == 24
     assert mine.n_samples_fit_ == 200
     assert mine.effective_metric_ == reference.effective_metric_
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("fitted", ["float16", "float32", "float64", "int64"])
+@pytest.mark.parametrize("asked", [None, "float32", "float64", "int64"])
+def test_dtypes_are_scikit_learns(metric, fitted, asked):
+    points = 5 * np.random.default_rng(0).standard_normal((20, 4))
+    queries = None if asked is None else points[:6].astype(asked)
+    mine, reference = pair(NearestNeighbors, theirs.NearestNeighbors, n_neighbors=3, metric=metric)
+    for model in (mine, reference.set_params(algorithm="brute")):
+        model.fit(points.astype(fitted))
+    for ours, expected in zip(mine.kneighbors(queries), reference.kneighbors(queries), strict=True):
+        assert ours.dtype == expected.dtype
+    for mode in ("connectivity", "distance"):
+        graphs = [model.kneighbors_graph(queries, mode=mode) for model in (mine, reference)]
+        assert graphs[0].dtype == graphs[1].dtype
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])

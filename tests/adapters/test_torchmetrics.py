@@ -75,6 +75,27 @@ def test_merging_after_a_result_and_from_another_order_of_languages():
     torch.testing.assert_close(by_state.compute(), expected(hidden, labels), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("on_cpu", [False, True])
+@pytest.mark.parametrize("full", [False, True, None])
+def test_calling_it_scores_the_batch_and_a_failure_leaves_the_points(full, on_cpu):
+    class Metric(ILO):
+        full_state_update = full
+
+    hidden, labels = points()
+    metric = Metric(LANGUAGES, k=3, threshold=1, compute_on_cpu=on_cpu)
+    for start in range(0, 48, 12):
+        part = slice(start, start + 12)
+        value = metric(hidden[:, part], labels[part])
+        assert torch.equal(value, expected(hidden[:, part], labels[part]))
+        so_far = expected(hidden[:, : start + 12], labels[: start + 12])
+        assert torch.equal(metric.compute(), so_far)
+        for batch in ((hidden[:, :3], labels[:3]), (hidden, ["sw"] * 48)):
+            with pytest.raises(ValueError, match=r"k must be between|languages must hold only"):
+                metric(*batch)
+        assert torch.equal(metric.compute(), so_far)
+        assert metric.update_count == start // 12 + 1
+
+
 def test_what_cannot_be_merged():
     hidden, labels = points()
     metric = ILO(LANGUAGES, k=3, threshold=1)

@@ -169,6 +169,25 @@ def test_the_best_model_loaded_at_the_end_is_not_taken_for_the_last(make, corpus
         assert hits == expected["translation_hit"].tolist()
 
 
+def test_a_training_stopped_early_has_its_last_step_too(make, corpus, tmp_path):
+    callback = ILOCallback(corpus, every=100, layers=[-1])
+    trainer, seen = make(
+        callback, steps=-1, num_train_epochs=4, load_best_model_at_end=True,
+        eval_strategy="epoch", save_strategy="epoch",
+        metric_for_best_model="eval_loss", greater_is_better=True,  # the first
+    )  # fmt: skip
+    trainer.add_callback(transformers.EarlyStoppingCallback(early_stopping_patience=1))
+    trainer.train()
+    assert trainer.state.global_step == 2 * STEPS
+    table = callback.result.table
+    assert sorted(set(table["step"])) == [0, STEPS, 2 * STEPS]
+    assert [step for step, logs in seen.logs if "ilo/early" in logs] == [0, 2 * STEPS, 2 * STEPS]
+    for step in (STEPS, 2 * STEPS):
+        saved = tmp_path / "out" / f"checkpoint-{step}"
+        expected = score(str(saved), corpus, dtype="float32", layers=[-1]).table
+        assert table[table["step"] == step]["ilo"].tolist() == expected["ilo"].tolist()
+
+
 def test_no_hook_stays_on_a_watched_model(make, corpus):
     trainer, _ = make(ILOCallback(corpus, every=1), steps=1)
     trainer.train()
@@ -380,6 +399,18 @@ def test_hostile_options(corpus, options, error, says):
 def test_whole_numbers_of_numpy_are_steps(corpus):
     assert Watch(corpus, every=np.int64(5)).every == 5
     assert Watch(corpus, every=(1, np.int32(4))).every == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("every", "scored"), [(5, [6, 10]), (1, [2, 4, 6, 8, 10]), ((1, 5, 6), [2, 6]), ((4,), [4])]
+)
+def test_steps_that_are_passed_over_count(corpus, tmp_path, tiny_model, every, scored):
+    """As where a batch steps two optimisers."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model)
+    watch = Watch(corpus, every=every)
+    watch.begin(model, tokenizer, 0, tmp_path / "a.parquet")
+    assert [step for step in range(2, 11, 2) if watch.due(step)] == scored
 
 
 def test_groups_must_be_scored(make, corpus):

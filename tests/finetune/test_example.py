@@ -85,6 +85,20 @@ def test_finished_runs_are_not_done_again(finished, corpus_folder):
     assert before
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--steps", "0"), "argument --steps: must be at least 1, got 0"),
+        (("--corpus", "nowhere"), "corpus: no such file or folder: 'nowhere'"),
+    ],
+)
+def test_what_cannot_be_run_is_said_in_a_line(folder, corpus_folder, more, said):
+    done = run(folder, corpus_folder, *more)
+    assert done.returncode != 0
+    assert said in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
 def test_evaluation_text_is_not_trained_on(parallel_text):
     spec = importlib.util.spec_from_file_location("example_text", RUN.with_name("text.py"))
     text = importlib.util.module_from_spec(spec)

@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from ilo_fast import Corpus, Result
+from ilo_fast import Corpus, Result, finetune
 from ilo_fast.errors import InputError, ModelError
 from ilo_fast.finetune import ILOCallback, freeze
 
@@ -165,6 +165,31 @@ def test_lightning(tiny_model, tokenizer, corpus, tmp_path):
 
 
 @needs(LIGHTNING)
+def test_lightning_with_two_optimisers(model, tokenizer, corpus, tmp_path):
+    from ilo_fast.finetune import LightningILOCallback
+
+    lightning, single = lightning_parts(model)
+
+    class Two(type(single)):
+        automatic_optimization = False
+
+        def training_step(self, batch, _):
+            loss = self.model(**batch).loss
+            self.manual_backward(loss)
+            for optimizer in self.optimizers():
+                optimizer.step()
+
+        def configure_optimizers(self):
+            parts = self.model.lm_head, self.model.model
+            return [torch.optim.SGD(part.parameters(), lr=0.1) for part in parts]
+
+    callback = LightningILOCallback(corpus, tokenizer=tokenizer, every=(1, 3))
+    trainer = fit(lightning, Two(), [callback], tmp_path, logger=False)
+    assert trainer.global_step == STEPS
+    assert callback.result.table["step"].unique().tolist() == [0, 2, 4]
+
+
+@needs(LIGHTNING)
 def test_lightning_finds_the_model_or_asks(model, tokenizer, corpus, tmp_path):
     from ilo_fast.finetune import LightningILOCallback
 
@@ -187,6 +212,10 @@ def test_without_lightning_the_message_says_what_to_install(monkeypatch):
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.delitem(sys.modules, "ilo_fast.finetune.lightning", raising=False)
+    monkeypatch.delitem(vars(finetune), "LightningILOCallback", raising=False)
+    taken = {}
+    exec("from ilo_fast.finetune import *", taken)
+    assert taken["ILOCallback"] is ILOCallback
     with pytest.raises(ModelError, match="pip install"):
         importlib.import_module("ilo_fast.finetune.lightning")
     sys.modules.pop("ilo_fast.finetune.lightning", None)

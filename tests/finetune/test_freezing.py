@@ -143,6 +143,10 @@ FAMILIES = {
          "model.per_layer_model_projection.weight", "model.per_layer_projection_norm.weight"],
         "model.layers", ["model.norm.weight"], "tied",
     ),
+    "lfm2": (  # its final norm is called after the embeddings
+        "Lfm2ForCausalLM", "Lfm2Config", {**_GROUPED, "full_attn_idxs": [1, 3]},
+        ["model.embed_tokens.weight"], "model.layers", ["model.embedding_norm.weight"], "tied",
+    ),
     "t5 encoder": (
         "T5EncoderModel", "T5Config", _T5, _T5_EMBEDDINGS, "encoder.block", _T5_NORMS[:1], [],
     ),
@@ -249,6 +253,28 @@ def test_what_the_first_layers_give_stays_whatever_else_is_trained(family):
             if weight.requires_grad:
                 weight.add_(torch.randn_like(weight))
     moved = [not torch.equal(ours, then) for ours, then in zip(states(), before, strict=True)]
+    assert moved == [False] * 3 + [True] * 2
+
+
+@pytest.mark.parametrize("more", [{}, {"conv_kernel_size": 3}])
+def test_what_deberta_has_beside_its_layers_counts_as_embeddings(more):
+    """The norm of its relative positions is at work in every layer, though it looks like a last."""
+    settings = {**_PLAIN, "relative_attention": True, "pos_att_type": ["c2p", "p2c"], **more}
+    settings |= {"norm_rel_ebd": "layer_norm", "position_buckets": 8}
+    torch.manual_seed(0)
+    model = transformers.DebertaV2Model(transformers.DebertaV2Config(**settings)).eval()
+    ids = torch.randint(3, 40, (1, 8), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = model(ids, output_hidden_states=True).hidden_states
+        parts = find_parts(model)
+        assert {"encoder.rel_embeddings.weight", "encoder.LayerNorm.weight"} < {*parts.embeddings}
+        assert (parts.final_norm, parts.other) == ((), ())
+        freeze(model, first=2, final_norm=False)
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.add_(torch.randn_like(weight))
+        after = model(ids, output_hidden_states=True).hidden_states
+    moved = [not torch.equal(ours, then) for ours, then in zip(after, before, strict=True)]
     assert moved == [False] * 3 + [True] * 2
 
 
