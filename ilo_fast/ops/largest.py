@@ -107,8 +107,8 @@ def _hard_case(device: torch.device, length: int, dim: int) -> tuple[Tensor, Ten
 
     Sizes are multiples of 16, as those of the pair scores are, so that the same kernels run.
     """
-    shape = (2, 80, length - 16)
-    entries = torch.arange(2 * 80 * shape[2], dtype=torch.float32, device=device)
+    shape = (2, 32, length - 16)
+    entries = torch.arange(2 * 32 * shape[2], dtype=torch.float32, device=device)
     lines = entries.mul(0.37).sin().mul(8).round().mul(0.125).view(shape)
     lines[0, :, ::7] = -1.0e30
     form = lines if dim == 2 else lines.transpose(1, 2).contiguous()

@@ -51,7 +51,7 @@ CASES = pytest.mark.parametrize("case", [*hostile_points.CASES, far])
 
 
 @CASES
-@pytest.mark.parametrize("d", [1, 24, 333])
+@pytest.mark.parametrize("d", [1, 200])
 @pytest.mark.parametrize(
     ("major", "bits", "terms", "parts"),
     [(9, 24, 16, 1), (9, 25, 16, 5), (8, 23, 8, 1), (7, 23, 4, 3)],
@@ -68,7 +68,7 @@ def test_float16_under_the_sums_of_matrix_units(case, d, major, bits, terms, par
 
 
 @CASES
-@pytest.mark.parametrize("d", [1, 24, 333])
+@pytest.mark.parametrize("d", [1, 200])
 def test_float32_in_any_order(case, d):
     x = case(np.random.default_rng(d), N, d)
     bounds = bounded_points(*prepared(x))
