@@ -20,7 +20,8 @@ _FEWEST_SENTENCES = 256  # with fewer, float64 costs less than the bookkeeping o
 _SPARE = 2  # entries kept beyond those averaged, to see where the averaged ones end
 _MARGIN = 16.0  # times the float64 tolerance: covers its own arithmetic, far below any slack
 _LEAST_DIVISOR = 1e-3  # of a ratio with useful bounds
-_SETTLED_BYTES = 2**29  # float64 rows of one side gathered at once where a doubt is settled
+_SETTLED_BYTES = 2**29  # what settling doubts may hold: float64 rows of one side, and of cosines
+_SETTLED_COPIES = 8  # as many as `winners` makes on its way
 
 
 def serves(sentences: int, k: int, csls_k: int) -> bool:
@@ -50,9 +51,11 @@ def bounded_scores(
         for way, settled in zip(hits, exact, strict=True):
             for name, hit in settled.items():
                 way[name][pair] = hit[0]
-    at_once = max(1, _SETTLED_BYTES // (8 * own.shape[1] * points.rows.shape[1]))
     for number, (mine, theirs, against) in enumerate(((own, other, back), (other, own, there))):
         some = [pair for pair, count in enumerate(counts[number]) if count and pair not in whole]
+        most = max((counts[number][pair] for pair in some), default=0)
+        row_bytes = 8 * (points.rows.shape[1] + _SETTLED_COPIES * most)
+        at_once = max(1, _SETTLED_BYTES // (own.shape[1] * row_bytes))
         for start in range(0, len(some), at_once):
             pairs = torch.tensor(some[start : start + at_once], device=own.device)
             rows = _marked(doubts[number][pairs])

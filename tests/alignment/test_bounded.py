@@ -199,6 +199,10 @@ def test_doubts_are_settled_row_by_row_or_whole(scale, kind, monkeypatch):
         x = base + scale * noise
     check(x)
     assert calls[kind] > 0
+    monkeypatch.setattr(decisions, "_SETTLED_BYTES", 1)  # a pair at a time
+    together, calls[kind] = calls[kind], 0
+    check(x)
+    assert calls[kind] >= together
 
 
 def test_bounds_serve_large_blocks_with_few_entries_kept():
