@@ -4,8 +4,8 @@ In the centred form of `ilo_fast.ops.centred` a pair has ``G_ij = unit * (C_ij -
 product of the operands gives ``t_ij >= G_ij``, and ``t_ij`` less the two points' slacks is never
 above ``G_ij``: what rounding may lose is measured or bounded per point and added to the point's
 own term. float32 serves every device. On a card whose matrix units sum float16 products the way
-`ilo_fast.ops.triton_config.accumulation` says, float16 is many times as fast, and its looser
-bounds leave a few more pairs to float64. Derivations: docs/exactness.md, section 9.
+`ilo_fast.ops.triton_config.accumulation` says, those units take float16; its looser bounds leave a
+few more pairs to float64. Derivations: docs/exactness.md, section 9.
 """
 
 import math
