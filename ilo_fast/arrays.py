@@ -76,11 +76,8 @@ def as_tensor(value: Any, name: str) -> Tensor:
         return value.detach()
     if isinstance(value, np.ndarray):
         without_mask(value, name)
-        value = readable(value)
-        if not value.flags.writeable:  # torch warns of read-only memory; the metrics never write
-            value = value.copy()
         try:
-            return torch.from_numpy(value)
+            return _shared(value)
         except TypeError as error:
             raise InputError(f"{name} must hold numbers, got dtype {value.dtype}") from error
     if hasattr(value, "__dlpack__"):
@@ -141,6 +138,11 @@ def _from_numpy(x: np.ndarray[Any, Any], name: str) -> Tensor:
     without_mask(x, name)
     if x.dtype.kind != "f" or x.dtype.itemsize > 8:
         raise TypeError(f"{name} must be float16, bfloat16, float32 or float64; got {x.dtype}")
+    return _shared(x)
+
+
+def _shared(x: np.ndarray[Any, Any]) -> Tensor:
+    """A tensor over an array's memory, where torch can read it."""
     x = readable(x)
     if x.flags.writeable:
         return torch.from_numpy(x)

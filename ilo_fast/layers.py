@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from operator import index
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from ilo_fast.errors import InputError
 
@@ -19,6 +19,8 @@ class _Array(Protocol):
 
 LayerSpec = str | int | slice | Sequence[int | slice] | _Array | None
 
+Part = TypeVar("Part", int, int | slice)
+
 _PART = re.compile(r"(?P<number>-?\d+)|(?P<start>-?\d+)?:(?P<stop>-?\d+)?(?::(?P<step>-?\d+)?)?")
 
 
@@ -28,7 +30,7 @@ def parse_layers(layers: LayerSpec) -> tuple[int | slice, ...] | None:
     ``layers`` is None (all), a number, a slice, a sequence of those, an array of integers, or text
     such as ``"0,5,10:20"``: numbers and slices as Python reads them, separated by commas. The start
     of a slice is included, its stop is not, and negative numbers count from the end (-1 is the
-    last entry, after the final norm).
+    last entry, after the final norm). A number that is there twice is an error here already.
 
     >>> from ilo_fast.layers import parse_layers
     >>> parse_layers("0,5,10:20")
@@ -37,7 +39,7 @@ def parse_layers(layers: LayerSpec) -> tuple[int | slice, ...] | None:
     if layers is None:
         return None
     if isinstance(layers, str):
-        return tuple(_parse_part(part, layers) for part in layers.split(","))
+        return _once(tuple(_parse_part(part, layers) for part in layers.split(",")))
     if isinstance(layers, slice):
         return (layers,)
     if hasattr(layers, "tolist"):  # an array, known by that: importing torch here would be slow
@@ -46,7 +48,7 @@ def parse_layers(layers: LayerSpec) -> tuple[int | slice, ...] | None:
         parts = tuple(part if isinstance(part, slice) else _number(part) for part in layers)
         if not parts:
             raise InputError("layers must name at least one layer, got none")
-        return parts
+        return _once(parts)
     return (_number(layers),)
 
 
@@ -76,10 +78,15 @@ def resolve_layers(layers: LayerSpec, entries: int) -> tuple[int, ...]:
             if not -entries <= part < entries:
                 raise InputError(f"layer {part} is not one of the model's layers 0 … {entries - 1}")
             chosen.append(part % entries)
-    twice = [layer for layer, count in Counter(chosen).items() if count > 1]
+    return _once(tuple(chosen))
+
+
+def _once(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    numbers = Counter(part for part in parts if not isinstance(part, slice))
+    twice = [layer for layer, count in numbers.items() if count > 1]
     if twice:
         raise InputError(f"layers must name each layer once, got {twice[0]} more often")
-    return tuple(chosen)
+    return parts
 
 
 def _number(value: object) -> int:

@@ -30,6 +30,11 @@ def test_ctrl_c_ends_with_130_and_one_line(tiny_model, corpus_folder, tmp_path):
     assert not out.exists()
 
 
+def test_the_package_is_the_command_too():
+    module = [sys.executable, "-m", "ilo_fast", "--version"]
+    assert subprocess.check_output(module) == subprocess.check_output([COMMAND, "--version"])
+
+
 def test_a_reader_that_goes_away(tmp_path):
     with start("env") as process:
         process.stdout.close()

@@ -85,6 +85,7 @@ RANK = {
     "finetune": 6,
     "adapters": 6,
     "cli": 7,
+    "__main__": 8,
 }
 HEAVY = {"torch", "triton", "cupy", "transformers", "matplotlib", "pandas", "numpy", "pyarrow"}
 

@@ -57,6 +57,12 @@ def test_unreadable_text_is_named(text):
         parse_layers(text)
 
 
+@pytest.mark.parametrize("layers", ["1,0,1", [2, slice(3, None), 2], np.array([3, 3])])
+def test_a_number_given_twice_needs_no_model_to_be_refused(layers):
+    with pytest.raises(InputError, match="must name each layer once"):
+        parse_layers(layers)
+
+
 @pytest.mark.parametrize("layers", [4, -5, "0,4", [99]])
 def test_layers_the_model_lacks(layers):
     with pytest.raises(InputError, match=r"not one of the model's layers 0 … 3"):

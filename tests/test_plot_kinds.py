@@ -454,6 +454,7 @@ def test_a_step_of_a_training_is_drawn(run, tmp_path):
         (["--kind", "map"], "kind 'map' needs hidden states, which mine does not hold"),
         (["--kind", "neighbours", "--layer", "9"], "layer must be one of [0, 1, 2], got 9"),
         (["--layer", "1"], "--layer is for --kind neighbours or map, not layers"),
+        (["--kind", "map", "--seed", "1"], "--seed is for --method umap, not pca"),
         (["--kind", "overlap", "--score", "ilo"], "--score is for --kind languages, not overlap"),
         (["--step", "3"], "holds steps none, got 3"),
         (["--out", "x.bmpx"], "must end in one of"),

@@ -78,6 +78,8 @@ def plot(
         given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
         if given and kind not in kinds:
             raise click.UsageError(f"--{name} is for --kind {' or '.join(kinds)}, not {kind}")
+        if name == "seed" and given and method != "umap":
+            raise click.UsageError(f"--seed is for --method umap, not {method}")
     from ilo_fast.errors import InputError
     from ilo_fast.files import staged
     from ilo_fast.pictures import picture, shown_layer

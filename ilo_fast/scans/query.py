@@ -68,7 +68,7 @@ def query(folder: str | Path, sql: str) -> pd.DataFrame:
         statements = connection.extract_statements(sql)
         if len(statements) != 1:
             raise InputError(f"query: expected one SQL statement, got {len(statements)}")
-        found: pd.DataFrame = connection.execute(statements[0]).df()
+        found = _to_pandas(connection.execute(statements[0]))
     except duckdb.Error as error:
         raise InputError(f"query: {error}") from error
     except RuntimeError as error:
@@ -84,6 +84,16 @@ def read_table(folder: str | Path, table: str = "scores") -> pd.DataFrame:
     """One of `VIEWS` as a pandas table."""
     check_choice(table, "table", VIEWS)
     return query(folder, f"select * from {table}")
+
+
+def _to_pandas(answer: Any) -> pd.DataFrame:
+    kinds = [str(column[1]) for column in answer.description or ()]
+    found: pd.DataFrame = answer.df()
+    for column, kind in zip(found.columns, kinds, strict=True):
+        # what DuckDB sums integers to, and pandas has as float64
+        if kind == "HUGEINT" and (found[column].abs() < 2**53).all():
+            found[column] = found[column].astype("int64")
+    return found
 
 
 def _files(dataset: Dataset, table: str) -> Any:

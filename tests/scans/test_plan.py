@@ -124,6 +124,7 @@ models:
         ("models: []\ncorpora: [demo]", "line 1, models: List should have at least 1 item"),
         ("models: [a]\ncorpora: [demo]\nversion: 2", "line 3, version: expected 1, got 2"),
         ("models: [a]\ncorpora: [demo]\ndefaults: {layers: 1.5}", "defaults.layers"),
+        ("models: [a]\ncorpora: [demo]\ndefaults: {layers: [3, 0, 3]}", "got 3 more often"),
         ("models: [a]\ncorpora: [demo]\ndefaults: {metrics: [cosine, cosine]}", "each metric once"),
         (
             "models: [a]\ncorpora: [demo]\ndefaults:\n  device: gpu",
