@@ -83,14 +83,30 @@ def test_fine():
     assert x.is_cuda and x.device.type == "cuda" and x.cpu().tolist() == [3.0] * 3
 
 
-@pytest.mark.parametrize("backend", ["triton", "torch"])
-def test_engine(backend):
-    x = torch.randn(60, 24, generator=torch.Generator().manual_seed(0))
-    x[:, 3] += 30
-    x[40:44] = x[5]
-    found = knn(x.cuda(), 3, backend=backend)
+@pytest.fixture(scope="module")
+def x():
+    points = torch.randn(60, 24, generator=torch.Generator().manual_seed(0))
+    points[:, 3] += 30
+    points[40:44] = points[5]
+    return points
+
+
+@pytest.fixture(scope="module")
+def by_triton(x):
+    return knn(x.cuda(), 3, backend="triton")
+
+
+def check(found, backend, x):
     assert found.backend == backend and found.indices.is_cuda and found.certified.all()
     assert torch.equal(found.indices.cpu(), knn(x, 3).indices)
+
+
+def test_triton_engine(by_triton, x):
+    check(by_triton, "triton", x)
+
+
+def test_torch_engine(x):
+    check(knn(x.cuda(), 3, backend="torch"), "torch", x)
 
 
 class Launches(TorchDispatchMode):
@@ -106,11 +122,10 @@ class Launches(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_few_launches_beside_the_kernels():
-    x = torch.randn(60, 24, generator=torch.Generator().manual_seed(0)).cuda()
-    knn(x, 3, backend="triton")  # what is cached is there
+def test_few_launches_beside_the_kernels(by_triton, x):  # by which what is cached is there
+    card = x.cuda()
     with Launches() as seen:
-        knn(x, 3, backend="triton")
+        knn(card, 3, backend="triton")
     check = ["linalg_vector_norm", "amax", "_local_scalar_dense"]
     assert [name for name in seen.names if name != "_to_copy"] == check, seen.names
 """

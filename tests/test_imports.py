@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,7 @@ def part(module):
     return module.split(".")[1] if "." in module else ""
 
 
+@cache
 def imports(path, *, top_level_only=False):
     """Absolute names of the modules imported in a file, those for type checkers left out."""
     tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -1,5 +1,7 @@
 """Layers that torch compiles: the same states, no graph for a batch's own sizes, and undone."""
 
+from functools import partial
+
 import pytest
 import torch
 from families import SENTENCES, Characters, make
@@ -30,9 +32,23 @@ def graphs():
     return torch._dynamo.utils.counters["stats"]["unique_graphs"]
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma3", "xlm_roberta", "bloom"])
-def test_states_are_those_of_the_models_own_code(compiler, name):
+@pytest.fixture
+def graphs_alone(monkeypatch):
+    """torch makes its graphs and runs them as they are: compiling them takes a minute."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+
+
+def test_states_are_those_of_the_models_own_code(compiler):
+    check_states("llama")
+
+
+@pytest.mark.parametrize("name", ["gemma3", "xlm_roberta", "bloom"])
+def test_states_of_graphs_are_those_of_the_models_own_code(graphs_alone, name):
     """Packed or by equal lengths, with two kinds of layers, a decoder and an encoder."""
+    check_states(name)
+
+
+def check_states(name):
     model = make(name)
     own, before = run(model), forwards(model)
     ours = run(model, fused="compile")
@@ -118,7 +134,7 @@ def test_finished_states_are_read_without_compiling(compiler, tmp_path, monkeypa
 
 
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
-def test_code_that_every_length_would_compile_anew_is_refused(compiler):
+def test_code_that_every_length_would_compile_anew_is_refused(graphs_alone):
     model = make("mamba")  # its scan is a loop over the tokens
     before = forwards(model)
     message = "'compile' cannot serve MambaModel: tried .* other lengths would be compiled anew"

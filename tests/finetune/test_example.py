@@ -12,6 +12,8 @@ from tiny import WORDS, save_tiny_model
 
 from ilo_fast import Corpus, Result
 
+pytestmark = pytest.mark.xdist_group("example")  # one process makes the run
+
 RUN = Path(__file__).parents[2] / "examples" / "single_language_finetuning" / "run.py"
 
 

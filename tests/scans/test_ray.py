@@ -63,7 +63,7 @@ print(json.dumps({{
     "again": [again.computed, again.failed, again.skipped],
 }}))
 """
-KILLS = 6
+KILLS = 3
 
 
 def test_an_address_where_nothing_listens_is_said_at_once(monkeypatch):

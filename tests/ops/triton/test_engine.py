@@ -204,7 +204,7 @@ def test_larger_k(device: torch.device) -> None:
     np.testing.assert_array_equal(found.indices[0].cpu().numpy()[proved], truth[proved])
 
 
-def _chains(groups: int = 6) -> np.ndarray:
+def _chains(groups: int) -> np.ndarray:
     """Points of groups: in each, one and others at distances from it a few roundings apart."""
     rng = np.random.default_rng(5)
     rows = []
@@ -242,11 +242,11 @@ def test_chains_of_near_ties(
 
     def cut(*args: Any, **kwargs: Any) -> knn_triton.Plan:
         made = plan(*args, **kwargs)
-        rows = {"repair_parts": parts, "repair_points": 256 if parts == 1 else 16}
+        rows = {"repair_parts": parts, "repair_points": 256 if parts == 1 else 8}
         return replace(made, row=replace(made.row, **rows))
 
     monkeypatch.setattr(knn_triton, "plan", cut)
-    x = _chains()
+    x = _chains(3)
     n, d = x.shape
     found = _search(torch.tensor(x)[None], k, "euclidean", device)
     scale = 2.0 ** np.frexp(np.abs(x).max())[1]
@@ -287,7 +287,7 @@ def test_many_tiles_of_dimensions_round_as_one(
 
 def test_a_proved_row_has_its_whole_tiers(device: torch.device) -> None:
     """Without the repair, a row whose last tier may reach beyond its list is not proved."""
-    x = torch.tensor(_chains())[None]
+    x = torch.tensor(_chains(6))[None]
     truth = _search(x, 2, "euclidean", device).indices
     found = _search(x, 2, "euclidean", device, exact=False)
     assert 0 < found.certified.sum() < found.certified.numel()

@@ -25,7 +25,7 @@ def test_every_launch_is_another_and_fits_the_tables(card: int) -> None:
 def test_launches_that_may_serve_are_timed_fastest_first(
     device: torch.device, major: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = replace(filter_config(major, 100, 20, 5), reason="")
+    chosen = replace(filter_config(major, 50, 6, 5), reason="")
     other = replace(chosen, bin_width=8 if chosen.bin_width == 16 else 16)
     broken = replace(chosen, stages=7)
     monkeypatch.setattr(gpu_sweep, "launches", lambda _: [chosen, broken, other])
@@ -42,10 +42,10 @@ def test_launches_that_may_serve_are_timed_fastest_first(
             raise KeyboardInterrupt  # as a time-out ends a process
 
     with pytest.raises(KeyboardInterrupt):
-        gpu_sweep.sweep(100, 20, device, found, save, rounds=1)
+        gpu_sweep.sweep(50, 6, device, found, save, rounds=1)
     assert saved == [0, 0, 0, 1]
     kept = found["launches"][0]["search_ms"]
-    rows = gpu_sweep.sweep(100, 20, device, found, lambda: None, rounds=1)["launches"]
+    rows = gpu_sweep.sweep(50, 6, device, found, lambda: None, rounds=1)["launches"]
     assert kept in [row.get("search_ms") for row in rows]
     assert [row["refused"] for row in rows] == ["", "", "out of shared memory"]
     assert 0 < rows[0]["search_ms"] <= rows[1]["search_ms"]
