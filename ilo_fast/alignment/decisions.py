@@ -6,11 +6,12 @@ The others are looked at in float64 by `winners`, so that every score is that of
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from ilo_fast.alignment.bounded import MOST_KEPT, Way, at, both_ways
+from ilo_fast.alignment.bounded import MOST_KEPT, Ways, at, both_ways, turned
 from ilo_fast.alignment.operands import BoundedPoints
 from ilo_fast.alignment.winners import Hits, block_hits, row_hits, scores_of_hits
 
@@ -37,45 +38,59 @@ def bounded_scores(
     Returns name → float64 ``[2, P]``: own to other, then other to own. 1 <= k, csls_k; values
     within `tolerance` count as equal.
     """
-    (there, to_there), (back, to_back) = both_ways(points, own, other, _kept(k, csls_k), csls_k)
-    decide = _Decision(points, k, csls_k, tolerance)
-    found, found_back = decide(there, back, to_there), decide(back, there, to_back)
-    hits, doubts = (found[0], found_back[0]), (found[1], found_back[1])
-    counts = torch.stack(doubts).sum(dim=2).tolist()
-    whole = {
-        pair for pair, both in enumerate(zip(*counts, strict=True)) if sum(both) > own.shape[1] / 2
-    }
+    ways = both_ways(points, own, other, _kept(k, csls_k), csls_k)
+    decide = _Decision(points, ways, k, csls_k, tolerance)
+    hits, doubt = decide()
+    pairs, size = own.shape
+    counts = doubt.sum(dim=1).tolist()
+    whole = {pair for pair in range(pairs) if counts[pair] + counts[pair + pairs] > size / 2}
     for pair in whole:
         cosines = points.exact(own[pair]) @ points.exact(other[pair]).T
         exact = block_hits(cosines[None], k, csls_k, tolerance)
-        for way, settled in zip(hits, exact, strict=True):
+        for way, settled in zip((pair, pair + pairs), exact, strict=True):
             for name, hit in settled.items():
-                way[name][pair] = hit[0]
-    for number, (mine, theirs, against) in enumerate(((own, other, back), (other, own, there))):
-        some = [pair for pair, count in enumerate(counts[number]) if count and pair not in whole]
-        most = max((counts[number][pair] for pair in some), default=0)
-        row_bytes = 8 * (points.rows.shape[1] + _SETTLED_COPIES * most)
-        at_once = max(1, _SETTLED_BYTES // (own.shape[1] * row_bytes))
-        for start in range(0, len(some), at_once):
-            pairs = torch.tensor(some[start : start + at_once], device=own.device)
-            rows = _marked(doubts[number][pairs])
-            settled = decide.exactly(rows, mine[pairs], theirs[pairs], against.of(pairs))
-            for name, hit in settled.items():
-                hits[number][name][pairs[:, None], rows] = hit
-    return scores_of_hits(*hits)
+                hits[name][way] = hit[0]
+    some = [way for way, count in enumerate(counts) if count and way % pairs not in whole]
+    some.sort(key=counts.__getitem__)  # those settled together have about as many doubts
+    most = counts[some[-1]] if some else 0
+    row_bytes = 8 * (points.rows.shape[1] + _SETTLED_COPIES * most)
+    at_once = max(1, _SETTLED_BYTES // (size * row_bytes))
+    mine, theirs = torch.cat([own, other]), torch.cat([other, own])
+    for start in range(0, len(some), at_once):
+        chosen = torch.tensor(some[start : start + at_once], device=own.device)
+        rows = _marked(doubt[chosen])
+        for name, hit in decide.exactly(chosen, rows, mine[chosen], theirs[chosen]).items():
+            hits[name][chosen[:, None], rows] = hit
+    there = {name: hit[:pairs] for name, hit in hits.items()}
+    back = {name: hit[pairs:] for name, hit in hits.items()}
+    return scores_of_hits(there, back)
 
 
 @dataclass(frozen=True)
 class _Decision:
-    """Decides the hits of one direction's sentences ``[P, S]``."""
+    """Decides the hits of both directions' sentences ``[2P, S]``."""
 
     points: BoundedPoints
+    ways: Ways
     k: int
     csls_k: int
     tolerance: float
 
-    def __call__(self, way: Way, against: Way, csls_rival: Tensor) -> tuple[Hits, Tensor]:
+    @cached_property
+    def xsim_columns(self) -> tuple[Tensor, Tensor]:
+        """Bounds ``[2P, S]`` of the mean of the k largest entries of those who are found."""
+        high, low = self.ways.means(self.k)
+        return turned(high), turned(low)
+
+    @cached_property
+    def csls_columns(self) -> tuple[Tensor, Tensor]:
+        """The same of the csls_k largest."""
+        high, low = self.ways.means(self.csls_k)
+        return turned(high), turned(low)
+
+    def __call__(self) -> tuple[Hits, Tensor]:
         """Hits that the bounds prove, and the sentences where they leave one open."""
+        way = self.ways
         margin = _MARGIN * self.tolerance * self.points.unit
         is_own = way.places == torch.arange(way.places.shape[1], device=way.places.device)[:, None]
         rival_high = way.high.masked_fill(is_own, -torch.inf)
@@ -83,9 +98,9 @@ class _Decision:
         above = way.own_low > rival_high.amax(dim=2) + margin
         doubt = ~above & (way.own_high >= rival_low.amax(dim=2) - margin)
 
-        high, low = (mean / 2 for mean in against.means(self.csls_k))
+        high, low = (mean / 2 for mean in self.csls_columns)
         lost = margin + self.points.rounding
-        csls = way.own_low - high > csls_rival + lost
+        csls = way.own_low - high > way.rival + lost
         certainly = (rival_low - at(high, way.places)).amax(dim=2)
         doubt |= ~csls & (way.own_high - low >= certainly - lost)
         hits = {"retrieval": above, "above": above.clone(), "csls": csls}
@@ -99,8 +114,8 @@ class _Decision:
         not_rival = is_own | (way.high < (kth_low - margin)[..., None])
         not_surely = is_own | (way.low < kth_high[..., None])
         for name, (own, rivals), extra in (
-            ("distance", self._distances(way, against), margin),
-            ("ratio", self._ratios(way, against), 0.0),
+            ("distance", self._distances(), margin),
+            ("ratio", self._ratios(), 0.0),
         ):
             possibly = rivals[0].masked_fill(not_rival, -torch.inf).amax(dim=2)
             certainly = rivals[1].masked_fill(not_surely, -torch.inf).amax(dim=2)
@@ -108,19 +123,20 @@ class _Decision:
             doubt |= ~(hits[name] | outside | (own[0] < certainly - extra))
         return hits, doubt
 
-    def _distances(self, way: Way, against: Way) -> tuple[tuple[Tensor, Tensor], ...]:
+    def _distances(self) -> tuple[tuple[Tensor, Tensor], ...]:
         """Bounds, high and low, of ``C - c / 2`` of the own entry and of the listed ones.
 
         The row's own mean is the same for all of them.
         """
-        high, low = (mean / 2 for mean in against.means(self.k))
+        way = self.ways
+        high, low = (mean / 2 for mean in self.xsim_columns)
         own = way.own_high - low, way.own_low - high
         return own, (way.high - at(low, way.places), way.low - at(high, way.places))
 
-    def _ratios(self, way: Way, against: Way) -> tuple[tuple[Tensor, Tensor], ...]:
+    def _ratios(self) -> tuple[tuple[Tensor, Tensor], ...]:
         """Bounds of ``C / b`` of the own entry and of the listed ones, rounding included."""
-        unit = self.points.unit
-        row, columns = way.means(self.k), against.means(self.k)
+        way, unit = self.ways, self.points.unit
+        row, columns = way.means(self.k), self.xsim_columns
 
         def bounds(
             high: Tensor, low: Tensor, row: tuple[Tensor, ...], column: tuple[Tensor, ...]
@@ -141,16 +157,17 @@ class _Decision:
         of_listed = bounds(way.high, way.low, tuple(mean[..., None] for mean in row), listed)
         return bounds(way.own_high, way.own_low, row, columns), of_listed
 
-    def exactly(self, rows: Tensor, own: Tensor, other: Tensor, against: Way) -> Hits:
-        """The hits of some sentences ``[P, R]`` of P pairs' ``[P, S]``, from float64 cosines.
+    def exactly(self, chosen: Tensor, rows: Tensor, own: Tensor, other: Tensor) -> Hits:
+        """The hits of some sentences ``[C, R]`` of C directions, from float64 cosines.
 
-        Returns name → bool ``[P, R]``.
+        chosen ``[C]``: which directions; own, other ``[C, S]``: the points of those who search and
+        those who are found. Returns name → bool ``[C, R]``.
         """
         k, csls_k, tolerance, unit = self.k, self.csls_k, self.tolerance, self.points.unit
         exact = self.points.exact
         cosines = exact(own.gather(1, rows)) @ exact(other).transpose(1, 2)
-        xsim, _ = (1 + mean / unit for mean in against.means(k))
-        csls, csls_low = (1 + mean / unit for mean in against.means(csls_k))
+        xsim = 1 + self.xsim_columns[0][chosen] / unit
+        csls, csls_low = (1 + mean[chosen] / unit for mean in self.csls_columns)
         # Columns that may win get their exact means; a bound from above keeps the others losing.
         kth = cosines.topk(k, dim=2).values[..., -1:]
         line = (2 * cosines - csls[:, None]).amax(dim=2, keepdim=True) - _MARGIN * tolerance

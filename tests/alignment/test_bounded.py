@@ -64,36 +64,33 @@ def test_the_bounds_hold_for_every_entry_and_mean(case, operands, monkeypatch):
     x = clouds(case)
     points = prepared(x, operands)
     own, other = torch.arange(S).expand(2, S), torch.arange(S, 3 * S).view(2, S)
-    (there, to_there), (back, to_back) = both_ways(points, own, other, keep=12, csls_k=10)
+    ways = both_ways(points, own, other, keep=12, csls_k=10)
     z = unit(x).astype(np.longdouble)
     near = 16 * rounding_tolerance(x.shape[1]) * points.unit
     for target in range(2):
         cosines = z[:S] @ z[(target + 1) * S : (target + 2) * S].T
-        for way, rival, truth in (
-            (there, to_there, cosines),
-            (back, to_back, cosines.T),
-        ):
+        for way, truth in ((target, cosines), (target + 2, cosines.T)):
             form = (truth - 1) * points.unit
-            places = way.places[target].numpy()
+            places = ways.places[way].numpy()
             listed = np.take_along_axis(form, places, axis=1)
-            assert (way.high[target].numpy() >= listed - near).all()
-            assert (way.low[target].numpy() <= listed + near).all()
-            assert (np.diff(way.high[target].numpy()) <= 0).all()
+            assert (ways.high[way].numpy() >= listed - near).all()
+            assert (ways.low[way].numpy() <= listed + near).all()
+            assert (np.diff(ways.high[way].numpy()) <= 0).all()
             assert all(len(set(row)) == 12 for row in places)
             outside = form.copy()
             np.put_along_axis(outside, places, -np.inf, axis=1)
-            assert (outside.max(axis=1) <= way.high[target, :, -1].numpy() + near).all()
-            assert (way.own_high[target].numpy() >= np.diagonal(form) - near).all()
-            assert (way.own_low[target].numpy() <= np.diagonal(form) + near).all()
+            assert (outside.max(axis=1) <= ways.high[way, :, -1].numpy() + near).all()
+            assert (ways.own_high[way].numpy() >= np.diagonal(form) - near).all()
+            assert (ways.own_low[way].numpy() <= np.diagonal(form) + near).all()
             means = np.sort(form, axis=1)[:, ::-1][:, :10].mean(axis=1)
             columns = np.sort(form, axis=0)[::-1][:10].mean(axis=0)
-            high, low = way.means(10)
-            assert (high[target].numpy() >= means - near).all()
-            assert (low[target].numpy() <= means + near).all()
+            high, low = ways.means(10)
+            assert (high[way].numpy() >= means - near).all()
+            assert (low[way].numpy() <= means + near).all()
             rivals = form - columns / 2
             np.fill_diagonal(rivals, -np.inf)
             loosest = near + points.rounding
-            assert (rival[target].numpy() >= rivals.max(axis=1) - loosest).all()
+            assert (ways.rival[way].numpy() >= rivals.max(axis=1) - loosest).all()
 
 
 @pytest.mark.parametrize(
