@@ -85,15 +85,6 @@ def launch(
         for value in arguments
     )
     blocks = min(_BLOCKS, max(1, -(-items // _THREADS)))
-    stream = torch.cuda.current_stream(number)
-    with cupy.cuda.Device(number), _as_cupy(stream, number):
+    stream = cupy.cuda.Stream.from_external(torch.cuda.current_stream(number))
+    with cupy.cuda.Device(number), stream:
         function((blocks, grid_y), (_THREADS,), values)
-
-
-def _as_cupy(stream: torch.cuda.Stream, device: int) -> Any:
-    """A torch stream as CuPy's; CuPy 14 warns of the way that earlier ones need."""
-    import cupy
-
-    if hasattr(cupy.cuda.Stream, "from_external"):
-        return cupy.cuda.Stream.from_external(stream)
-    return cupy.cuda.ExternalStream(stream.cuda_stream, device)

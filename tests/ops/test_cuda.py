@@ -2,7 +2,6 @@
 
 import sys
 import types
-import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -45,23 +44,13 @@ def test_another_header_is_another_binary(tmp_path: Path, monkeypatch: pytest.Mo
     assert keys[0] == keys[2]
 
 
-@pytest.mark.parametrize("release", [13, 14])
-def test_launch(release: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_launch(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
 
     class Stream:
-        if release >= 14:
-
-            @classmethod
-            def from_external(cls, stream: Any) -> Any:
-                calls.append(stream.__cuda_stream__()[1])
-                return nullcontext()
-
-    class ExternalStream:
-        def __new__(cls, pointer: int, device: int) -> Any:
-            if release >= 14:
-                raise DeprecationWarning("ExternalStream is deprecated")
-            calls.append(pointer)
+        @classmethod
+        def from_external(cls, stream: Any) -> Any:
+            calls.append(stream.__cuda_stream__()[1])
             return nullcontext()
 
     class RawModule:
@@ -73,9 +62,7 @@ def test_launch(release: int, monkeypatch: pytest.MonkeyPatch) -> None:
         def get_function(self, name: str) -> Any:
             return lambda *given: calls.append((name, *given))
 
-    space = types.SimpleNamespace(
-        Stream=Stream, ExternalStream=ExternalStream, Device=lambda number: nullcontext()
-    )
+    space = types.SimpleNamespace(Stream=Stream, Device=lambda number: nullcontext())
     monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(cuda=space, RawModule=RawModule))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: TorchStream())
     cuda.kernel.cache_clear()
@@ -89,10 +76,3 @@ def test_launch(release: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (name, grid, block) == ("intersect_sum", (8, 5), (128,))
     assert values == (lists.data_ptr(), 7)
     assert [type(value) for value in values] == [np.intp, np.int64]
-
-
-def test_cupy_takes_the_stream_without_a_warning() -> None:
-    pytest.importorskip("cupy", reason="needs CuPy: python -m benchmarks gpu")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert cuda._as_cupy(TorchStream(), 0).ptr == TorchStream.cuda_stream  # type: ignore[arg-type]
