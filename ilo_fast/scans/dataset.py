@@ -25,7 +25,7 @@ from ilo_fast.scans.locks import locked, try_lock
 from ilo_fast.scans.names import safe_name
 from ilo_fast.scans.tables import CELL_KEY, SCHEMAS, failure_table, to_bytes
 
-__all__ = ["Dataset", "reading"]
+__all__ = ["Dataset", "read_metadata", "reading"]
 
 _MARKER = "ilo-fast-scan.json"
 _WORK, _LOCKS = ".work", ".locks"
@@ -183,3 +183,9 @@ def reading(path: Path) -> Iterator[None]:
             f"{str(path)!r} cannot be read: {error}; where it is damaged, delete it and run the "
             "scan again"
         ) from error
+
+
+def read_metadata(path: Path) -> dict[bytes, bytes]:
+    """What a file of the folder says beside its rows."""
+    with reading(path):
+        return dict(pq.read_schema(path).metadata)

@@ -7,11 +7,10 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from ilo_fast.arguments import check_choice
 from ilo_fast.errors import InputError
-from ilo_fast.scans.dataset import Dataset, reading
+from ilo_fast.scans.dataset import Dataset, read_metadata
 from ilo_fast.scans.tables import CELL_KEY, SCHEMAS
 from ilo_fast.tables import RECORD_KEY
 
@@ -107,13 +106,8 @@ def _runs(dataset: Dataset) -> pa.Table:
     """One row a result: its key, its run record as JSON, its file of scores."""
     rows = []
     for path in dataset.files("scores"):
-        metadata = _metadata(path)
+        metadata = read_metadata(path)
         key = json.loads(metadata[CELL_KEY])["key"]
         rows.append({"key": key, "record": metadata[RECORD_KEY].decode(), "file": str(path)})
     columns = ("key", "record", "file")
     return pa.Table.from_pylist(rows, pa.schema(dict.fromkeys(columns, pa.string())))
-
-
-def _metadata(path: Path) -> dict[bytes, bytes]:
-    with reading(path):
-        return dict(pq.read_schema(path).metadata)

@@ -19,7 +19,7 @@ from ilo_fast.errors import InputError
 from ilo_fast.files import write_text
 from ilo_fast.overlap import mutual_knn
 from ilo_fast.results import SCORES
-from ilo_fast.scans.dataset import Dataset, reading
+from ilo_fast.scans.dataset import Dataset, read_metadata, reading
 from ilo_fast.scans.names import natural
 from ilo_fast.scans.tables import CELL_KEY, SCHEMAS
 from ilo_fast.tables import RECORD_KEY
@@ -81,7 +81,7 @@ def report_data(results: str | Path) -> dict[str, Any]:
 
 def _cell(dataset: Dataset, path: Path) -> dict[str, Any]:
     """One result: names, curves over layers, a layers × languages matrix for each score."""
-    metadata = _metadata(path)
+    metadata = read_metadata(path)
     scores = _rows(path, "scores").sort_values(["layer"], kind="stable")
     record, key = json.loads(metadata[RECORD_KEY]), json.loads(metadata[CELL_KEY])
     first = scores.iloc[0]
@@ -171,13 +171,8 @@ def _rows(path: Path, table: str, **options: Any) -> pd.DataFrame:
     return rows
 
 
-def _metadata(path: Path) -> dict[bytes, bytes]:
-    with reading(path):
-        return dict(pq.read_schema(path).metadata)
-
-
 def _key(path: Path) -> str:
-    return str(json.loads(_metadata(path)[CELL_KEY])["key"])
+    return str(json.loads(read_metadata(path)[CELL_KEY])["key"])
 
 
 def _titles(cells: list[dict[str, Any]]) -> list[str]:
