@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ilo_fast.errors import InputError
+from ilo_fast.models.load import in_short
 
 __all__ = ["HubModel", "check_id", "config_of", "look_up", "matching_revisions"]
 
@@ -67,7 +68,7 @@ def matching_revisions(repository: str, pattern: str) -> list[str]:
     except Exception as error:  # the hub library raises requests', httpx's and its own kinds
         raise InputError(
             f"the hub cannot say which revisions of {repository} match {pattern!r}: "
-            f"{_one_line(error)}"
+            f"{in_short(error)}"
         ) from error
     names = {ref.name for ref in [*refs.branches, *refs.tags]}
     found = [name for name in names if fnmatchcase(name, pattern)]
@@ -148,8 +149,3 @@ def _weights_cached(repository: str, info: Any) -> bool:
 def _download_size(info: Any) -> int:
     small = [f for f in info.siblings or [] if f.rfilename.endswith(_SMALL_FILES)]
     return sum(file.size or 0 for file in [*_weights(info), *small])
-
-
-def _one_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {' '.join(lines[:2])}"
