@@ -102,11 +102,7 @@ def _attention(values: Mapping[str, Any], width: int, heads: int) -> int:
         return query + shared + heads * value * width
     groups = _first(values, "num_key_value_heads", "num_kv_heads") or heads
     head = _first(values, "head_dim", "d_kv") or width // heads
-    return _grouped(width, heads * head, groups * head)
-
-
-def _grouped(width: int, query: int, key: int) -> int:
-    return width * (2 * query + 2 * key)
+    return width * 2 * (heads + groups) * head
 
 
 def _inner_widths(values: Mapping[str, Any], layers: int, inner: int) -> tuple[int, int]:
