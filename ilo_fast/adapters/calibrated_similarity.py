@@ -14,8 +14,7 @@ from torch import Tensor
 
 from ilo_fast.adapters._shared import neighbor_lists
 from ilo_fast.calibration import calibrate as calibrate_values
-from ilo_fast.overlap import layer_overlap, relabel
-from ilo_fast.overlap.join import LayerJoin
+from ilo_fast.overlap.layers import scorer
 from ilo_fast.overlap.lists import LIST_METRICS
 from ilo_fast.vectors import state_layers
 
@@ -151,21 +150,8 @@ def _overlap(
 ) -> Callable[[Tensor | None], Tensor]:
     """Layers × layers of a similarity of neighbours, Y's points in a given order."""
     x, y = (neighbor_lists(layers, topk, metric) for layers in (X_layers, Y_layers))
-    if sim == "mutual_knn":
-        join = LayerJoin(x.cpu().numpy(), y.cpu().numpy())
-        most = x.shape[1] * topk
-
-        def mutual(order: Tensor | None) -> Tensor:
-            shared = join.common(None if order is None else order.cpu().numpy())
-            return torch.from_numpy(shared / most)
-
-        return mutual
-
-    def overlap(order: Tensor | None) -> Tensor:
-        lists = y if order is None else relabel(y, order.cpu())
-        return torch.from_numpy(layer_overlap(x, lists, metric=sim).values)
-
-    return overlap
+    score = scorer(sim, x, y.to(x.device))
+    return lambda order: torch.from_numpy(score(None if order is None else order.cpu().numpy()))
 
 
 def _cka(

@@ -18,7 +18,7 @@ from ilo_fast.overlap.join import LayerJoin
 from ilo_fast.overlap.lists import LIST_METRICS, mean_metric
 from ilo_fast.shown import Shown
 
-__all__ = ["LayerOverlap", "layer_overlap", "relabel"]
+__all__ = ["LayerOverlap", "layer_overlap", "relabel", "scorer"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -87,7 +87,7 @@ def layer_overlap(
     alpha = between_0_and_1(alpha, "alpha")
     first, second = paired_lists(a, a if b is None else b)  # one and the same where a and b are
     _, n, k = first.shape
-    score = _scorer(metric, first, second)
+    score = scorer(metric, first, second)
     values = score(None)
     calibration = best = None
     if permutations:
@@ -133,7 +133,7 @@ def relabel(neighbors: Any, order: Any) -> Tensor:
     return inverse[lists[:, pi]]
 
 
-def _scorer(metric: str, a: Tensor, b: Tensor) -> Callable[[np.ndarray | None], np.ndarray]:
+def scorer(metric: str, a: Tensor, b: Tensor) -> Callable[[np.ndarray | None], np.ndarray]:
     """The layers × layers matrix as a function of a relabelling of b, None for none."""
     entries = a.shape[1] * a.shape[2]
     if metric == "mutual_knn" and a.device.type == "cpu":
