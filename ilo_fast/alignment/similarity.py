@@ -56,7 +56,13 @@ def mexa(similarity: Any, *, tolerance: float = 0.0) -> Tensor:
     >>> mexa([[0.9, 0.1], [0.8, 0.85]]), mexa([[0.9, 0.1], [0.8, 0.2]])
     (tensor(1., dtype=torch.float64), tensor(0.5000, dtype=torch.float64))
     """
-    return _mexa(_square(similarity), not_negative(tolerance, "tolerance"))
+    matrix, tolerance = _square(similarity), not_negative(tolerance, "tolerance")
+    own = matrix.diagonal(dim1=-2, dim2=-1)
+    others = matrix.clone()
+    others.diagonal(dim1=-2, dim2=-1).fill_(-torch.inf)
+    above_row = own > others.amax(dim=-1) + tolerance
+    above_column = own > others.amax(dim=-2) + tolerance
+    return (above_row & above_column).double().mean(dim=-1)
 
 
 def xsim_error(
@@ -90,7 +96,18 @@ def xsim_error(
     check_choice(margin, "margin", ("ratio", "distance"))
     tolerance = not_negative(tolerance, "tolerance")
     rows, columns = _top(matrix, k, -1), _top(matrix, k, -2)
-    return _xsim(matrix, rows, columns, margin, tolerance)
+    half = (rows.mean(dim=-1)[..., :, None] + columns.mean(dim=-1)[..., None, :]) / 2
+    error: float | Tensor = tolerance  # half of it from C, half from b
+    if margin == "distance":
+        score = matrix - half
+    else:
+        no_half = half.abs() <= tolerance / 2  # as far as rounding can tell
+        divisor = torch.where(no_half, 1.0, half)
+        score = torch.where(no_half, 0.0, matrix / divisor)
+        if tolerance:  # to first order, |C / b| moves by (error of C + |C / b| error of b) / |b|
+            error = tolerance / 2 * (1 + score.abs()) / divisor.abs()
+    candidate = matrix >= rows[..., -1:] - tolerance
+    return 1 - _hits(score.masked_fill_(~candidate, -torch.inf), error)
 
 
 def csls_retrieval(similarity: Any, *, k: int = 10, tolerance: float = 0.0) -> Tensor:
@@ -114,7 +131,8 @@ def csls_retrieval(similarity: Any, *, k: int = 10, tolerance: float = 0.0) -> T
     tensor(1., dtype=torch.float64)
     """
     matrix = _square(similarity)
-    return _csls(matrix, _top(matrix, k, -2), not_negative(tolerance, "tolerance"))
+    columns, tolerance = _top(matrix, k, -2), not_negative(tolerance, "tolerance")
+    return _hits(2 * matrix - columns.mean(dim=-1)[..., None, :], 1.5 * tolerance)
 
 
 def check_k(k: Any, size: int, name: str = "k") -> int:
@@ -155,33 +173,3 @@ def _hits(score: Tensor, error: float | Tensor) -> Tensor:
     first = near.to(torch.uint8).argmax(dim=-1)
     own = torch.arange(score.shape[-1], device=score.device)
     return (first == own).double().mean(dim=-1)
-
-
-def _mexa(matrix: Tensor, tolerance: float) -> Tensor:
-    own = matrix.diagonal(dim1=-2, dim2=-1)
-    others = matrix.clone()
-    others.diagonal(dim1=-2, dim2=-1).fill_(-torch.inf)
-    above_row = own > others.amax(dim=-1) + tolerance
-    above_column = own > others.amax(dim=-2) + tolerance
-    return (above_row & above_column).double().mean(dim=-1)
-
-
-def _xsim(matrix: Tensor, rows: Tensor, columns: Tensor, margin: str, tolerance: float) -> Tensor:
-    """The error rate from the top k of rows and columns ``[..., S, k]``."""
-    half = (rows.mean(dim=-1)[..., :, None] + columns.mean(dim=-1)[..., None, :]) / 2
-    error: float | Tensor = tolerance  # half of it from C, half from b
-    if margin == "distance":
-        score = matrix - half
-    else:
-        no_half = half.abs() <= tolerance / 2  # as far as rounding can tell
-        divisor = torch.where(no_half, 1.0, half)
-        score = torch.where(no_half, 0.0, matrix / divisor)
-        if tolerance:  # to first order, |C / b| moves by (error of C + |C / b| error of b) / |b|
-            error = tolerance / 2 * (1 + score.abs()) / divisor.abs()
-    candidate = matrix >= rows[..., -1:] - tolerance
-    return 1 - _hits(score.masked_fill_(~candidate, -torch.inf), error)
-
-
-def _csls(matrix: Tensor, columns: Tensor, tolerance: float) -> Tensor:
-    """P@1 of 2 C - r - c; r is one number a row and moves no winner."""
-    return _hits(2 * matrix - columns.mean(dim=-1)[..., None, :], 1.5 * tolerance)
