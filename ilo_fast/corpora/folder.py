@@ -37,7 +37,7 @@ def assemble(contents: Mapping[str, bytes], where: str) -> tuple[tuple[str, ...]
             empty.append(f"{name} line{plural} {some(numbers)}")
     if empty:
         raise CorpusError(f"{where}: empty sentences: {'; '.join(empty)}")
-    return tuple(tuple(line.strip() for line in column) for column in lines.values())
+    return tuple(map(tuple, lines.values()))
 
 
 def _files(folder: Path, split: str | None) -> dict[str, Path]:
