@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ilo_fast.arguments import check_choice
 from ilo_fast.ops.trial import agrees, passed
 
 __all__ = ["MODES", "obstacle", "segment_pool", "segment_pool_torch"]
@@ -39,19 +38,6 @@ def obstacle(device: torch.device) -> str:
     return "" if find_spec("triton") else "the package triton is not installed"
 
 
-def _check(states: Tensor, offsets: Tensor, mode: str) -> None:
-    if states.ndim != 2 or not states.is_floating_point():
-        shape = list(states.shape)
-        raise ValueError(f"states: expected floating [tokens, dim], got {states.dtype} {shape}")
-    if offsets.ndim != 1 or offsets.dtype != torch.int64 or offsets.numel() < 1:
-        raise ValueError(
-            f"offsets: expected int64 [sentences + 1], got {offsets.dtype} {list(offsets.shape)}"
-        )
-    if offsets.device != states.device:
-        raise ValueError(f"offsets: expected on {states.device}, got {offsets.device}")
-    check_choice(mode, "mode", MODES)
-
-
 def segment_pool(states: Tensor, offsets: Tensor, mode: str = "mean") -> Tensor:
     """Pool packed states into one vector a sentence.
 
@@ -64,9 +50,6 @@ def segment_pool(states: Tensor, offsets: Tensor, mode: str = "mean") -> Tensor:
     Returns:
         Tensor: float32 ``[sentences, dim]``.
 
-    Raises:
-        ValueError: on shapes, dtypes, devices or a mode other than these.
-
     >>> import torch
     >>> states = torch.tensor([[1.0], [3.0], [10.0]])
     >>> segment_pool(states, torch.tensor([0, 2, 3])).tolist()
@@ -74,7 +57,6 @@ def segment_pool(states: Tensor, offsets: Tensor, mode: str = "mean") -> Tensor:
     >>> segment_pool(states, torch.tensor([0, 2, 3]), "last").tolist()
     [[3.0], [10.0]]
     """
-    _check(states, offsets, mode)
     pooled: Tensor = _segment_pool(states, offsets, mode)
     return pooled
 
