@@ -111,7 +111,7 @@ def _stacks(core: Any) -> dict[str, nn.ModuleList]:
             f"model: the layers of {type(core).__name__} cannot be told apart in its module tree "
             "(they may share weights or lie in several lists), so a number of them cannot be frozen"
         )
-    if not getattr(getattr(core, "config", None), "is_encoder_decoder", False):
+    if not getattr(core.config, "is_encoder_decoder", False):
         return {"layers": blocks}
     decoder = core.get_decoder() if hasattr(core, "get_decoder") else None
     found = None if decoder is None or decoder is backbone.module else _largest_list(decoder)
