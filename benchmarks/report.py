@@ -6,7 +6,6 @@ import os
 import platform
 import shutil
 import subprocess
-import tempfile
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +14,9 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+
+from ilo_fast.environment import devices
+from ilo_fast.files import write_text
 
 __all__ = ["describe_run", "print_workload", "write_json"]
 
@@ -45,7 +47,7 @@ def describe_run(**settings: Any) -> dict[str, Any]:
         "commit": commit,  # "" where this is no checkout
         "changed_files": len(changed) if commit else None,
         "machine": {
-            "cpu": _cpu_name(),
+            "cpu": devices()[-1].name,
             "cores": os.cpu_count(),
             "system": f"{platform.system()} {platform.machine()}",
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -62,17 +64,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
     A figure that is not finite goes as null: JSON has no other word for it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".json")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(_finite(content), file, indent=1, allow_nan=False)
-            file.write("\n")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_text(path, json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
 
 
 def _finite(content: Any) -> Any:
@@ -111,13 +103,3 @@ def _git(*arguments: str) -> str:
         return ""
     shown = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True)
     return shown.stdout.strip()
-
-
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor()
