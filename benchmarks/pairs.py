@@ -20,8 +20,8 @@ from benchmarks.registry import Contender, Workload, compare
 from benchmarks.report import describe_run, print_workload, write_json
 from ilo_fast import knn
 from ilo_fast.alignment import PairScores, csls_retrieval, mexa, pair_scores, retrieval, xsim_error
+from ilo_fast.alignment.winners import SCORES
 
-SCORES = ("retrieval", "xsim_ratio", "xsim_distance", "csls", "mexa")
 K = 5
 FEW = 6  # languages whose pairs the formulas go through in float64
 _RESULTS = Path(__file__).parent / "results"
