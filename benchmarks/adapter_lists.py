@@ -13,9 +13,9 @@ from ilo_fast import FlatIndex
 __all__ = ["faiss", "metric_learning", "points", "scanpy", "scib", "sklearn", "umap"]
 
 
-def points(n: int, d: int, languages: int = 10) -> np.ndarray[Any, Any]:
+def points(n: int, d: int) -> np.ndarray[Any, Any]:
     """Synthetic states, float32 ``[n, d]``."""
-    return synthetic_states(languages, n // languages, d)
+    return synthetic_states(10, n // 10, d)
 
 
 def _truth(x: np.ndarray[Any, Any], k: int, metric: str) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ __all__ = ["synthetic_states"]
 
 
 def synthetic_states(
-    languages: int, sentences: int, dim: int, seed: int = 0
+    languages: int, sentences: int, dim: int
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
     """float32 ``[languages * sentences, dim]``, language-major.
 
@@ -17,7 +17,7 @@ def synthetic_states(
     hidden states of language models have them: cosines crowd near 1 and the neighbours of a point
     are partly translations, partly sentences of its own language.
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     sentence = generator.normal(size=(sentences, dim))
     language = generator.normal(size=(languages, dim))
     spectrum = 1 / np.sqrt(1 + np.arange(dim) / 20)

@@ -23,7 +23,7 @@ def covered(spans: Iterable[tuple[float, float]]) -> float:
     return total
 
 
-def busy(run: Callable[[], Any], device: torch.device, most: int = 12) -> dict[str, Any]:
+def busy(run: Callable[[], Any], device: torch.device) -> dict[str, Any]:
     """Milliseconds from the first kernel of ``run`` to the end of the last, the share of them in
     which at least one runs, and the kernels that take longest with their shares of all kernels'
     time. Off CUDA, in a dry run, torch's operators stand in for kernels."""
@@ -45,7 +45,7 @@ def busy(run: Callable[[], Any], device: torch.device, most: int = 12) -> dict[s
     if not spans:
         return {"not run": "the profiler saw no kernel: it may not be allowed to read the card"}
     whole = max(end for _, end in spans) - min(start for start, _ in spans)
-    kernels = sorted(taken.items(), key=lambda item: -item[1])[:most]
+    kernels = sorted(taken.items(), key=lambda item: -item[1])[:12]
     return {
         "milliseconds": whole / 1e3,
         "busy_share": covered(spans) / whole,

@@ -22,6 +22,7 @@ from ilo_fast.ops.triton_config import accumulation
 
 __all__ = ["check_accumulation", "compare_float64", "run_tests", "test_runs"]
 
+_K = 5
 _BLOCK_BYTES = 2 << 30
 _TIE = 1e-14  # dozens of roundings of these float64 sums; few pairs that differ lie as near
 _REPORTED = 9  # compute-sanitizer's exit status where it has found something
@@ -29,14 +30,14 @@ _SEARCH, _MANNERS = "tests/ops/test_knn_op.py", "tests/test_device_manners.py"
 
 
 def compare_float64(
-    name: str, x: torch.Tensor, failures: list[str], backend: str = "auto", k: int = 5
+    name: str, x: torch.Tensor, failures: list[str], backend: str
 ) -> dict[str, Any]:
     """All rows of all layers against float64 cosines of centred points, written apart from ops.
 
     A row is right when its list is float64's: same set and order, where cosines that differ by
     less than `_TIE` are equal and the lower index comes first.
     """
-    found = knn(x, k, backend=backend)
+    found = knn(x, _K, backend=backend)
     layers, n, _ = x.shape
     wrong = 0
     worst = 0.0
@@ -51,7 +52,7 @@ def compare_float64(
             half = (square[rows, None] + square) / 2 - z[rows] @ z.T
             half[torch.arange(len(rows), device=x.device), rows] = torch.inf
             ours = found.indices[layer, rows]
-            nearest = torch.topk(half, k, dim=1, largest=False).values
+            nearest = torch.topk(half, _K, dim=1, largest=False).values
             own = half.gather(1, ours)
             gap = (own - nearest).abs().amax(dim=1)
             worst = max(worst, float(gap.max()))
@@ -207,7 +208,6 @@ def _passed(log: str) -> bool:
     return bool(told) and re.search(r"failed|error", told[-1]) is None
 
 
-def _ends(text: str, most: int = 16_000) -> str:
+def _ends(text: str) -> str:
     """A log's beginning, where the first failure is, and its end, where the summary is."""
-    half = most // 2
-    return text if len(text) <= most else f"{text[:half]}\n[…]\n{text[-half:]}"
+    return text if len(text) <= 16_000 else f"{text[:8_000]}\n[…]\n{text[-8_000:]}"

@@ -27,6 +27,7 @@ __all__ = ["SHAPES", "TINY", "Shape", "gemm_tflops", "measure"]
 LANGUAGES = 31
 MEAN_TOKENS, SPREAD = 46, 0.45  # of a sentence's length: log-normal, much as FLORES has it
 PROFILED = 64  # sentences of each language: some batches
+PADDED = 32  # sentences in a batch of the padded loops
 CHECKED = 64  # sentences compared with one at a time
 AGREE = 0.1  # median over dimensions of the relative error, as batches of bfloat16 differ
 
@@ -60,8 +61,8 @@ class Numbered:
 
     model_max_length = 10**30
 
-    def __init__(self, sentences: int, vocabulary: int, seed: int = 0) -> None:
-        draw = np.random.default_rng(seed)
+    def __init__(self, sentences: int, vocabulary: int) -> None:
+        draw = np.random.default_rng(0)
         center = np.log(MEAN_TOKENS) - SPREAD**2 / 2
         lengths = np.clip(np.rint(draw.lognormal(center, SPREAD, sentences)), 4, 400).astype(int)
         self.rows = [draw.integers(10, vocabulary, length).tolist() for length in lengths]
@@ -102,12 +103,12 @@ def random_model(shape: Shape, device: torch.device) -> Any:
         torch.set_default_dtype(before)
 
 
-def gemm_tflops(device: torch.device, size: int = 8192, rounds: int = 20) -> float:
+def gemm_tflops(device: torch.device, size: int) -> float:
     """TFLOP/s of a bfloat16 product of size³: the median of so many, after a warm-up."""
     a = torch.randn(size, size, device=device).to(torch.bfloat16)
     b = torch.randn(size, size, device=device).to(torch.bfloat16)
     out = torch.empty_like(a)
-    seconds = [_seconds(lambda: torch.mm(a, b, out=out), device)[0] for _ in range(rounds + 3)]
+    seconds = [_seconds(lambda: torch.mm(a, b, out=out), device)[0] for _ in range(23)]
     return 2 * size**3 / statistics.median(seconds[3:]) / 1e12
 
 
@@ -250,13 +251,13 @@ def _one_at_a_time(model: Any, rows: Sequence[list[int]], device: torch.device) 
 
 @torch.inference_mode()
 def _padded(
-    model: Any, rows: Sequence[list[int]], device: torch.device, *, by_length: bool, batch: int = 32
+    model: Any, rows: Sequence[list[int]], device: torch.device, *, by_length: bool
 ) -> Tensor:
     """Padded batches of 32, in corpus order or from long to short."""
     order = sorted(range(len(rows)), key=lambda at: -len(rows[at]) if by_length else at)
     found = torch.empty(0)
-    for start in range(0, len(rows), batch):
-        chosen = order[start : start + batch]
+    for start in range(0, len(rows), PADDED):
+        chosen = order[start : start + PADDED]
         ids = [torch.tensor(rows[at]) for at in chosen]
         padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True).to(device)
         lengths = torch.tensor([len(one) for one in ids], device=device)

@@ -12,6 +12,7 @@ from benchmarks.gpu_inputs import synthetic
 from benchmarks.gpu_race import milliseconds
 from ilo_fast import knn
 from ilo_fast.alignment import pair_scores
+from ilo_fast.alignment.winners import SCORES
 from ilo_fast.ops.half_products import served_sums
 from ilo_fast.ops.intersect import intersect_torch, intersection_sizes
 from ilo_fast.overlap import layer_overlap
@@ -24,7 +25,7 @@ K = 10
 
 
 def layers_by_layers(
-    points: int, rounds: int, device: torch.device, failures: list[str], layers: int = 33
+    points: int, rounds: int, device: torch.device, failures: list[str], layers: int
 ) -> dict[str, Any]:
     """Mutual k-NN of every pair of layers from stored lists; counts checked against plain torch."""
     lists = _random_lists(layers, points, device)
@@ -61,7 +62,7 @@ def all_pairs(
     there = pair_scores(x[:few].cpu(), labels[:few], numbers[:few])
     failures += [
         f"pair scores: {name} differs from the CPU's"
-        for name in ("retrieval", "xsim_ratio", "xsim_distance", "csls", "mexa")
+        for name in SCORES
         if not np.allclose(getattr(here, name), getattr(there, name), equal_nan=True)
     ]
     pairs = [
@@ -86,7 +87,7 @@ def two_models(
     device: torch.device,
     backend: str,
     failures: list[str],
-    shape: tuple[int, int, int] = (33, 1024, 4096),
+    shape: tuple[int, int, int],
 ) -> dict[str, Any]:
     """Mutual k-NN of two models' layers with the search, beside platonic-rep's compute_score."""
     layers, n, d = shape

@@ -11,27 +11,28 @@ from ilo_fast import knn
 
 __all__ = ["contenders"]
 
+K = 5
 _CHUNK_BYTES = 1 << 30
 
 
 def contenders(
-    x: torch.Tensor, public_code: Path | None, k: int = 5, backend: str = "auto"
+    x: torch.Tensor, public_code: Path | None, *, backend: str
 ) -> dict[str, Callable[[], Any]]:
     """Name → one run. x: float32 ``[n, d]`` or ``[layers, n, d]`` on the device."""
     runs: dict[str, Callable[[], Any]] = {
-        "ilo_fast": lambda: knn(x, k, backend=backend),
+        "ilo_fast": lambda: knn(x, K, backend=backend),
         "bare float16 product": _bare_product(x),
-        "torch fp16 matmul + topk": _chunked(x, k, torch.float16),
-        "torch fp32 matmul + topk": _chunked(x, k, torch.float32),
-        "FlashLib flash_knn": lambda: _flashlib(x, k),
-        "FAISS GpuIndexFlatIP": lambda: _faiss(x, k),
-        "cuVS brute_force": lambda: _cuvs(x, k),
+        "torch fp16 matmul + topk": _chunked(x, torch.float16),
+        "torch fp32 matmul + topk": _chunked(x, torch.float32),
+        "FlashLib flash_knn": lambda: _flashlib(x),
+        "FAISS GpuIndexFlatIP": lambda: _faiss(x),
+        "cuVS brute_force": lambda: _cuvs(x),
     }
     if x.device.type == "cuda" and backend != "torch":
-        runs["ilo_fast, backend torch"] = lambda: knn(x, k, backend="torch")
+        runs["ilo_fast, backend torch"] = lambda: knn(x, K, backend="torch")
     if public_code is not None:
         try:
-            runs["public code"] = _public(x, public_code, k)
+            runs["public code"] = _public(x, public_code)
         except (OSError, ImportError) as error:
             runs["public code"] = _raising(error)
     return runs
@@ -62,7 +63,7 @@ def _bare_product(x: torch.Tensor) -> Callable[[], Any]:
     return run
 
 
-def _chunked(x: torch.Tensor, k: int, dtype: torch.dtype) -> Callable[[], Any]:
+def _chunked(x: torch.Tensor, dtype: torch.dtype) -> Callable[[], Any]:
     """Product of unit vectors and topk, strip by strip."""
 
     def run() -> Any:
@@ -74,19 +75,19 @@ def _chunked(x: torch.Tensor, k: int, dtype: torch.dtype) -> Callable[[], Any]:
                 similarity = unit[start : start + step] @ unit.T
                 here = torch.arange(len(similarity), device=x.device)
                 similarity[here, start + here] = -2
-                found.append(similarity.topk(k, dim=1).indices)
+                found.append(similarity.topk(K, dim=1).indices)
         return torch.cat(found)
 
     return run
 
 
-def _flashlib(x: torch.Tensor, k: int) -> Any:
+def _flashlib(x: torch.Tensor) -> Any:
     from flashlib import flash_knn  # squared L2 of unit vectors orders as cosine does
 
-    return [flash_knn(torch.nn.functional.normalize(layer, dim=1), k + 1) for layer in _layers(x)]
+    return [flash_knn(torch.nn.functional.normalize(layer, dim=1), K + 1) for layer in _layers(x)]
 
 
-def _faiss(x: torch.Tensor, k: int) -> Any:
+def _faiss(x: torch.Tensor) -> Any:
     import faiss
     import faiss.contrib.torch_utils
 
@@ -95,22 +96,22 @@ def _faiss(x: torch.Tensor, k: int) -> Any:
         unit = torch.nn.functional.normalize(layer, dim=1)
         index = faiss.GpuIndexFlatIP(faiss.StandardGpuResources(), x.shape[-1])
         index.add(unit)
-        found.append(index.search(unit, k + 1))
+        found.append(index.search(unit, K + 1))
     return found
 
 
-def _cuvs(x: torch.Tensor, k: int) -> Any:
+def _cuvs(x: torch.Tensor) -> Any:
     from cuvs.neighbors import brute_force
 
     found = []
     for layer in _layers(x):
         unit = torch.nn.functional.normalize(layer, dim=1)
         index = brute_force.build(unit, metric="inner_product")
-        found.append(brute_force.search(index, unit, k + 1))
+        found.append(brute_force.search(index, unit, K + 1))
     return found
 
 
-def _public(x: torch.Tensor, checkout: Path, k: int) -> Callable[[], Any]:
+def _public(x: torch.Tensor, checkout: Path) -> Callable[[], Any]:
     from benchmarks.peers import load_public_code
 
     module, _ = load_public_code(checkout)
@@ -121,7 +122,7 @@ def _public(x: torch.Tensor, checkout: Path, k: int) -> Callable[[], Any]:
 
     def run() -> Any:
         return module.compute_bridge_reach(
-            points, neighbor_k=k, neighbor_threshold=3, metric="cosine", device=str(x.device)
+            points, neighbor_k=K, neighbor_threshold=3, metric="cosine", device=str(x.device)
         )
 
     return run
