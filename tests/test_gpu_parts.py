@@ -243,14 +243,15 @@ def test_the_sanitizer_reports_no_questions_to_the_driver():
 
 def test_the_sanitizer_sees_the_whole_search():
     pytest.importorskip("triton", reason="Triton has no wheel for this platform")
-    for words in gpu_checks.test_runs()[1].values():
-        given = [*words[words.index(sys.executable) :], "--collect-only"]
-        done = subprocess.run(
-            given, cwd=gpu.ROOT, capture_output=True, text=True,
-            env={**os.environ, "TRITON_INTERPRET": "1"},
-        )  # fmt: skip
-        for name in ("every_mode", "odd_shapes", "equals_float64", "lower_index[equal]"):
-            assert name in done.stdout, done.stdout + done.stderr
+    checked = gpu_checks.test_runs()[1].values()
+    run, of_the_other_tool = (words[words.index(sys.executable) :] for words in checked)
+    assert run == of_the_other_tool
+    done = subprocess.run(
+        [*run, "--collect-only"], cwd=gpu.ROOT, capture_output=True, text=True,
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+    )  # fmt: skip
+    for name in ("every_mode", "odd_shapes", "equals_float64", "lower_index[equal]"):
+        assert name in done.stdout, done.stdout + done.stderr
 
 
 def test_every_file_of_kernel_tests_has_a_process():
