@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 from tables import make_result
 
-from ilo_fast import cli
 from ilo_fast.activations import ActivationStore
 from ilo_fast.compare import COLUMNS, compare
 from ilo_fast.corpora.languages import order_languages
@@ -417,22 +416,12 @@ def test_files_of_a_folder_without_a_comparison_are_not_ours(tmp_path, table):
         (tmp_path / "compare.parquet").write_bytes(table)
     elif table is not None:
         write_table(pd.DataFrame({"x": [1]}), table, tmp_path, "compare")
-    compare([from_result(result(), "a"), from_result(result(), "b")], samples=5).save(tmp_path)
+    found = compare([from_result(result(), "a"), from_result(result(), "b")], samples=5)
+    found.save(tmp_path, plots=False)
     assert (tmp_path / "differences-2.png").read_text() == "mine"
 
 
 # ---------------------------------------------------------------- the command
-
-
-@pytest.fixture
-def run(capsys):
-    def run_cli(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            cli.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return ended.value.code, captured.out, captured.err
-
-    return run_cli
 
 
 def test_the_command_writes_tables_and_pictures(run, tmp_path):

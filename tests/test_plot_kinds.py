@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from tables import make_result
 
-from ilo_fast import cli, plots
+from ilo_fast import plots
 from ilo_fast.activations import ActivationStore
 from ilo_fast.alignment import fragments, neighbor_counts
 from ilo_fast.compare import compare
@@ -29,15 +29,14 @@ from ilo_fast.tables import write_table
 LANGUAGES = ("eng_Latn", "rus_Cyrl", "deu_Latn")
 
 
-def make_store(languages=LANGUAGES, sentences=6, layers=3, dim=5, seed=0):
-    random = np.random.default_rng(seed)
-    states = random.normal(size=(layers, len(languages) * sentences, dim))
+def make_store():
+    states = np.random.default_rng(0).normal(size=(3, 18, 5))
     return ActivationStore(
         torch.from_numpy(states.astype(np.float32)),
-        tuple(range(layers)),
-        tuple(languages),
-        np.repeat(np.arange(len(languages)), sentences),
-        np.tile(np.arange(sentences), len(languages)),
+        (0, 1, 2),
+        LANGUAGES,
+        np.repeat(np.arange(3), 6),
+        np.tile(np.arange(6), 3),
         {"pool": "mean"},
     )
 
@@ -394,17 +393,6 @@ def test_pictures_that_cannot_be_drawn():
 
 
 # ---------------------------------------------------------------- the command
-
-
-@pytest.fixture
-def run(capsys):
-    def run_cli(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            cli.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return ended.value.code, captured.out, captured.err
-
-    return run_cli
 
 
 @pytest.fixture
