@@ -44,11 +44,11 @@ def make_font(path, letters, name):
     fontManager.addfont(path)
 
 
-def pictures(codes=CODES):
-    points = np.random.default_rng(0).normal(size=(3 * len(codes), 2))
-    yield plots.plane(points, list(codes) * 3, [True] * len(points), title="中")[1]
-    yield plots.languages(make_result(3, codes, model="中"))
-    yield plots.neighbors(np.ones((len(codes), len(codes)), dtype=int), codes)
+def pictures():
+    points = np.random.default_rng(0).normal(size=(3 * len(CODES), 2))
+    yield plots.plane(points, list(CODES) * 3, [True] * len(points), title="中")[1]
+    yield plots.languages(make_result(3, CODES, model="中"))
+    yield plots.neighbors(np.ones((len(CODES), len(CODES)), dtype=int), CODES)
 
 
 def texts(ax):

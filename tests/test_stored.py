@@ -17,12 +17,11 @@ from ilo_fast.models.fingerprint import weights_sha256
 from ilo_fast.results import read_parquet
 
 
-def made_by_hand(states=None, *, record=None, layers=(0, 2, 5)):
-    rng = np.random.default_rng(0)
-    points = rng.standard_normal((3, 24, 6)).astype(np.float32) if states is None else states
+def made_by_hand(record=None):
+    points = np.random.default_rng(0).standard_normal((3, 24, 6)).astype(np.float32)
     return ActivationStore(
         torch.from_numpy(points),
-        layers,
+        (0, 2, 5),
         ("deu_Latn", "eng_Latn", "swh_Latn"),
         np.repeat(np.arange(3), 8),
         np.tile(np.arange(8), 3),

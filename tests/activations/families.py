@@ -120,11 +120,8 @@ class Characters:
 
     model_max_length = 10**30
 
-    def __init__(self, vocabulary=99, first=3):
-        self.vocabulary, self.first = vocabulary, first
-
     def encode(self, text):
-        return [self.first, *(10 + ord(c) % (self.vocabulary - 10) for c in text)]
+        return [3, *(10 + ord(c) % 89 for c in text)]
 
     def __call__(self, texts, *, truncation=False, max_length=None, **_):
         cut = max_length if truncation else None

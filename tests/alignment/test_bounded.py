@@ -21,12 +21,12 @@ from ilo_fast.vectors import rounding_tolerance
 S = 271  # odd: four whole runs of bins and a ragged one
 
 
-def clouds(case, seed=0, sentences=S, d=24):
+def clouds(case, seed=0):
     """Float64 ``[3 S, d]``: a hard cloud, its copy with noise, another cloud of the kind."""
     generator = np.random.default_rng(seed)
-    first = case(generator, sentences, d)
+    first = case(generator, S, 24)
     second = first * (1 + 0.3 * generator.normal(size=first.shape))
-    return np.concatenate([first, second, case(generator, sentences, d)])
+    return np.concatenate([first, second, case(generator, S, 24)])
 
 
 def unit(x):

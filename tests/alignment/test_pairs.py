@@ -14,14 +14,14 @@ from ilo_fast.alignment import (
 from ilo_fast.errors import HiddenStateError
 
 
-def parallel(layers=2, languages=4, sentences=12, d=6, seed=0, noise=0.7):
+def parallel(layers=2, languages=4, sentences=12):
     """Hidden states with a shared part per sentence, one per language, and a common offset."""
-    generator = np.random.default_rng(seed)
-    shared = generator.normal(size=(layers, 1, sentences, d))
-    own = generator.normal(size=(layers, languages, 1, d))
-    states = 3 + shared + own + noise * generator.normal(size=(layers, languages, sentences, d))
+    generator = np.random.default_rng(0)
+    shared = generator.normal(size=(layers, 1, sentences, 6))
+    own = generator.normal(size=(layers, languages, 1, 6))
+    states = 3 + shared + own + 0.7 * generator.normal(size=(layers, languages, sentences, 6))
     labels = np.repeat(np.arange(languages), sentences)
-    return states.reshape(layers, -1, d), labels, np.tile(np.arange(sentences), languages)
+    return states.reshape(layers, -1, 6), labels, np.tile(np.arange(sentences), languages)
 
 
 def cosine(x, y):

@@ -12,16 +12,14 @@ from ilo_fast.ops.request import METRICS, Request
 from ilo_fast.record import backend_record
 
 
-def request_for(device="cpu", metric="cosine"):
-    x = torch.zeros(1, 8, 3, device=device)
-    return Request(x, torch.ones(1, 8, device=device), 2, metric)
+def request_for(metric="cosine"):
+    return Request(torch.zeros(1, 8, 3), torch.ones(1, 8), 2, metric)
 
 
 def stub(name, obstacle="", automatic=True):
     """A row of the table whose obstacle is a constant."""
     module = "ilo_fast.ops.knn_torch"
     made = Backend(name, f"{module}:search", f"{module}:cannot_serve", automatic, f"stub {name}")
-    object.__setattr__(made, "_", None)
     return made, obstacle
 
 
@@ -139,7 +137,7 @@ def test_the_real_table_on_a_cpu():
         assert callable(row.load())
         assert row.name in dict(dispatch.described())
     for metric in METRICS:
-        assert choose("torch", request_for(metric=metric)).name == "torch"
+        assert choose("torch", request_for(metric)).name == "torch"
 
 
 def test_reference_says_what_it_lacks():

@@ -18,7 +18,8 @@ plans = st.one_of(
 )
 
 
-def operands_for(plan, d=3):
+def operands_for(plan):
+    d = 3
     generator = torch.Generator().manual_seed(plan.n)
     left = torch.zeros(plan.padded, d + 2)
     left[: plan.n] = torch.randn(plan.n, d + 2, generator=generator)

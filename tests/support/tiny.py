@@ -45,7 +45,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def save_tiny_model(folder: Path, *, dtype: str = "float32", **config: int) -> Path:
+def save_tiny_model(folder: Path, **config: int) -> Path:
     """A random Llama of 3 layers with a tokenizer of its own, as the hub would store it."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -63,5 +63,5 @@ def save_tiny_model(folder: Path, *, dtype: str = "float32", **config: int) -> P
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        LlamaForCausalLM(settings).to(getattr(torch, dtype)).save_pretrained(folder)
+        LlamaForCausalLM(settings).float().save_pretrained(folder)
     return folder
