@@ -14,6 +14,7 @@ import argparse
 import numpy as np
 
 from ilo_fast.alignment.intervals import interval
+from ilo_fast.ilo import harmonic
 from ilo_fast.sources import read_inputs
 
 SCORES = ("bridge", "reach", "ilo")
@@ -79,9 +80,7 @@ def scores(weights: np.ndarray, seen: np.ndarray, threshold: int) -> dict[str, n
     bridge = weights @ bridges / weights.sum(axis=1, keepdims=True)
     met = weights.astype(np.float32) @ seen.reshape(len(seen), -1).astype(np.float32) > 0
     reach = met.reshape(draws, count, count).sum(axis=2) / (count - 1)
-    total = bridge + reach
-    ilo = np.divide(2 * bridge * reach, total, out=np.zeros_like(total), where=total != 0)
-    return {"bridge": bridge, "reach": reach, "ilo": ilo}
+    return {"bridge": bridge, "reach": reach, "ilo": harmonic(bridge, reach)}
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ two Markdown tables and writes the same numbers as JSON. `docs/metrics.md` shows
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from ilo_fast.alignment import (
     translation_hit,
     translation_mrr,
 )
+from ilo_fast.files import write_text
 from ilo_fast.models import load_model
 
 
@@ -116,9 +116,7 @@ def main():
         "means": {name: values.tolist() for name, values in means.items()},
         "spearman_across_layers": {"names": names, "matrix": rank.tolist()},
     }
-    temporary = arguments.out.with_name(arguments.out.name + ".partial")
-    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, arguments.out)
+    write_text(arguments.out, json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":
