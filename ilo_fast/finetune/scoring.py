@@ -29,7 +29,6 @@ class Scored:
 
     columns: dict[str, list[Any]]
     indices: np.ndarray
-    layers: tuple[int, ...]
     extraction: dict[str, Any]
     backend: str
 
@@ -54,7 +53,6 @@ def score_store(
     return Scored(
         columns=scores.columns,
         indices=np.stack(indices),
-        layers=tuple(sorted(store.layers)),
         extraction=store.record,
         backend=", ".join(dict.fromkeys(search["backend"] for search in scores.searches)),
     )
