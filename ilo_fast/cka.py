@@ -17,7 +17,7 @@ from ilo_fast.hsic import Space, cross_products, unbiased_cka, unbiased_hsic_sum
 from ilo_fast.lists import no_own_points, paired_lists
 from ilo_fast.vectors import state_layers, unit_rows
 
-__all__ = ["cka", "cknna", "kernel_at", "masked_hsic", "sparse_kernel"]
+__all__ = ["NearKernel", "cka", "cknna"]
 
 # Gathered entries held at once, 32 MiB of float64.
 _GATHERED = 2**22
@@ -134,18 +134,29 @@ def cknna(x: Any, y: Any, a: Any, b: Any, *, normalize: bool = True) -> np.ndarr
         if k == n - 1:  # nothing is masked, and crowded points leave the sums below rounding
             result[layer] = unbiased_cka(Space(left), Space(right))
             continue
-        shared = (near[:, :, None] == near_too[:, None, :]).any(dim=2)
-        kernel, other = kernel_at(left, near), kernel_at(right, near)
-        cross = masked_hsic(sparse_kernel(kernel, near, shared), sparse_kernel(other, near, shared))
-        own = sparse_kernel(kernel, near, torch.ones_like(shared))
-        own_too = kernel_at(right, near_too)
-        own_too_sparse = sparse_kernel(own_too, near_too, torch.ones_like(shared))
-        result[layer] = _normalise(
-            np.array(cross),
-            np.array(masked_hsic(own, own)),
-            np.array(masked_hsic(own_too_sparse, own_too_sparse)),
-        )
+        kernel, other = NearKernel(left, near), NearKernel(right, near_too)
+        cross = kernel.cross(other)
+        result[layer] = _normalise(np.array(cross), np.array(kernel.own), np.array(other.own))
     return result
+
+
+class NearKernel:
+    """One layer's rows in float64, their kernel at its neighbours, and its HSIC with itself."""
+
+    def __init__(self, rows: Tensor, near: Tensor) -> None:
+        self.rows, self.near = rows, near
+        self._values = _kernel_at(rows, near)
+        own = _sparse_kernel(self._values, near, torch.ones_like(near, dtype=torch.bool))
+        self.own = _masked_hsic(own, own)
+
+    def cross(self, other: "NearKernel") -> float:
+        """HSIC of two layers' kernels where both list a neighbour."""
+        shared = (self.near[:, :, None] == other.near[:, None, :]).any(dim=2)
+        theirs = _kernel_at(other.rows, self.near)
+        return _masked_hsic(
+            _sparse_kernel(self._values, self.near, shared),
+            _sparse_kernel(theirs, self.near, shared),
+        )
 
 
 def _same_points(x: Any, y: Any) -> tuple[Tensor, Tensor]:
@@ -186,7 +197,7 @@ def _biased(left: Space, right: Space) -> float:
     return float((cross_products(left, right) ** 2).sum())
 
 
-def kernel_at(rows: Tensor, columns: Tensor) -> Tensor:
+def _kernel_at(rows: Tensor, columns: Tensor) -> Tensor:
     """Inner products of each row with its listed rows, float64 ``[n, k]``, a block at a time."""
     few = len(rows) <= _FEW_POINTS * columns.shape[1] and len(rows) ** 2 <= _GATHERED
     if few:  # one product costs less than gathering rows
@@ -199,14 +210,14 @@ def kernel_at(rows: Tensor, columns: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def sparse_kernel(values: Tensor, columns: Tensor, mask: Tensor) -> csr_matrix:
+def _sparse_kernel(values: Tensor, columns: Tensor, mask: Tensor) -> csr_matrix:
     """The masked kernel ``[n, n]`` from values at the listed columns."""
     n = len(values)
     ends = np.concatenate([[0], mask.sum(dim=1).cumsum(0).cpu().numpy()])
     return csr_matrix((values[mask].cpu().numpy(), columns[mask].cpu().numpy(), ends), shape=(n, n))
 
 
-def masked_hsic(k: csr_matrix, other: csr_matrix) -> float:
+def _masked_hsic(k: csr_matrix, other: csr_matrix) -> float:
     """Unbiased HSIC of two sparse kernels without a diagonal, not symmetric."""
     columns = np.asarray(k.sum(axis=0)).ravel()
     rows = np.asarray(other.sum(axis=1)).ravel()

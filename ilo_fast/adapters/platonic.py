@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ilo_fast.adapters._shared import neighbor_lists, replaced
-from ilo_fast.cka import kernel_at, masked_hsic, sparse_kernel
+from ilo_fast.cka import NearKernel
 from ilo_fast.overlap import layer_overlap
 
 __all__ = ["compute_score", "patched"]
@@ -61,8 +61,8 @@ def patched(metrics: ModuleType, measure_alignment: ModuleType | None = None) ->
     ) -> float:
         if distance_agnostic or not unbiased or topk is None or topk < 2:
             return their_cknna(feats_A, feats_B, topk, distance_agnostic, unbiased)
-        left, right = (_Kernel(x, searched(x, topk)[0]) for x in (feats_A, feats_B))
-        return left.alignment(right)
+        left, right = (NearKernel(x.double(), searched(x, topk)[0]) for x in (feats_A, feats_B))
+        return _alignment(left, right)
 
     with ExitStack() as stack:
         lists = {name: of_lists(name) for name in _LIST_METRICS}
@@ -94,10 +94,10 @@ def compute_score(
     x, y = (_layers(feats, normalize) for feats in (x_feats, y_feats))
     if metric == "cknna":
         left, right = (
-            [_Kernel(rows, near) for rows, near in zip(layers, _lists(layers, topk), strict=True)]
-            for layers in (x, y)
+            [NearKernel(z.double(), near) for z, near in zip(layers, lists, strict=True)]
+            for layers, lists in ((x, _lists(x, topk)), (y, _lists(y, topk)))
         )
-        values = np.array([[one.alignment(two) for two in right] for one in left])
+        values = np.array([[_alignment(one, two) for two in right] for one in left])
     elif metric in _LIST_METRICS:
         values = layer_overlap(_lists(x, topk), _lists(y, topk), metric=metric).values
     else:
@@ -159,23 +159,7 @@ def _as_theirs(metric: str, value: float) -> Any:
     return torch.tensor(value, dtype=torch.float64) if metric == "edit_distance_knn" else value
 
 
-class _Kernel:
-    """One layer's neighbours, its kernel there in float64, and the kernel's HSIC with itself."""
-
-    def __init__(self, feats: Tensor, near: Tensor) -> None:
-        self.rows = feats.double()
-        self.near = near
-        self.values = kernel_at(self.rows, self.near)
-        everywhere = torch.ones_like(self.near, dtype=torch.bool)
-        own = sparse_kernel(self.values, self.near, everywhere)
-        self.own = masked_hsic(own, own)
-
-    def alignment(self, other: "_Kernel") -> float:
-        """CKNNA with the 1e-6 they add to the denominator."""
-        shared = (self.near[:, :, None] == other.near[:, None, :]).any(dim=2)
-        cross = masked_hsic(
-            sparse_kernel(self.values, self.near, shared),
-            sparse_kernel(kernel_at(other.rows, self.near), self.near, shared),
-        )
-        product = self.own * other.own
-        return cross / (math.sqrt(product) + 1e-6) if product >= 0 else math.nan
+def _alignment(one: NearKernel, two: NearKernel) -> float:
+    """CKNNA with the 1e-6 they add to the denominator."""
+    product = one.own * two.own
+    return one.cross(two) / (math.sqrt(product) + 1e-6) if product >= 0 else math.nan
