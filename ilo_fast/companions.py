@@ -41,7 +41,7 @@ __all__ = [
 METRICS = ("mrr", "fragments", "null", "intervals", "hubness", "pairs", "neighbors")
 """What can be asked for beside the scores; docs/metrics.md says what each is."""
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "permutations": 1000,
     "samples": 1000,
     "level": 0.95,
@@ -102,7 +102,7 @@ class Companions:
     def __init__(
         self, metrics: tuple[str, ...], corpus: ParallelPoints, *, threshold: int, seed: int
     ) -> None:
-        needed = int(max(SETTINGS["xsim_k"], SETTINGS["csls_k"]))
+        needed = max(SETTINGS["xsim_k"], SETTINGS["csls_k"])
         if "pairs" in metrics and corpus.n_sentences < needed:
             raise InputError(
                 f"metrics: pairs averages over {needed} sentences, the corpus has "
@@ -179,7 +179,7 @@ class Companions:
             self._corpus.language_ids,
             self._corpus.sentence_ids,
             threshold=self._threshold,
-            samples=int(SETTINGS["samples"]),
+            samples=SETTINGS["samples"],
             level=SETTINGS["level"],
             seed=self._seed,
         )
@@ -190,7 +190,7 @@ class Companions:
             lists,
             self._corpus.language_ids,
             threshold=self._threshold,
-            permutations=int(SETTINGS["permutations"]),
+            permutations=SETTINGS["permutations"],
             seed=self._seed,
         )
         add_null(found, language, layer)
@@ -210,8 +210,8 @@ class Companions:
             points,
             corpus.language_ids,
             corpus.sentence_ids,
-            k=int(SETTINGS["xsim_k"]),
-            csls_k=int(SETTINGS["csls_k"]),
+            k=SETTINGS["xsim_k"],
+            csls_k=SETTINGS["csls_k"],
         )
         return pd.DataFrame(
             {
