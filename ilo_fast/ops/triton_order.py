@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from ilo_fast.ops.triton_config import RowConfig
-from ilo_fast.ops.triton_rescore import Lists, list_slots
+from ilo_fast.ops.triton_rescore import Lists
 
 __all__ = ["led", "merge_nearest", "sort_lists"]
 
@@ -149,5 +149,5 @@ def sort_lists(
     rows = config.sort_rows
     _sort_kernel[(triton.cdiv(layers * n, rows),)](
         lists.value, lists.error, lists.index, values, indices, layers * n, k,
-        KP=list_slots(k), ROWS=rows, num_warps=1, enable_fp_fusion=False,
+        KP=triton.next_power_of_2(k), ROWS=rows, num_warps=1, enable_fp_fusion=False,
     )  # fmt: skip

@@ -24,7 +24,6 @@ from ilo_fast.ops.triton_prepare import Operands
 from ilo_fast.ops.triton_rescore import (
     Lists,
     Unproved,
-    list_slots,
     pair_value,
     tie_depth,
     value_error,
@@ -199,7 +198,7 @@ def repair(
     layers, n, d = x.shape
     _, n_bins, rows = bins.best.shape
     k, device = lists.index.shape[2], x.device
-    slots = list_slots(k)
+    slots = triton.next_power_of_2(k)
     here = min(rows, n - first_row)
     parts = min(max(1, _PARTIAL_ENTRIES // slots), n_bins, config.repair_parts)
     per_part = triton.cdiv(n_bins, parts)

@@ -33,7 +33,6 @@ __all__ = [
     "Lists",
     "Unproved",
     "allocate_lists",
-    "list_slots",
     "pair_value",
     "rescore",
     "tie_depth",
@@ -322,7 +321,7 @@ def rescore(
         visits.shape[0], first_row, k,
         SCALE=operands.scale, DEPTH=tie_depth(d, operands.metric),
         METRIC=METRIC_CODES[operands.metric], BITS=bins.width.bit_length() - 1,
-        CAPACITY=config.capacity, KP=list_slots(k),
+        CAPACITY=config.capacity, KP=triton.next_power_of_2(k),
         ROWS=config.score_rows, DIMS=dims, num_warps=config.score_warps,
         enable_fp_fusion=False,  # copies of a point must have distance 0, and both orders one value
     )  # fmt: skip
@@ -343,15 +342,6 @@ def visiting_order(n: int, first_row: int, rows: int, device: torch.device) -> t
     """
     held = permutation(n, device)[first_row : first_row + rows]
     return torch.argsort(held).to(torch.int32)
-
-
-def list_slots(k: int) -> int:
-    """Registers a list of k takes: a power of two.
-
-    >>> list_slots(5), list_slots(8)
-    (8, 8)
-    """
-    return 1 << max(0, k - 1).bit_length()
 
 
 def tie_depth(d: int, metric: str) -> float:
