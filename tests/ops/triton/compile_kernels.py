@@ -126,9 +126,9 @@ def _dumped(cubin: bytes, option: str) -> str:
         ).stdout
 
 
-def _spills_beside_products(cubin: bytes) -> int | None:
+def _spills_beside_products(sass: str) -> int | None:
     """Accesses to spilled registers in the shortest loop that holds products; None without one."""
-    code = re.findall(r"/\*([0-9a-f]{4,})\*/ +(.*?);", _dumped(cubin, "-sass"))
+    code = re.findall(r"/\*([0-9a-f]{4,})\*/ +(.*?);", sass)
     lines = [(int(at, 16), text) for at, text in code]
     loops = []
     for end, text in lines:
@@ -146,7 +146,8 @@ def _facts(name: str, built: Any) -> dict[str, Any]:
     cubin = built.asm["cubin"]
     usage = dict(re.findall(r"(REG|STACK):(\d+)", _dumped(cubin, "--dump-resource-usage")))
     ptx = built.asm["ptx"]
-    code = re.findall(r"/\*[0-9a-f]{4,}\*/ +(?:@!?U?P\d+ )?(\w+)", _dumped(cubin, "-sass"))
+    sass = _dumped(cubin, "-sass")
+    code = re.findall(r"/\*[0-9a-f]{4,}\*/ +(?:@!?U?P\d+ )?(\w+)", sass)
     return {
         "kernel": name,
         "instructions": len(code),
@@ -157,7 +158,7 @@ def _facts(name: str, built: Any) -> dict[str, Any]:
         "warps": built.metadata.num_warps,
         "flushes_subnormals": ".ftz" in ptx,
         "fuses_float64": "fma.rn.f64" in ptx,
-        "product_loop_spills": _spills_beside_products(cubin),
+        "product_loop_spills": _spills_beside_products(sass),
         "tensor_copies": "cp.async.bulk.tensor" in ptx,
         "matrix_unit": next((w for w in ("tcgen05.mma", "wgmma", "mma.sync") if w in ptx), None),
     }
