@@ -225,8 +225,9 @@ def test_sql_over_every_view(results):
         "scores": 12, "layers": 4, "languages": 3, "pairs": 36, "neighbors": 0, "failures": 1,
         "runs": 1,
     }  # fmt: skip
-    points = query(results / "out", "select sum(n_points) as n, sum(n_points) as m from scores")
-    assert points.to_dict("list") == {"n": [60], "m_1": [60]}
+    points = query(results / "out", "select sum(n_points) as n, sum(n_points) as n from scores")
+    assert points.to_dict("list") == {"n": [36], "n_1": [36]}
+    assert (points.dtypes == "int64").all()
     peak = query(results / "out", "select language, layer_peak, ilo_peak from languages")
     table = read_table(results / "out")
     for row in peak.itertuples():
