@@ -41,7 +41,7 @@ __all__ = ["command"]
 ROOT = Path(__file__).resolve().parents[1]
 POINTS = 30_907
 WIDTHS = {4096: 0.65, 1024: 0.75, 576: 1.0}  # d: target, as a share of the bare float16 product
-console = Console()
+console = Console(markup=False)  # errors and shapes come in brackets, too
 
 
 def _default_out() -> Path:

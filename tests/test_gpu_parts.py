@@ -102,6 +102,20 @@ def test_the_file_lies_where_out_says_and_names_the_commit_it_is_told(tmp_path, 
     assert gpu._default_out() == gpu.ROOT / "benchmarks" / "results" / "gpu.json"
 
 
+def test_an_error_is_printed_whole(tmp_path, monkeypatch):
+    """Rich takes words in brackets for its own, and one with a slash for a mistake."""
+    said = "expected [layers, n, d] at [/home/x.py:3]"
+
+    def fails(parts, *given):
+        parts.run("x", print, lambda: (_ for _ in ()).throw(ValueError(said)))
+
+    monkeypatch.setattr(gpu, "_add_kernels", fails)
+    given = ["gpu", "--dry-run", "--no-extraction", "--out", str(tmp_path / "gpu.json")]
+    done = CliRunner().invoke(main, given, catch_exceptions=False)
+    assert done.exit_code == 1
+    assert f"FAILED: x: ValueError: {said}" in " ".join(done.output.split())
+
+
 def test_a_lost_context_starts_the_command_anew(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_parts, "usable", lambda device: False)
     parts = Parts(tmp_path / "gpu.json", {}, CPU, float("inf"))

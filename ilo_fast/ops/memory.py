@@ -1,4 +1,4 @@
-"""Which errors mean that memory is short: torch, the CUDA driver and Triton each have their own."""
+"""Which errors mean that memory is short: torch, the CUDA driver, Triton and CuPy each say it."""
 
 import torch
 
@@ -9,6 +9,7 @@ _SAID = (
     "CUDA error: out of memory",
     "Triton Error [CUDA]: out of memory",  # a kernel's module or its stack
     "CUBLAS_STATUS_ALLOC_FAILED",  # a product's workspace
+    "CUDA_ERROR_OUT_OF_MEMORY",  # CuPy's words: a kernel's module or its stack
 )
 
 
@@ -16,6 +17,8 @@ def out_of_memory(error: BaseException | None) -> bool:
     """Whether an error, or what caused it, is that memory is short.
 
     >>> out_of_memory(RuntimeError("Triton Error [CUDA]: out of memory"))
+    True
+    >>> out_of_memory(RuntimeError("CUDA_ERROR_OUT_OF_MEMORY: out of memory"))
     True
     >>> out_of_memory(RuntimeError("out of resource: shared memory"))
     False

@@ -42,6 +42,7 @@ def gamma(terms: int, unit_roundoff: float) -> float:
 _LOCK = threading.Lock()
 _INSIDE = {"cpu": 0, "cuda": 0}  # blocks open in all threads: the settings are the process's
 _BEFORE: dict[str, list[Any]] = {}
+_HALF_REDUCTIONS = "allow_fp16_reduced_precision_reduction"
 
 
 def _switches(kind: str) -> list[tuple[Any, str, Any]]:
@@ -53,8 +54,14 @@ def _switches(kind: str) -> list[tuple[Any, str, Any]]:
     return [
         (products, "fp32_precision", "ieee"),
         (products, "allow_fp16_accumulation", False),
-        (products, "allow_fp16_reduced_precision_reduction", False),
+        (products, _HALF_REDUCTIONS, False),
     ]
+
+
+def _set(holder: Any, name: str, value: Any) -> None:
+    if name == _HALF_REDUCTIONS:  # set alone, it would allow sums in parts again
+        value = value, holder.allow_fp16_reduced_precision_reduction_split_k
+    setattr(holder, name, value)
 
 
 @contextmanager
@@ -69,7 +76,7 @@ def _full_precision(kind: str) -> Iterator[None]:
         if not _INSIDE[kind]:
             _BEFORE[kind] = [getattr(holder, name) for holder, name, _ in switches]
             for holder, name, needed in switches:
-                setattr(holder, name, needed)
+                _set(holder, name, needed)
         _INSIDE[kind] += 1
     try:
         yield
@@ -84,7 +91,7 @@ def _full_precision(kind: str) -> Iterator[None]:
             if not _INSIDE[kind]:
                 for (holder, name, needed), before in zip(switches, _BEFORE.pop(kind), strict=True):
                     if getattr(holder, name) == needed:
-                        setattr(holder, name, before)
+                        _set(holder, name, before)
 
 
 @cache

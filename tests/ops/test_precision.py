@@ -46,6 +46,24 @@ def test_the_guard_puts_everything_back():
     assert torch.is_grad_enabled()
 
 
+def test_the_guard_leaves_sums_in_parts_as_they_are():
+    """torch allows them again where the reductions of float16 are set alone."""
+    switch = torch.backends.cuda.matmul
+    name = "allow_fp16_reduced_precision_reduction"
+    before = getattr(switch, name), getattr(switch, f"{name}_split_k")
+    try:
+        setattr(switch, name, (False, False))
+        with precision._full_precision("cuda"):
+            assert not getattr(switch, f"{name}_split_k")
+        assert (getattr(switch, name), getattr(switch, f"{name}_split_k")) == (False, False)
+        setattr(switch, name, True)
+        with precision._full_precision("cuda"):
+            assert not getattr(switch, name)
+        assert (getattr(switch, name), getattr(switch, f"{name}_split_k")) == (True, True)
+    finally:
+        setattr(switch, name, before)
+
+
 def test_a_change_by_another_thread_is_raised_and_stays():
     switch = torch.backends.mkldnn.matmul
     before = switch.fp32_precision

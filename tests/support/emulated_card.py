@@ -68,10 +68,11 @@ class Card(torch.Tensor):
 
     @staticmethod
     def __new__(cls, host: torch.Tensor) -> "Card":
-        made = torch.Tensor._make_wrapper_subclass(
-            cls, host.shape, strides=host.stride(), storage_offset=host.storage_offset(),
-            dtype=host.dtype, layout=host.layout, device="meta", dispatch_device=True,
-        )  # fmt: skip
+        with torch.inference_mode(host.is_inference()):  # a view there of what was made outside
+            made = torch.Tensor._make_wrapper_subclass(
+                cls, host.shape, strides=host.stride(), storage_offset=host.storage_offset(),
+                dtype=host.dtype, layout=host.layout, device="meta", dispatch_device=True,
+            )  # fmt: skip
         made.host = host
         return made
 
