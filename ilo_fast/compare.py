@@ -14,7 +14,7 @@ from ilo_fast import environment
 from ilo_fast.arguments import at_least_0, at_least_1, between_0_and_1, check_seed
 from ilo_fast.difference_rows import COLUMNS, difference_rows
 from ilo_fast.errors import InputError
-from ilo_fast.files import check_utf8, staged
+from ilo_fast.files import check_utf8, expanded, staged
 from ilo_fast.groups import language_groups
 from ilo_fast.overlap import LayerOverlap, layer_overlap
 from ilo_fast.pairing import match_layers, notes_on, pairs_to_compare
@@ -96,7 +96,7 @@ class Comparison:
         comparison wrote there go away with its table, whose record names them under ``files``;
         other files stay. Returns the paths.
         """
-        folder = Path(folder)
+        folder = expanded(folder)
         check_utf8(folder, "folder")
         environment.require_space(folder, len(self.table) * 600 + (8 << 20))
         earlier, same = _earlier(folder, self.record)

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ilo_fast.environment import require_space
 from ilo_fast.errors import InputError
-from ilo_fast.files import check_utf8, staged
+from ilo_fast.files import check_utf8, expanded, staged
 from ilo_fast.tables import TABLES, read_table, write_parquet, write_table
 
 __all__ = [
@@ -134,7 +134,7 @@ class Result:
         The folder is made where it is missing; the file appears whole or not at all. Returns the
         path. Raises InputError when the record holds what JSON cannot, OSError when writing fails.
         """
-        path = Path(path)
+        path = expanded(path)
         with staged(path.parent) as temporary:
             write_parquet(self.table, _as_json(self.record), temporary / path.name, SCHEMA)
         return path
@@ -150,7 +150,7 @@ class Result:
         The folder is made where it is missing; the file appears whole or not at all. Returns the
         path. Raises OSError when writing fails.
         """
-        path = Path(path)
+        path = expanded(path)
         with staged(path.parent) as temporary:
             self.table.to_csv(temporary / path.name, index=False, lineterminator="\n")
         return path
@@ -167,7 +167,7 @@ class Result:
         the pictures would have several rows a layer and language or the folder's name is no UTF-8,
         OSError when writing fails all the same.
         """
-        folder = Path(folder)
+        folder = expanded(folder)
         check_utf8(folder, "folder")
         require_space(folder, self.space_needed(plots=plots))
         began = time.perf_counter()
@@ -203,7 +203,8 @@ class Result:
 
 def read_parquet(path: str | Path) -> Result:
     """Read a result and its run record; InputError when ``path`` does not hold one."""
-    if Path(path).is_dir():
+    path = expanded(path)
+    if path.is_dir():
         raise InputError(f"{str(path)!r} is a folder: give the file, its scores.parquet")
     table, record = read_table(path)
     lacking = [name for name in COLUMNS if name not in table.columns]

@@ -17,6 +17,7 @@ from ilo_fast.activations import ActivationStore
 from ilo_fast.activations.disk import open_store
 from ilo_fast.companions import read_companions
 from ilo_fast.errors import InputError
+from ilo_fast.files import expanded
 from ilo_fast.ilo import check_threshold
 from ilo_fast.kept import NEIGHBORS_FILE, read_lists
 from ilo_fast.models.devices import default_device
@@ -108,12 +109,13 @@ def read_inputs(
         InputError: as `read_sources`, when a table was made with another k, threshold or metric
             than one that is given, and on a threshold beyond the languages of stored states.
     """
+    places = [expanded(path) for path in paths]
     given = {"k": k, "threshold": threshold, "metric": metric}
-    is_store = [(Path(path) / _STORE_FILE).is_file() for path in paths]
+    is_store = [(place / _STORE_FILE).is_file() for place in places]
     tables = {
-        at: read_sources(path)
-        for at, (path, stored) in enumerate(zip(paths, is_store, strict=True))
-        if not stored or (Path(path) / _SCORES_FILE).is_file()
+        at: read_sources(place)
+        for at, (place, stored) in enumerate(zip(places, is_store, strict=True))
+        if not stored or (place / _SCORES_FILE).is_file()
     }
     for sources in tables.values():
         for name, value in given.items():
@@ -129,7 +131,8 @@ def read_inputs(
         elif first is not None:
             usual[name] = first[0].settings[name]
     return [
-        tables[at] if at in tables else read_sources(path, **usual) for at, path in enumerate(paths)
+        tables[at] if at in tables else read_sources(place, **usual)
+        for at, place in enumerate(places)
     ]
 
 
@@ -150,7 +153,7 @@ def read_sources(
     Raises:
         InputError: when there is nothing of the kind at ``path``.
     """
-    path = Path(path)
+    path = expanded(path)
     if path.is_dir():
         if (path / _SCORES_FILE).is_file():
             path = path / _SCORES_FILE
@@ -247,7 +250,7 @@ def from_states_beside(source: Source, folder: str | Path) -> Source:
     Raises:
         InputError: when the states are of another model or text than the scores, or damaged.
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     if source.states is not None or not (folder / _STORE_FILE).is_file():
         return source
     store = open_store(folder)

@@ -133,6 +133,19 @@ def test_what_was_read_otherwise_than_it_looks_is_said(run, tiny_model, parallel
     ]
 
 
+def test_a_tilde_that_the_shell_left_is_the_home_folder(
+    run, tiny_model, corpus_folder, tmp_path, monkeypatch
+):
+    """It was a folder called "~" until the last step, where the scores were lost."""
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    run("score", tiny_model, "--corpus", corpus_folder, "--out=~/out", "--states=~/states")
+    assert (tmp_path / "out" / "scores.parquet").is_file()
+    assert (tmp_path / "states" / "states.safetensors").is_file()
+    assert not (tmp_path / "~").exists()
+
+
 def test_a_second_run_replaces_the_files(run, tiny_model, corpus_folder, tmp_path):
     arguments = ("score", tiny_model, "--corpus", corpus_folder, "--out", tmp_path, "-q")
     assert run(*arguments)[0] == 0

@@ -2,11 +2,18 @@
 
 import errno
 import os
+import re
 import tempfile
 
 import pytest
+from tables import make_result
 
-from ilo_fast.files import staged
+from ilo_fast.activations import open_store
+from ilo_fast.corpora import load_corpus
+from ilo_fast.errors import InputError
+from ilo_fast.files import staged, write_text
+from ilo_fast.results import Result
+from ilo_fast.sources import read_sources
 
 
 def test_files_appear_together(tmp_path):
@@ -89,3 +96,25 @@ def test_obsolete_files_go_when_the_block_ends_well(tmp_path):
         (temporary / "a").write_text("new")
     assert (tmp_path / "a").read_text() == "new"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c", "d"]
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    """In a scan's plan and a model it was; pandas took it for that within a folder called "~"."""
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir()
+    here.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    monkeypatch.chdir(here)
+    write_text(home / "text" / "a.txt", "one\ntwo\n")
+    write_text(home / "text" / "b.txt", "eins\nzwei\n")
+    assert load_corpus("~/text").languages == ("a", "b")
+    result = make_result()
+    assert {path.parent for path in result.save("~/out", plots=False)} == {home / "out"}
+    assert result.write_csv("~/new/t.csv") == home / "new" / "t.csv"
+    assert len(Result.read_parquet("~/out/scores.parquet").table) == len(result.table)
+    assert len(read_sources("~/out")) == 1
+    store = home / "states"
+    with pytest.raises(InputError, match=re.escape(f"there is no folder {store}")):
+        open_store("~/states")
+    assert list(here.iterdir()) == []

@@ -42,7 +42,7 @@ from ilo_fast.activations.space import human
 from ilo_fast.activations.store import ActivationStore
 from ilo_fast.environment import free_disk
 from ilo_fast.errors import InputError
-from ilo_fast.files import write_text
+from ilo_fast.files import expanded, write_text
 
 __all__ = ["DiskSink", "is_finished", "open_store"]
 
@@ -276,7 +276,7 @@ def open_store(folder: str | Path) -> ActivationStore:
         InputError: when the folder holds no finished states, damaged ones, or those of another
             version.
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     if not is_finished(folder) or not (folder / _STORE).is_file():
         if not folder.is_dir():
             raise InputError(f"folder: there is no folder {folder}")

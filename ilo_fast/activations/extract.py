@@ -23,6 +23,7 @@ from ilo_fast.activations.store import ActivationStore, Sink, choose_place
 from ilo_fast.activations.task import Task
 from ilo_fast.arguments import true_or_false
 from ilo_fast.errors import InputError
+from ilo_fast.files import expanded
 from ilo_fast.layers import LayerSpec, resolve_layers
 from ilo_fast.models.fingerprint import weights_sha256
 from ilo_fast.models.fused import check_fused
@@ -138,7 +139,7 @@ def extract(
     device = input_device(backbone.module)
     budget = _auto_budget(backbone, device) if given is None else given
     budget = min(budget, batch_limit(backbone.module) or budget)
-    folder = None if folder is None else Path(folder)
+    folder = None if folder is None else expanded(folder)
     place = choose_place(store, 4 * len(entries) * corpus.n_points * backbone.dim, device, folder)
     weights = None
     if place == "disk":

@@ -31,7 +31,8 @@ class WritablePath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
             self.fail("expected a path, got an empty text", param, ctx)
-        path = os.path.realpath(value) if os.path.islink(value) else value
+        path = os.path.expanduser(value)  # shells leave the "~" of --out=~/x
+        path = os.path.realpath(path) if os.path.islink(path) else path
         if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
             self.fail(f"expected a file or folder, {value!r} is neither", param, ctx)
         return super().convert(path, param, ctx)

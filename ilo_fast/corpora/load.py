@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import SupportsIndex
 
 from ilo_fast.arguments import check_choice
@@ -12,7 +11,7 @@ from ilo_fast.corpora.flores import read_flores
 from ilo_fast.corpora.folder import SPLITS, read_folder
 from ilo_fast.corpora.table import TABLES, read_table
 from ilo_fast.errors import CorpusError, InputError
-from ilo_fast.files import check_utf8
+from ilo_fast.files import check_utf8, expanded
 
 __all__ = ["load_corpus"]
 
@@ -100,7 +99,7 @@ def _read(
         return read_demo(languages)
     if not os.fspath(spec):
         raise InputError(f"corpus: expected {_FORMS}; got an empty string")
-    path = Path(spec)
+    path = expanded(spec)
     check_utf8(path, "corpus")
     if os.path.isdir(path):  # unlike Path.is_dir, False for names too long to exist
         return read_folder(path, languages, split)

@@ -13,6 +13,7 @@ from ilo_fast import environment
 from ilo_fast.arguments import at_least_1, between_0_and_1
 from ilo_fast.corpora import Corpus, load_corpus
 from ilo_fast.errors import InputError, ModelError
+from ilo_fast.files import expanded
 from ilo_fast.finetune.parts import unwrap
 from ilo_fast.finetune.scoring import score_in_place, untouched
 from ilo_fast.layers import LayerSpec, parse_layers, resolve_layers
@@ -83,7 +84,7 @@ class Watch:
         self._groups = groups
         for layers in (groups or {}).values():
             parse_layers(layers)
-        self.out = None if out is None else Path(out)
+        self.out = None if out is None else expanded(out)
         if self.out is not None and self.out.suffix != ".parquet":
             raise InputError(f"out must be the name of a .parquet file, got {str(out)!r}")
         self.name, self.tokenizer = name, tokenizer

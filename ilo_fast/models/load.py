@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ilo_fast.errors import ModelError
+from ilo_fast.files import expanded
 from ilo_fast.models.devices import check_device
 from ilo_fast.models.gguf import fast_gguf
 from ilo_fast.models.structure import find_backbone, parameter_dtype, token_limit
@@ -136,7 +137,7 @@ def locate(model: str, revision: str | None) -> tuple[Source, Path | None]:
         raise ModelError(
             f"model: expected a hub id, a folder or a .gguf file, got the text {model!r}"
         )
-    path = Path(model).expanduser()
+    path = expanded(model)
     if path.is_file() and path.suffix == ".gguf":
         source: Source = "gguf"
     elif path.is_dir():

@@ -19,6 +19,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from ilo_fast.corpora.languages import language
 from ilo_fast.errors import InputError
+from ilo_fast.files import expanded
 from ilo_fast.plots.fonts import boxes_unsaid, give_fonts
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def save(ax: Axes, path: str | Path, *, dpi: int = 160) -> Path:
     Names in scripts that Matplotlib's own font lacks are written in an installed font that has
     them; where none has, a UserWarning says which letters are boxes.
     """
-    path = Path(path)
+    path = expanded(path)
     figure = ax.get_figure(root=True)
     if figure is None:
         raise InputError("the axes belong to no figure")

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from ilo_fast.environment import require_space
 from ilo_fast.errors import InputError
+from ilo_fast.files import expanded
 from ilo_fast.scans.jobs import SCHEMA_VERSION, Cell, Job
 from ilo_fast.scans.locks import locked, try_lock
 from ilo_fast.scans.names import safe_name
@@ -39,7 +40,7 @@ class Dataset:
     """
 
     def __init__(self, folder: str | Path, *, create: bool = False) -> None:
-        self.folder = Path(folder).absolute()
+        self.folder = expanded(folder).absolute()
         self._workspace: Path | None = None
         self._held: Any = None
         self._check(create)

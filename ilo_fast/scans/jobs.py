@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ilo_fast import __version__
 from ilo_fast.corpora import Corpus, load_corpus
 from ilo_fast.errors import InputError
-from ilo_fast.files import check_utf8
+from ilo_fast.files import check_utf8, expanded
 from ilo_fast.ilo import check_neighbors, check_threshold
 from ilo_fast.models.load import looks_local
 from ilo_fast.scans import hub
@@ -204,7 +204,7 @@ def _targets(plan: Plan, spec: ModelSpec) -> Iterator[_Target]:
     if _GLOB.search(spec.model) and not plan.resolve(spec.model).exists():
         if spec.revisions:
             raise InputError("a model that is a glob has no revisions: its matches are models")
-        wanted = Path(spec.model).expanduser()
+        wanted = expanded(spec.model)
         base = Path(wanted.anchor) if wanted.is_absolute() else plan.folder
         matches = base.glob(str(wanted.relative_to(wanted.anchor)))
         found = [Path(os.path.normpath(path)) for path in matches if _loadable(path)]

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from ilo_fast.errors import InputError
+from ilo_fast.files import expanded
 from ilo_fast.layers import parse_layers
 from ilo_fast.scans.positions import KeyPath, Located, load_yaml, show_path
 
@@ -165,7 +166,7 @@ class Plan(_Strict):
 
     def resolve(self, name: str) -> Path:
         """A path as the plan gives it, relative to the plan's folder."""
-        return self._folder / Path(name).expanduser()
+        return self._folder / expanded(name)
 
     @property
     def results_folder(self) -> Path | None:
@@ -188,7 +189,7 @@ def read_plan(plan: "str | os.PathLike[str] | Mapping[str, Any] | Plan") -> Plan
         return plan
     if isinstance(plan, Mapping):
         return _validate(Located(dict(plan), {}), "plan", Path.cwd())
-    path = Path(plan)
+    path = expanded(plan)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from ilo_fast import __version__
 from ilo_fast.errors import InputError
-from ilo_fast.files import write_text
+from ilo_fast.files import expanded, write_text
 from ilo_fast.overlap import mutual_knn
 from ilo_fast.results import SCORES
 from ilo_fast.scans.dataset import Dataset, read_metadata, reading
@@ -55,7 +55,7 @@ def write_report(results: str | Path, out: str | Path, *, title: str = "ILO scan
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         data=_verbatim(jinja2, _embedded({**data, "title": title})),
     )
-    path = Path(out)
+    path = expanded(out)
     write_text(path, page)
     return path
 

@@ -16,7 +16,7 @@ import pandas as pd
 from ilo_fast.corpora import Corpus
 from ilo_fast.environment import require_space
 from ilo_fast.errors import InputError
-from ilo_fast.files import check_utf8
+from ilo_fast.files import check_utf8, expanded
 from ilo_fast.scans.dataset import Dataset
 from ilo_fast.scans.engines import Engine, LocalEngine, RayEngine
 from ilo_fast.scans.estimate import Device, Estimate, estimate_job, find_device
@@ -266,7 +266,7 @@ class _Loop:
 
 
 def _folder(plan: Plan, results: str | os.PathLike[str] | None) -> Path:
-    folder = Path(results).expanduser() if results is not None else plan.results_folder
+    folder = expanded(results) if results is not None else plan.results_folder
     if folder is None:
         raise InputError("results: the plan names no results folder, and none was given")
     folder = folder.absolute()
