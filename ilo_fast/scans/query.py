@@ -1,6 +1,7 @@
 """Reading a results folder: pandas tables, and SQL by DuckDB."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -67,22 +68,30 @@ def query(folder: str | Path, sql: str) -> pd.DataFrame:
         statements = connection.extract_statements(sql)
         if len(statements) != 1:
             raise InputError(f"query: expected one SQL statement, got {len(statements)}")
-        found = _to_pandas(connection.execute(statements[0]))
+        return _answer(connection, statements[0])
     except duckdb.Error as error:
         raise InputError(f"query: {error}") from error
-    except RuntimeError as error:
-        if str(error) == "Query interrupted":  # DuckDB's word for Ctrl-C
-            raise KeyboardInterrupt from error
-        raise
     finally:
         connection.close()
-    return found
 
 
 def read_table(folder: str | Path, table: str = "scores") -> pd.DataFrame:
     """One of `VIEWS` as a pandas table."""
     check_choice(table, "table", VIEWS)
     return query(folder, f"select * from {table}")
+
+
+def _answer(connection: Any, statement: Any) -> pd.DataFrame:
+    """In a thread of its own: what DuckDB does of Ctrl-C itself may wait for the query's end."""
+    with ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(lambda: _to_pandas(connection.execute(statement)))
+        try:
+            return answer.result()
+        except KeyboardInterrupt:
+            while not answer.done():  # an interrupt before the query runs would be lost
+                connection.interrupt()
+                wait([answer], timeout=0.1)
+            raise
 
 
 def _to_pandas(answer: Any) -> pd.DataFrame:

@@ -268,7 +268,6 @@ def test_ctrl_c_interrupts_a_query(results):
         "print('begins', flush=True)\n"
         "main(['query', *sys.argv[1:]])"
     )
-    # DuckDB looks for an interrupt between chunks of its source, which are short here.
     endless = "select max(range % 97) from range(1000000000000)"
     process = subprocess.Popen(
         [sys.executable, "-c", code, results / "out", endless],
