@@ -60,7 +60,7 @@ def test_compiles(card: int, d: int, k: int, metric: str, kernels: list[str]) ->
     assert not product["product_loop_spills"]  # None where the loop is unrolled
 
 
-@pytest.mark.parametrize("card", [80, 90, 100])
+@pytest.mark.parametrize("card", [80, 90, 100, 120])
 def test_kernels_beside_the_engine_compile(card: int) -> None:
     found = [json.loads(line) for line in compiled("beside", str(card))]
     pools = [facts for facts in found if facts["kernel"] == "segment_pool_kernel"]
