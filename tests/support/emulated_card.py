@@ -315,6 +315,7 @@ class _RawModule:
 
 
 def _replace_triton() -> None:
+    from quick_interpreter import prepare_once_a_launch
     from triton.runtime import interpreter
     from triton.tools.tensor_descriptor import TensorDescriptor
 
@@ -337,6 +338,7 @@ def _replace_triton() -> None:
         return call(self, *map(reachable, args), **{k: reachable(v) for k, v in kwargs.items()})
 
     interpreter.GridExecutor.__call__ = launch
+    prepare_once_a_launch()
 
 
 def install() -> None:

@@ -4,7 +4,6 @@ The interpreter is switched on by TRITON_INTERPRET=1 when a kernel is decorated,
 need a process of their own: tests/ops/test_triton_interpreter.py starts it.
 """
 
-import inspect
 import os
 import sys
 from pathlib import Path
@@ -21,24 +20,9 @@ if not INTERPRETED and not torch.cuda.is_available():
 
 if INTERPRETED:
     torch.set_num_threads(1)
-    from triton.runtime import interpreter
+    from quick_interpreter import prepare_once_a_launch
 
-    _members: dict[int, list[tuple[str, Any]]] = {}
-
-    def _patch_builtin(package: Any, *rest: Any) -> None:
-        """What Triton does on every call of a nested function, without listing members anew."""
-        from triton import language
-
-        if id(package) not in _members:
-            _members[id(package)] = [
-                (name, member)
-                for name, member in inspect.getmembers(package)
-                if language.core.is_builtin(member)
-            ]
-        for name, member in _members[id(package)]:
-            interpreter._patch_attr(package, name, member, *rest)
-
-    interpreter._patch_builtin = _patch_builtin
+    prepare_once_a_launch()
 
 
 @pytest.fixture
