@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from ilo_fast.results import Result
 
-__all__ = ["bar", "make_console", "plain", "show", "show_environment"]
+__all__ = ["bar", "make_console", "plain", "show", "show_environment", "show_files"]
 
 _WIDTH_OF_PIPES = 100  # where there is no terminal to ask
 _LEAST_WIDTH = 80
@@ -39,6 +39,11 @@ def show(result: "Result", paths: Iterable[Path], removed: Iterable[Path] = ()) 
     else:
         for line in _languages_at(result.table, peak, peaks[1:]):
             plain(console, line)
+    show_files(console, paths, removed)
+
+
+def show_files(console: Console, paths: Iterable[Path], removed: Iterable[Path]) -> None:
+    """The files written, and those of an earlier run that went away."""
     written, gone = list(paths), ", ".join(path.name for path in removed)
     if written:
         names = ", ".join(path.name for path in written)
