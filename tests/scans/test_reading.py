@@ -25,10 +25,12 @@ from transformers import CONFIG_MAPPING, AutoModel, LlamaConfig
 
 from ilo_fast.cli import main
 from ilo_fast.errors import InputError
+from ilo_fast.results import SCORES
 from ilo_fast.scans import query, read_table, scan
 from ilo_fast.scans.estimate import Device, estimate_job
 from ilo_fast.scans.jobs import plan_jobs
 from ilo_fast.scans.plan import read_plan
+from ilo_fast.scans.query import VIEWS
 from ilo_fast.scans.shapes import _shape_of_gguf, shape_of_config
 from ilo_fast.scans.view import LiveView, PlainView, View
 from ilo_fast.scans.work import Failure, Outcome
@@ -238,6 +240,24 @@ def test_sql_over_every_view(results):
         "select record->'$.model.dtype' as dtype from runs join scores using (key) limit 1",
     )
     assert joined["dtype"][0] == '"float32"'
+
+
+def test_the_views_can_be_looked_up(results):
+    """By SQL, and in the table of docs/scans.md."""
+    assert query(results / "out", "show tables")["name"].tolist() == sorted(VIEWS)
+    page = (Path(__file__).parents[2] / "docs" / "scans.md").read_text(encoding="utf-8")
+    head = re.search(r"^\| view \| .*$", page, re.M)[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", page.partition(head)[2], re.M))
+    assert tuple(rows) == VIEWS
+    shared = set(re.findall(r"`(\w+)`", head))
+    scores = {f"{score}{end}" for score in SCORES for end in ("_low", "_high")}
+    said = {view: set(re.findall(r"`(\w+)`", row)) for view, row in rows.items()}
+    said["scores"] |= scores
+    said["layers"] |= said["scores"] - {"scores", "language", "reach_count"}
+    said["layers"] -= {"scores", "language", "reach_count"}
+    for view in VIEWS:
+        columns = set(query(results / "out", f"describe {view}")["column_name"])
+        assert columns == said[view] | (set() if view == "runs" else shared), view
 
 
 @pytest.mark.parametrize(
