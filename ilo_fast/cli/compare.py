@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ilo_fast.cli.options import WritablePath, debug, state_options
+from ilo_fast.shown import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -178,7 +179,7 @@ def _most_shared(pair: "LayerPair") -> str:
     values = pair.overlap.values
     row, column = divmod(int(values.argmax()), values.shape[1])
     as_much = int((values == values.max()).sum()) - 1
-    others = f", as at {as_much} other pair{'s' * (as_much > 1)}" if as_much else ""
+    others = f", as at {counted(as_much, 'other pair')}" if as_much else ""
     sure = "" if pair.overlap.best is None else f", p = {float(pair.overlap.best.p_value):.3g}"
     return (
         f"{pair.a} and {pair.b} share most neighbours at layers {pair.layers_a[row]} and "

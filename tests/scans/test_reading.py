@@ -27,6 +27,7 @@ from ilo_fast.cli import main
 from ilo_fast.errors import InputError
 from ilo_fast.results import SCORES
 from ilo_fast.scans import query, read_table, scan
+from ilo_fast.scans.engines import LocalEngine
 from ilo_fast.scans.estimate import Device, estimate_job
 from ilo_fast.scans.jobs import plan_jobs
 from ilo_fast.scans.plan import read_plan
@@ -320,6 +321,13 @@ def job_of(plan):
     return plan_jobs(read_plan(plan))[0][0]
 
 
+def test_a_single_one_is_no_plural(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    PlainView(stream := io.StringIO()).begin(1, 0, LocalEngine().describe())
+    assert stream.getvalue() == "1 job to do, 0 skipped; CPU, 1 thread\n"
+
+
 def test_plain_lines(plan):
     stream = io.StringIO()
     view, job = PlainView(stream), job_of(plan)
@@ -375,8 +383,8 @@ def test_scan_query_and_report_from_the_command_line(command, results, tmp_path)
     plan, out = results / "plan.yaml", results / "out"
     status, shown, _ = command("scan", plan, "--dry-run")
     assert status == 0
-    assert "1 jobs to do, 1 skipped: there already (1 failed before)" in shown
-    assert "1 jobs without an estimate" in shown
+    assert "1 job to do, 1 skipped: there already (1 failed before)" in shown
+    assert "1 job without an estimate" in shown
     assert f"gives no size: {results / 'gone'}\n" in shown
     status, shown, said = command("scan", plan)
     assert status == 3  # some failed
