@@ -1,6 +1,6 @@
 """Exact, fast neighbourhood metrics of language-model hidden states.
 
-The public names load on first use, so that ``import ilo_fast`` and
+The public names and modules load on first use, so that ``import ilo_fast`` and
 ``ilo-fast --help`` stay quick and touch no device.
 """
 
@@ -8,6 +8,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ilo_fast import activations as activations
+    from ilo_fast import adapters as adapters
+    from ilo_fast import alignment as alignment
+    from ilo_fast import calibration as calibration
+    from ilo_fast import cka as cka
+    from ilo_fast import corpora as corpora
+    from ilo_fast import errors as errors
+    from ilo_fast import finetune as finetune
+    from ilo_fast import ilo as ilo
+    from ilo_fast import models as models
+    from ilo_fast import overlap as overlap
+    from ilo_fast import plots as plots
+    from ilo_fast import results as results
+    from ilo_fast import scans as scans
+    from ilo_fast import sharded as sharded
     from ilo_fast.activations import ActivationStore, extract, tap
     from ilo_fast.corpora import Corpus, load_corpus
     from ilo_fast.flat_index import FlatIndex
@@ -39,6 +54,24 @@ _PUBLIC = {
     "tap": "ilo_fast.activations",
 }
 
+_MODULES = {
+    "activations",
+    "adapters",
+    "alignment",
+    "calibration",
+    "cka",
+    "corpora",
+    "errors",
+    "finetune",
+    "ilo",
+    "models",
+    "overlap",
+    "plots",
+    "results",
+    "scans",
+    "sharded",
+}
+
 # Without scan: a star import and help() would fail where its extra is not installed.
 __all__ = [
     "ILO",
@@ -62,6 +95,8 @@ __all__ = [
 if not TYPE_CHECKING:  # a type checker knows the names above, and that there are no others
 
     def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return import_module(f"ilo_fast.{name}")
         if name not in _PUBLIC:
             raise AttributeError(f"module 'ilo_fast' has no attribute {name!r}")
         value = getattr(import_module(_PUBLIC[name]), name)
@@ -70,4 +105,4 @@ if not TYPE_CHECKING:  # a type checker knows the names above, and that there ar
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__all__, *_MODULES} - {"scans"})  # as in __all__

@@ -15,6 +15,7 @@ from ilo_fast.errors import InputError
 __all__ = [
     "FLOATS",
     "as_tensor",
+    "no_table",
     "readable",
     "real_array",
     "to_torch",
@@ -56,6 +57,13 @@ def _from_dlpack(x: Any, name: str) -> Tensor:
             "function is traced: what jax.jit, vmap or grad transforms cannot call this"
         )
     return from_dlpack(x)
+
+
+def no_table(x: Any, name: str) -> None:
+    """Refuse a table (of pandas, polars): a column of layers or labels would be a dimension."""
+    if hasattr(x, "to_numpy") and not hasattr(x, "__dlpack__"):
+        way = _way_to_array(x, name)
+        raise TypeError(f"{name} must be an array; got {type(x).__name__}{way}")
 
 
 def _way_to_array(x: Any, name: str) -> str:

@@ -21,7 +21,7 @@ from ilo_fast.pairing import match_layers, notes_on, pairs_to_compare
 from ilo_fast.sources import Source
 from ilo_fast.tables import read_table, write_table
 
-__all__ = ["COLUMNS", "Comparison", "LayerPair", "compare"]
+__all__ = ["COLUMNS", "Comparison", "LayerPair", "compare", "left_behind"]
 
 _BESIDE = re.compile(r"(differences|groups|overlap)(-\d+)?\.png|overlap\.(parquet|csv)")
 
@@ -99,7 +99,7 @@ class Comparison:
         folder = expanded(folder)
         check_utf8(folder, "folder")
         environment.require_space(folder, len(self.table) * 600 + (8 << 20))
-        earlier, same = _earlier(folder, self.record)
+        earlier, same = left_behind(folder, self.record)
         with staged(folder, obsolete=() if same else earlier) as temporary:
             if self.overlaps:
                 write_table(self.overlap_table(), self.record, temporary, "overlap")
@@ -156,7 +156,8 @@ def compare(
         steps: of a training, to compare instead of its first and last.
         samples: bootstrap draws.
         level: coverage of the intervals, between 0 and 1.
-        permutations: draws of the null of the overlap; 0 for none.
+        permutations: draws of the null of the overlap; 0 for none. They want neighbour lists on
+            both sides of a pair.
         seed: of all draws.
 
     Returns:
@@ -164,7 +165,8 @@ def compare(
 
     Raises:
         InputError: when there is nothing to compare, or the inputs differ in corpus, languages,
-            sentences, k, threshold, metric or pooling, naming the difference.
+            sentences, k, threshold, metric or pooling, naming the difference; when no pair has
+            the neighbour lists that ``permutations`` ask for.
 
     >>> from ilo_fast.sources import from_result
     >>> from ilo_fast.results import COLUMNS, Result
@@ -179,6 +181,12 @@ def compare(
     level = between_0_and_1(level, "level")
     permutations = at_least_0(permutations, "permutations")
     chosen = pairs_to_compare(inputs, steps)
+    if permutations and all(a.lists is None or b.lists is None for a, b in chosen):
+        raise InputError(
+            "permutations are draws of the overlap's null, which wants neighbour lists (`ilo-fast "
+            "score --metrics neighbors`) or hidden states (--states) on both sides; none of the "
+            "pairs has them"
+        )
     groups = language_groups(chosen[0][0].languages)
     rows, overlaps, notes = [], [], []
     for a, b in chosen:
@@ -206,7 +214,7 @@ def compare(
     return Comparison(pd.concat(rows, ignore_index=True), tuple(overlaps), record)
 
 
-def _earlier(folder: Path, record: Mapping[str, Any]) -> tuple[list[str], bool]:
+def left_behind(folder: Path, record: Mapping[str, Any]) -> tuple[list[str], bool]:
     """What a comparison in ``folder`` wrote besides its table, and whether it is that of
     ``record``, whose pictures are still right."""
     try:

@@ -10,7 +10,7 @@ from ilo_fast.arguments import at_least_1
 from ilo_fast.errors import InputError
 from ilo_fast.lists import index_lists, language_codes
 from ilo_fast.ops.languages import count_bits, neighbor_languages
-from ilo_fast.shown import Shown
+from ilo_fast.shown import Shown, counted
 
 __all__ = ["ILOScores", "check_neighbors", "check_threshold", "harmonic", "ilo_scores"]
 
@@ -103,7 +103,7 @@ def check_neighbors(k: int, languages: int, sentences: int) -> None:
     if k >= languages * sentences:
         raise InputError(
             f"k must be less than the number of points, {languages * sentences} "
-            f"({languages} languages × {sentences} sentences), got {k}"
+            f"({counted(languages, 'language')} × {counted(sentences, 'sentence')}), got {k}"
         )
 
 
@@ -118,5 +118,6 @@ def check_threshold(threshold: int, k: int, languages: int) -> None:
     if threshold > most:
         raise InputError(
             f"threshold must be at most {most}, or no point can be a bridge (it has k = {k} "
-            f"neighbours and sees at most {languages - 1} languages but its own); got {threshold}"
+            f"neighbours and sees at most {counted(languages - 1, 'language')} but its own); "
+            f"got {threshold}"
         )

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ilo_fast.arrays import as_tensor, with_numbers, without_mask
 from ilo_fast.errors import InputError
+from ilo_fast.shown import counted
 
 __all__ = [
     "Label",
@@ -76,7 +77,9 @@ def index_lists(neighbors: Any, name: str = "neighbors") -> Tensor:
     n, indices = indices.shape[1], indices.long()
     low, high = (int(bound) for bound in torch.aminmax(indices))
     if low < 0 or high >= n:
-        raise InputError(f"{name} must point at 0 … {n - 1} ({n} points), found {low} … {high}")
+        raise InputError(
+            f"{name} must point at 0 … {n - 1} ({counted(n, 'point')}), found {low} … {high}"
+        )
     return indices
 
 

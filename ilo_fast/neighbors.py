@@ -8,7 +8,7 @@ from ilo_fast.arrays import to_torch
 from ilo_fast.errors import InputError
 from ilo_fast.ops import dispatch
 from ilo_fast.ops.request import NeighborStats, Request, check_metric
-from ilo_fast.shown import Shown
+from ilo_fast.shown import Shown, counted
 from ilo_fast.vectors import row_max
 
 __all__ = ["NeighborStats", "Neighbors", "knn"]
@@ -101,7 +101,7 @@ def knn(
     most = n - 1 if exclude_self else n
     if not 1 <= count <= most:
         raise InputError(
-            f"k must be between 1 and {most} for {n} points "
+            f"k must be between 1 and {most} for {counted(n, 'point')} "
             f"({'self excluded' if exclude_self else 'self included'}); got {count}"
         )
     check_metric(metric)

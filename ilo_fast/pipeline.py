@@ -23,6 +23,7 @@ from ilo_fast.progress import Progress, with_progress
 from ilo_fast.record import dtype_name, model_record, score_record, search_options
 from ilo_fast.results import Result
 from ilo_fast.scoring import check_search, score_layers
+from ilo_fast.shown import counted
 from ilo_fast.stored import check_language_major
 from ilo_fast.timeline import Clock, TimedProgress
 
@@ -269,7 +270,8 @@ def _loaded(
 def _describe(loaded: LoadedModel, corpus: Corpus) -> str:
     licence = f", licence: {loaded.licence}" if loaded.licence else ""
     return (
-        f"{loaded.name}: {loaded.n_layers} layers × {loaded.dim}, {dtype_name(loaded.dtype)} on "
-        f"{loaded.device}"
-        f"{licence}; {corpus.name}: {corpus.n_languages} languages × {corpus.n_sentences} sentences"
+        f"{loaded.name}: {counted(loaded.n_layers, 'layer')} × {loaded.dim}, "
+        f"{dtype_name(loaded.dtype)} on {loaded.device}{licence}; "
+        f"{corpus.name}: {counted(corpus.n_languages, 'language')} × "
+        f"{counted(corpus.n_sentences, 'sentence')}"
     )

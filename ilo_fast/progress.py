@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import IO, TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
+from ilo_fast.shown import counted
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichBar
     from rich.progress import TaskID
@@ -78,7 +80,7 @@ class PlainProgress(Progress):
             self._said = time.monotonic()
             rate = self._done / max(self._said - self._began, 1e-9)
             left = (self._total - self._done) / max(rate, 1e-9)
-            done = f"{self._done:,} of {self._total:,} tokens"
+            done = f"{self._done:,} of {counted(self._total, 'token')}"
             self._say(f"  {done}, {rate:,.0f} tokens/s, {left:.0f} s left")
 
     def skip(self, tokens: int, sentences: int) -> None:
@@ -89,11 +91,14 @@ class PlainProgress(Progress):
         seconds = time.monotonic() - self._began
         if self._done or not self._kept:
             self._say(
-                f"  {self._done:,} tokens, {self._sentences:,} sentences in {seconds:.1f} s, "
+                f"  {counted(self._done, 'token')}, {counted(self._sentences, 'sentence')} in "
+                f"{seconds:.1f} s, "
                 f"{self._done / max(seconds, 1e-9):,.0f} tokens/s"
             )
         if self._kept:
-            self._say(f"  {self._kept:,} sentences were there already, read in {seconds:.1f} s")
+            were = "was" if self._kept == 1 else "were"
+            kept = f"{counted(self._kept, 'sentence')} {were} there already"
+            self._say(f"  {kept}, read in {seconds:.1f} s")
 
     def _say(self, text: str) -> None:
         self._stream.write(text + "\n")

@@ -14,6 +14,7 @@ import pyarrow as pa
 from ilo_fast.environment import require_space
 from ilo_fast.errors import InputError
 from ilo_fast.files import check_utf8, expanded, staged
+from ilo_fast.shown import counted
 from ilo_fast.tables import TABLES, read_table, write_parquet, write_table
 
 __all__ = [
@@ -100,9 +101,9 @@ class Result:
 
     def __repr__(self) -> str:
         counts = {name: self.table[name].nunique() for name in ("layer", "language")}
-        shown = ", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items())
+        shown = ", ".join(counted(count, name) for name, count in counts.items())
         models = self.table["model"].unique().tolist()
-        return f"Result({len(self.table)} rows: models {models}, {shown})"
+        return f"Result({counted(len(self.table), 'row')}: models {models}, {shown})"
 
     @property
     def model(self) -> str:

@@ -18,6 +18,7 @@ from ilo_fast.options import ScoreOptions
 from ilo_fast.progress import Progress
 from ilo_fast.record import search_record
 from ilo_fast.results import COLUMNS, Result, from_columns
+from ilo_fast.shown import counted
 from ilo_fast.timeline import Clock
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ def score_layers(
     listener, clock = listener or Progress(), clock or Clock()
     more = more if more is not None and more.metrics else None
     chosen = sorted(store.layers if layers is None else layers)
-    listener.stage(f"Neighbours in {len(chosen)} layers of {len(store.language_ids):,} points")
+    many = counted(len(store.language_ids), "point")
+    listener.stage(f"Neighbours in {counted(len(chosen), 'layer')} of {many}")
     scores = LayerScores({name: [] for name in COLUMNS})
     for done, (layer, points) in enumerate(store.by_layer(chosen, device=device), start=1):
         with clock.measure("neighbours"):

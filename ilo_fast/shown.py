@@ -1,9 +1,9 @@
-"""How results print: their arrays by dtype and shape, never by their numbers."""
+"""How results print: their arrays by dtype and shape, never by their numbers; and counts."""
 
 import dataclasses
 from typing import Any
 
-__all__ = ["Shown"]
+__all__ = ["Shown", "counted"]
 
 _LONGEST = 60  # characters of one field
 
@@ -24,6 +24,15 @@ class Shown:
         fields = dataclasses.fields(self)  # type: ignore[arg-type]  # of the subclass
         shown = (f"{field.name}={_short(getattr(self, field.name))}" for field in fields)
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number and what it counts, for people.
+
+    >>> counted(1, "job"), counted(1997, "sentence")
+    ('1 job', '1,997 sentences')
+    """
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def _short(value: Any) -> str:

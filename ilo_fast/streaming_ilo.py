@@ -13,6 +13,7 @@ from ilo_fast.lists import Label, label_codes
 from ilo_fast.neighbors import knn
 from ilo_fast.ops import dispatch
 from ilo_fast.ops.request import check_metric
+from ilo_fast.shown import counted
 from ilo_fast.vectors import state_layers
 
 __all__ = [
@@ -287,8 +288,9 @@ def check_fit(new: torch.Tensor, old: torch.Tensor) -> None:
     """InputError where a batch ``[layers, n, d]`` cannot be joined to another."""
     if new.shape[0] != old.shape[0] or new.shape[2] != old.shape[2]:
         raise InputError(
-            f"hidden must have {old.shape[0]} layers of {old.shape[2]} dimensions like the "
-            f"batches before; got {new.shape[0]} and {new.shape[2]}"
+            f"hidden must have {counted(old.shape[0], 'layer')} of "
+            f"{counted(old.shape[2], 'dimension')} like the batches before; "
+            f"got {new.shape[0]} and {new.shape[2]}"
         )
     if new.device != old.device:
         raise InputError(

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ilo_fast.arrays import FLOATS, as_tensor
+from ilo_fast.arrays import FLOATS, as_tensor, no_table
 from ilo_fast.errors import HiddenStateError, InputError
 
 __all__ = [
@@ -43,10 +43,12 @@ def state_layers(states: Any, name: str = "states") -> Tensor:
     Raises:
         InputError: when they are not floating numbers ``[n, d]`` or ``[layers, n, d]``.
         HiddenStateError: on NaN or infinity; the message names layer and row.
+        TypeError: on a table, as `ilo_fast.knn` raises.
 
     >>> state_layers([[1.0, 0.0], [0.0, 1.0]]).shape
     torch.Size([1, 2, 2])
     """
+    no_table(states, name)
     tensor = as_tensor(states, name)
     if tensor.dtype not in FLOATS:
         raise InputError(

@@ -309,6 +309,16 @@ def test_unusable_tables_and_numbers():
         compare(two, seed=-1)
 
 
+def test_permutations_want_lists_on_both_sides():
+    table, states = from_result(result(), "a"), [from_store(store(), "b")]
+    other = [from_store(store(1), "c")]
+    for inputs in ([table, from_result(result(0.125))], [from_result(states[0].result), states]):
+        with pytest.raises(InputError, match=r"permutations .* none of the pairs has them"):
+            compare(inputs, permutations=9)
+    inputs = [states, other, from_result(other[0].result, "d")]  # of one pair is enough
+    assert "p" in compare(inputs, permutations=9, samples=5).overlap_table()
+
+
 def test_lists_of_points_in_another_order_are_refused():
     """Scores alone may stand in any order of languages; lists name points by their place."""
     a, turned = from_store(store(), "a"), from_store(store(1, LANGUAGES[::-1]), "b")
@@ -478,9 +488,21 @@ def test_the_command_understands_a_training(run, tmp_path):
     assert sorted(path.name for path in out.iterdir()) == ["compare.csv", "compare.parquet"]
 
 
+def test_the_command_names_what_it_removes(run, tmp_path):
+    for name, shift in (("first", 0), ("second", 0.125)):
+        result(shift).save(tmp_path / name, plots=False)
+    given = ("compare", tmp_path / "first", tmp_path / "second", "--out", tmp_path / "out")
+    assert "Removed" not in run(*given)[1]
+    (tmp_path / "out" / "groups.png").unlink()
+    code, shown, _ = run(*given, "--no-plots")
+    assert code == 0
+    assert shown.splitlines()[-1] == "Removed, as of an earlier run: differences.png"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--permutations", "9"], "permutations are draws of the overlap's null"),
         (["--steps", "5"], "expected two steps as 0,400, got '5'"),
         (["--steps", "0,8"], "holds no step 8"),
         (["--k", "9"], "k: run was scored with 5, 9 was asked for"),

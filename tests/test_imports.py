@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from functools import cache
@@ -239,6 +240,25 @@ def test_import_writes_nothing(tmp_path):
 def test_public_names_are_there():
     code = "import ilo_fast\nfor name in ilo_fast._PUBLIC: getattr(ilo_fast, name)"
     assert run(code) == ""
+
+
+def test_modules_are_reached_by_attribute():
+    code = "import ilo_fast; print(ilo_fast.overlap.__name__, ilo_fast.ilo.__name__)"
+    assert run(code) == "ilo_fast.overlap ilo_fast.ilo\n"
+    for module in ilo_fast._MODULES:  # by now most are attributes: others have imported them
+        assert ilo_fast.__getattr__(module).__name__ == f"ilo_fast.{module}"
+        assert (module in dir(ilo_fast)) == (module != "scans")
+
+
+def test_dotted_names_of_the_documents_are_there():
+    """With nothing imported but the package; a tool's adapter is imported by its name."""
+    root = PACKAGE.parent
+    pages = [root / "README.md", *(root / "docs").rglob("*.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    text = re.sub(r"\bfrom ilo_fast\S*|ilo_fast\.adapters\.\w+", "", text)
+    names = sorted(set(re.findall(r"\bilo_fast(?:\.[A-Za-z_]\w*)+", text)))
+    assert {"ilo_fast.overlap.mutual_knn", "ilo_fast.finetune.score_change"} <= set(names)
+    assert run("import ilo_fast\n" + "\n".join(names)) == ""
 
 
 def test_a_star_import_and_help_want_no_extra():

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ilo_fast import Corpus, cli, extract, score, sources
+from ilo_fast import Corpus, cli, extract, score, score_states, sources
 from ilo_fast.activations.disk import open_store
 from ilo_fast.activations.runner import Runner
 from ilo_fast.errors import InputError
@@ -118,8 +118,13 @@ def test_states_of_something_else_are_refused(tiny_model, corpus, tmp_path):
     score(tiny_model, corpus, states=tmp_path / "states")
     with pytest.raises(InputError, match=r"states of another run, they differ in pool"):
         score(tiny_model, corpus, states=tmp_path / "states", pool="last")
-    with pytest.raises(InputError, match=r"they differ in layers, shape"):
+    way = r"they differ in layers, shape; .* without MODEL, in Python ilo_fast\.score_states"
+    with pytest.raises(InputError, match=way):
         score(tiny_model, corpus, states=tmp_path / "states", layers="0")
+    assert score_states(tmp_path / "states", layers="0").table["layer"].unique().tolist() == [0]
+    score(tiny_model, corpus, states=tmp_path / "first", layers="0")
+    with pytest.raises(InputError, match=r"they differ in layers, shape; .* delete this one$"):
+        score(tiny_model, corpus, states=tmp_path / "first")
     with pytest.raises(TypeError, match="states must be a folder or an ActivationStore, got int"):
         score(tiny_model, corpus, states=3)
 

@@ -56,6 +56,17 @@ def test_what_an_earlier_run_kept_has_no_rate(monkeypatch):
     assert "100/100" in bar.getvalue()
 
 
+def test_a_single_sentence_is_no_plural():
+    progress = PlainProgress(stream := io.StringIO(), every=1e9)
+    progress.start(2)
+    progress.skip(1, 1)
+    progress.advance(1, 1)
+    progress.finish()
+    ran, kept = stream.getvalue().splitlines()
+    assert ran.startswith("  1 token, 1 sentence in ")
+    assert kept.startswith("  1 sentence was there already, ")
+
+
 def test_the_live_bar_shows_tokens_and_is_taken_down():
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=120)

@@ -1,6 +1,8 @@
 """Rows spread over processes give, bit for bit, what one process gives."""
 
 import os
+import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -208,3 +210,29 @@ def test_what_cannot_be_searched(alone):
 def test_outside_a_group():
     with pytest.raises(InputError, match="init_process_group"):
         knn_sharded(torch.ones(3, 2))
+
+
+def test_the_script_of_the_page_runs(tmp_path):
+    """docs/scans.md's, as one process on the CPU."""
+    page = (Path(__file__).parents[1] / "docs" / "scans.md").read_text(encoding="utf-8")
+    script = re.search(r"^```python\n(.*?)^```", page, re.M | re.S)[1]
+    for old, new in (('"nccl"', '"gloo"'), (".cuda()", "")):
+        assert old in script
+        script = script.replace(old, new)
+    torch.save(hard_points(0, 90, 8), tmp_path / "states-0.pt")
+    check = """
+from ilo_fast import knn
+assert (scores.ilo == ilo_scores(knn(rows, 5), languages).ilo).all()
+dist.destroy_process_group()
+"""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    meet = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    subprocess.run(
+        [sys.executable, "-c", f"languages = list('abcdef') * 15\n{script}{check}"],
+        cwd=tmp_path,
+        env={**os.environ, **meet, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        check=True,
+        timeout=120,
+    )

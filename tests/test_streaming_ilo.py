@@ -107,7 +107,7 @@ def test_hostile_input():
     with pytest.raises(ValueError, match="update was never called"):
         metric.compute()
     metric.update(torch.ones(3, 4), ["a", "b", "c"])
-    with pytest.raises(ValueError, match="1 layers of 4 dimensions"):
+    with pytest.raises(ValueError, match="1 layer of 4 dimensions"):
         metric.update(torch.ones(3, 5), ["a", "b", "c"])
     with pytest.raises(ValueError, match="one label per point"):
         metric.update(torch.ones(3, 4), ["a"])

@@ -1,12 +1,13 @@
 """Points as vectors: the check on the way in, however they are cut up for it; rows of length 1."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ilo_fast import vectors
+from ilo_fast import cka, overlap, vectors
 from ilo_fast.errors import HiddenStateError
 from ilo_fast.vectors import rounding_tolerance, state_layers, unit_rows
 
@@ -30,6 +31,16 @@ def test_large_finite_states_pass_and_infinite_ones_are_found_where_they_are():
     both[1, 2] = [np.inf, -np.inf, 0]
     with pytest.raises(HiddenStateError, match="layer 1, row 2"):
         state_layers(both)
+
+
+def test_tables_are_refused_as_knn_refuses_them():
+    table = pd.DataFrame({"layer": [1.0, 1.0, 2.0], "x": [0.5, 0.1, 0.2]})  # one is no dimension
+    with pytest.raises(TypeError, match=r"x must be an array; got DataFrame \(pass x.to_numpy"):
+        cka.cka(table, table)
+    with pytest.raises(TypeError, match="states must be an array; got DataFrame"):
+        overlap.information_imbalance([[1], [0], [0]], table)
+    numbers = table[["x"]].to_numpy()
+    assert cka.cka(numbers, numbers) == pytest.approx(1)
 
 
 @settings(max_examples=50, deadline=None)

@@ -184,6 +184,20 @@ class DiskSink:
         journal.write_text("")
         write_text(self.folder / _STORE, json.dumps({"key": wanted, "budget": budget}, indent=1))
 
+    def _of_some_layers(
+        self, held: dict[str, Any], wanted: dict[str, Any], different: list[str]
+    ) -> str:
+        """What to do where a finished folder has the layers asked for among others."""
+        layers = held.get("layers")
+        if different != ["layers", "shape"] or not is_finished(self.folder):
+            return ""
+        if not isinstance(layers, list) or not all(layer in layers for layer in wanted["layers"]):
+            return ""
+        return (
+            ". It has these layers among others: `ilo-fast score --states` without MODEL, in "
+            "Python ilo_fast.score_states, scores some of those kept"
+        )
+
     def _take_up(self, wanted: dict[str, Any]) -> int:
         stored = read_json(self.folder, _STORE, "key", "budget")
         different = sorted(
@@ -195,6 +209,7 @@ class DiskSink:
             raise InputError(
                 f"folder: {self.folder} holds states of another run, they differ in "
                 f"{', '.join(different)}; give another folder or delete this one"
+                + self._of_some_layers(stored["key"], wanted, different)
             )
         if type(stored["budget"]) is not int or stored["budget"] < 1:
             raise damaged(self.folder, _STORE, "its budget must be a whole number above 0")

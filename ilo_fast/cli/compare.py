@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ilo_fast.cli.options import WritablePath, debug, state_options
+from ilo_fast.shown import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +61,7 @@ _BY = ("script", "family", "branch", "language")
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Draws of the overlap's null; gives its p values.",
+    help="Draws of the overlap's null, for its p values; wants neighbour lists or states.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of all draws.")
 @state_options
@@ -87,6 +88,7 @@ def compare(
     (one such table may stand alone). Same text, k, threshold and metric are required.
     """
     from ilo_fast.compare import compare as run
+    from ilo_fast.compare import left_behind
     from ilo_fast.sources import from_states_beside, read_inputs
 
     chosen = _steps(steps)
@@ -98,8 +100,10 @@ def compare(
         sources, steps=chosen, samples=samples, level=level, permutations=permutations, seed=seed
     )
     found = replace(found, record={"command": sys.argv[:], **found.record})
+    earlier = [out / name for name in sorted(left_behind(out, found.record)[0])]
+    earlier = [path for path in earlier if path.is_file()]
     paths = found.save(out, plots=not no_plots, by=by)
-    _show(found, by, paths)
+    _show(found, by, paths, [path for path in earlier if not path.exists()])
 
 
 def _steps(text: str | None) -> tuple[int, int] | None:
@@ -111,9 +115,9 @@ def _steps(text: str | None) -> tuple[int, int] | None:
     return int(parts[0]), int(parts[1])
 
 
-def _show(found: "Comparison", by: str, paths: list[Path]) -> None:
-    """Each pair's layers and groups, the best overlap, the files written."""
-    from ilo_fast.cli.display import make_console, plain
+def _show(found: "Comparison", by: str, paths: list[Path], removed: list[Path]) -> None:
+    """Each pair's layers and groups, the best overlap, the files written and removed."""
+    from ilo_fast.cli.display import make_console, plain, show_files
 
     console, level = make_console(), f"{100 * found.record['options']['level']:g} %"
     for a, b in found.pairs():
@@ -125,7 +129,7 @@ def _show(found: "Comparison", by: str, paths: list[Path]) -> None:
         plain(console, _most_shared(pair))
     for note in found.record["notes"]:
         plain(console, f"Note: {note}")
-    plain(console, f"Written to {paths[0].parent}: {', '.join(path.name for path in paths)}")
+    show_files(console, paths, removed)
 
 
 def _of_layers(rows: "pd.DataFrame", level: str) -> "Table":
@@ -175,7 +179,7 @@ def _most_shared(pair: "LayerPair") -> str:
     values = pair.overlap.values
     row, column = divmod(int(values.argmax()), values.shape[1])
     as_much = int((values == values.max()).sum()) - 1
-    others = f", as at {as_much} other pair{'s' * (as_much > 1)}" if as_much else ""
+    others = f", as at {counted(as_much, 'other pair')}" if as_much else ""
     sure = "" if pair.overlap.best is None else f", p = {float(pair.overlap.best.p_value):.3g}"
     return (
         f"{pair.a} and {pair.b} share most neighbours at layers {pair.layers_a[row]} and "

@@ -8,12 +8,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ilo_fast.shown import counted
+
 if TYPE_CHECKING:
     import pandas as pd
 
     from ilo_fast.results import Result
 
-__all__ = ["bar", "make_console", "plain", "show", "show_environment"]
+__all__ = ["bar", "make_console", "plain", "show", "show_environment", "show_files"]
 
 _WIDTH_OF_PIPES = 100  # where there is no terminal to ask
 _LEAST_WIDTH = 80
@@ -39,6 +41,11 @@ def show(result: "Result", paths: Iterable[Path], removed: Iterable[Path] = ()) 
     else:
         for line in _languages_at(result.table, peak, peaks[1:]):
             plain(console, line)
+    show_files(console, paths, removed)
+
+
+def show_files(console: Console, paths: Iterable[Path], removed: Iterable[Path]) -> None:
+    """The files written, and those of an earlier run that went away."""
     written, gone = list(paths), ", ".join(path.name for path in removed)
     if written:
         names = ", ".join(path.name for path in written)
@@ -119,8 +126,8 @@ def _headline(result: "Result") -> str:
     proved = float(result.table["certified"].mean())
     share = "all" if proved == 1 else "none" if proved == 0 else f"{proved:.2%}"
     return (
-        f"{model['name']} on {corpus['name']} ({len(corpus['languages'])} languages × "
-        f"{corpus['sentences']} sentences): {model['dtype']} on {device['id']} "
+        f"{model['name']} on {corpus['name']} ({counted(len(corpus['languages']), 'language')} × "
+        f"{counted(corpus['sentences'], 'sentence')}): {model['dtype']} on {device['id']} "
         f"({device['name']}), neighbours by {record['backend']['name']} ({share} proved exact), "
         f"{seconds:.1f} s{_kept(record['extraction'])}"
     )
@@ -132,7 +139,9 @@ def _kept(extraction: Mapping[str, Any]) -> str:
         return "; hidden states read, not made"
     if extraction.get("states") == "resumed":
         kept, all_of_them = extraction["sentences_kept"], extraction["sentences"]
-        return f"; hidden states of {kept:,} of {all_of_them:,} sentences were there already"
+        return (
+            f"; hidden states of {kept:,} of {counted(all_of_them, 'sentence')} were there already"
+        )
     return ""
 
 

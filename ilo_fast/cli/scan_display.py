@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ilo_fast.cli.display import make_console, plain
+from ilo_fast.shown import counted
 
 if TYPE_CHECKING:
     from ilo_fast.scans.jobs import Job
@@ -58,7 +59,8 @@ def show_dry_run(plan_file: Path, out: Path | None, *, skip_failed: bool) -> Non
     downloads = dict(zip(weights, (e.download or 0 for e in estimates), strict=True))
     unknown = [job for job, e in zip(todo.jobs, estimates, strict=True) if not e.known]
     lines = [
-        f"{len(todo.jobs)} jobs to do, {len(todo.skipped)} skipped: {_there(skip_failed)}"
+        f"{counted(len(todo.jobs), 'job')} to do, {len(todo.skipped)} skipped: "
+        + _there(skip_failed)
         + (f" ({', '.join(f'{n} {why}' for why, n in todo.reasons.items())})" if todo.jobs else ""),
         f"About {duration(sum(e.seconds or 0.0 for e in estimates))} on {todo.device.count} × "
         f"{todo.device.name}, {human(sum(downloads.values()))} to download, "
@@ -67,8 +69,8 @@ def show_dry_run(plan_file: Path, out: Path | None, *, skip_failed: bool) -> Non
     ]
     if unknown:
         lines.append(
-            f"{len(unknown)} jobs without an estimate, whose configuration cannot be read or gives "
-            f"no size: {', '.join(dict.fromkeys(map(_configuration, unknown)))}"
+            f"{counted(len(unknown), 'job')} without an estimate, whose configuration cannot be "
+            f"read or gives no size: {', '.join(dict.fromkeys(map(_configuration, unknown)))}"
         )
     for line in lines:
         plain(console, line)

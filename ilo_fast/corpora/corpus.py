@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ilo_fast.corpora.languages import language
 from ilo_fast.errors import CorpusError, InputError
+from ilo_fast.shown import counted
 
 __all__ = ["Corpus", "check_limit", "choose_languages", "is_blank", "some"]
 
@@ -129,8 +130,8 @@ class Corpus:
 
     def __repr__(self) -> str:
         return (
-            f"Corpus({self.name!r}, {self.n_languages} language{'s' * (self.n_languages != 1)} × "
-            f"{self.n_sentences} sentence{'s' * (self.n_sentences != 1)})"
+            f"Corpus({self.name!r}, {counted(self.n_languages, 'language')} × "
+            f"{counted(self.n_sentences, 'sentence')})"
         )
 
     @property
@@ -229,7 +230,9 @@ def choose_languages(
     if unknown:
         hints = "; ".join(_hint(code, available) for code in unknown[:5])
         more = f"; and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-        raise InputError(f"languages: {hints}{more} ({where} has {len(available)} languages)")
+        raise InputError(
+            f"languages: {hints}{more} ({where} has {counted(len(available), 'language')})"
+        )
     return chosen
 
 

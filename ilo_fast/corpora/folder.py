@@ -7,6 +7,7 @@ from pathlib import Path
 from ilo_fast.corpora.corpus import Corpus, choose_languages, is_blank, some
 from ilo_fast.corpora.lines import check_labels, decode_lines, read_bytes
 from ilo_fast.errors import CorpusError
+from ilo_fast.shown import counted
 
 __all__ = ["SPLITS", "assemble", "read_folder"]
 
@@ -93,8 +94,9 @@ def _check_alignment(counts: Mapping[str, int], where: str) -> None:
         expected, share = ranked[0]
         odd = [f"{name} has {counts[name]}" for name in listed if counts[name] != expected]
         raise CorpusError(
-            f"{where}: not aligned: expected {expected} lines as in {share} of {len(counts)} "
-            f"files, but {some(odd, 40)} (every .txt, .dev or .devtest file counts as a language)"
+            f"{where}: not aligned: expected {counted(expected, 'line')} as in {share} of "
+            f"{len(counts)} files, but {some(odd, 40)} (every .txt, .dev or .devtest "
+            "file counts as a language)"
         )
     pairs = [f"{name} has {counts[name]}" for name in listed]
     raise CorpusError(

@@ -93,7 +93,10 @@ def _read(
         _no_split(split, "a Corpus")
         return spec.select(languages)
     if not isinstance(spec, str | os.PathLike):
-        raise TypeError(f"corpus: expected {_FORMS}, or a Corpus; got {type(spec).__name__}")
+        raise TypeError(
+            f"corpus: expected {_FORMS}, or a Corpus, which Corpus.from_mapping makes of a mapping "
+            f"or a pandas table; got {type(spec).__name__}"
+        )
     if spec == "demo":
         _no_split(split, "the demo corpus")
         return read_demo(languages)

@@ -15,6 +15,7 @@ from typing import Any
 from ilo_fast.corpora.corpus import Corpus, choose_languages, is_blank, some
 from ilo_fast.corpora.lines import check_labels, decode, decode_lines, read_bytes
 from ilo_fast.errors import CorpusError, InputError
+from ilo_fast.shown import counted
 
 __all__ = ["ID_COLUMNS", "TABLES", "read_table"]
 
@@ -142,8 +143,8 @@ def _read_delimited(path: Path, languages: Iterable[str] | None) -> _Table:
     for number, row in enumerate(table_rows[1:], start=1):
         if len(row) != len(names):
             raise CorpusError(
-                f"{path}: row {number} below the header has {len(row)} "
-                f"cell{'s' * (len(row) != 1)}, expected {len(names)} ({some(list(names))})"
+                f"{path}: row {number} below the header has "
+                f"{counted(len(row), 'cell')}, expected {len(names)} ({some(list(names))})"
             )
         for name, value in zip(names, row, strict=True):
             table.columns[name].append(value)

@@ -27,6 +27,7 @@ from ilo_fast.plots.style import (
     tidy,
     whole_ticks,
 )
+from ilo_fast.shown import counted
 
 __all__ = ["differences", "group_differences"]
 
@@ -159,7 +160,7 @@ def _signs(ax: Axes, grid: dict[str, np.ndarray], limit: float) -> None:
 
 def _group_label(name: str, count: int, by: str) -> str:
     if name == "all":
-        return f"all {count} languages"
+        return f"all {counted(count, 'language')}"
     if by == "language":
         return label(name)
     return plain(f"{name}  ({count})")

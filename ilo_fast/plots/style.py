@@ -21,6 +21,7 @@ from ilo_fast.corpora.languages import language
 from ilo_fast.errors import InputError
 from ilo_fast.files import expanded
 from ilo_fast.plots.fonts import boxes_unsaid, give_fonts
+from ilo_fast.shown import counted
 
 if TYPE_CHECKING:
     from ilo_fast.results import Result
@@ -137,8 +138,8 @@ def title_of(result: "Result") -> str:
     revision = f"@{shortened(first['revision'], 20)}" if first.get("revision") else ""
     model = shortened(result.model, _TITLE_LINE - len(where) - len(revision))
     return plain(
-        f"{model}{revision}{where}\n{result.table['language'].nunique()} languages × "
-        f"{first['n_points']} sentences, {first['metric']}, k = {first['k']}, "
+        f"{model}{revision}{where}\n{counted(result.table['language'].nunique(), 'language')} × "
+        f"{counted(int(first['n_points']), 'sentence')}, {first['metric']}, k = {first['k']}, "
         f"threshold {first['threshold']}"
     )
 

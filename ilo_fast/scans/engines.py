@@ -10,6 +10,7 @@ from ilo_fast.errors import InputError
 from ilo_fast.scans.estimate import Estimate
 from ilo_fast.scans.jobs import Job
 from ilo_fast.scans.work import Failure, ModelCache, Outcome, run_job
+from ilo_fast.shown import counted
 
 __all__ = ["Engine", "LocalEngine", "RayEngine"]
 
@@ -64,7 +65,7 @@ class LocalEngine:
         import torch
 
         if not torch.cuda.is_available():
-            return f"CPU, {torch.get_num_threads()} threads"
+            return f"CPU, {counted(torch.get_num_threads(), 'thread')}"
         cards = []
         for number in range(torch.cuda.device_count()):
             free, total = torch.cuda.mem_get_info(number)
@@ -148,11 +149,11 @@ class RayEngine:
     def describe(self) -> str:
         total, free = self._ray.cluster_resources(), self._ray.available_resources()
         parts = [
-            f"{int(total[name] - free.get(name, 0))} of {int(total[name])} {name}s busy"
+            f"{int(total[name] - free.get(name, 0))} of {counted(int(total[name]), name)} busy"
             for name in ("GPU", "CPU")
             if total.get(name)
         ]
-        return f"Ray, {len(self._ray.nodes())} nodes: {', '.join(parts)}"
+        return f"Ray, {counted(len(self._ray.nodes()), 'node')}: {', '.join(parts)}"
 
     def close(self, *, cancel: bool) -> None:
         if cancel:

@@ -45,10 +45,11 @@ def connect(folder: str | Path) -> Any:
         ) from error
     connection = duckdb.connect(":memory:", config={"python_enable_replacements": False})
     for table in SCHEMAS:
-        connection.register(f"{table}_files", _files(dataset, table))
-        # A cell's other tables count once its scores are there, which are written last.
-        where = "" if table in ("scores", "failures") else " where key in (select key from scores)"
-        connection.execute(f"create view {table} as select * from {table}_files{where}")
+        rows = connection.from_arrow(_files(dataset, table))
+        if table not in ("scores", "failures"):
+            # A cell's other tables count once its scores are there, which are written last.
+            rows = rows.filter("key in (select key from scores)")
+        rows.create_view(table)
     connection.execute(f"create view languages as {_LANGUAGES}")
     connection.register("runs", _runs(dataset))
     connection.execute("set enable_external_access = false")

@@ -25,6 +25,7 @@ from ilo_fast.scans.plan import Plan, read_plan
 from ilo_fast.scans.query import read_table
 from ilo_fast.scans.view import View, make_view
 from ilo_fast.scans.work import Failure, Outcome
+from ilo_fast.shown import counted
 
 __all__ = ["ScanSummary", "Todo", "prepare", "scan"]
 
@@ -125,7 +126,8 @@ def scan(
             shown.say(note)
         if not todo.jobs:
             there = "there already" if retry_failures else "there already or failed before"
-            shown.say(f"nothing to do: {len(todo.skipped)} jobs are {there}")
+            verb = "is" if len(todo.skipped) == 1 else "are"
+            shown.say(f"nothing to do: {counted(len(todo.skipped), 'job')} {verb} {there}")
             stack.enter_context(dataset)  # a folder is one from the first scan on
             _forget_failures(dataset, todo.skipped)
             return ScanSummary(folder, 0, 0, len(todo.skipped), {}, False, 0.0)

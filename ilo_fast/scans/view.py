@@ -7,6 +7,7 @@ from typing import IO, Any, Self
 from ilo_fast.progress import Progress
 from ilo_fast.scans.jobs import Job
 from ilo_fast.scans.work import Outcome
+from ilo_fast.shown import counted
 
 __all__ = ["LiveView", "PlainView", "View", "duration", "make_view"]
 
@@ -52,7 +53,7 @@ class PlainView(View):
 
     def begin(self, todo: int, skipped: int, engine: str) -> None:
         self._clock.begin(todo)
-        self.say(f"{todo} jobs to do, {skipped} skipped; {engine}")
+        self.say(f"{counted(todo, 'job')} to do, {skipped} skipped; {engine}")
 
     def say(self, text: str) -> None:
         self._stream.write(text + "\n")
@@ -156,7 +157,7 @@ class LiveView(View):
         whole.add_column(ratio=1)
         whole.add_column(justify="right", no_wrap=True)
         whole.add_row(
-            f"{clock.done} of {clock.todo} jobs",
+            f"{clock.done} of {counted(clock.todo, 'job')}",
             ProgressBar(total=max(clock.todo, 1), completed=clock.done),
             ", ".join(
                 part

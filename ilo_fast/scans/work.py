@@ -28,8 +28,8 @@ _WITH_RECORD = ("scores", "neighbors")  # what is read by itself: `ilo_fast.sour
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a job has no result. kind: gated, missing, out of memory, not finite, tokenizer,
-    corpus, options, model, died or error. trace: where, for kind error."""
+    """Why a job has no result. kind: gated, missing, out of memory, not finite, model,
+    tokenizer, too long, corpus, options, died or error. trace: where, for kind error."""
 
     kind: str
     reason: str
@@ -151,7 +151,9 @@ def explain_failure(error: BaseException) -> Failure:
     if "GatedRepoError" in names or "gated repo" in said:
         return Failure("gated", reason)
     if isinstance(error, CorpusError):
-        return Failure("tokenizer" if "token" in said else "corpus", reason)
+        if "tokens, the model takes" in said:
+            return Failure("too long", reason)
+        return Failure("tokenizer" if "gives no tokens" in said else "corpus", reason)
     missing = {"RepositoryNotFoundError", "RevisionNotFoundError", "LocalEntryNotFoundError"}
     missing |= {"EntryNotFoundError", "FileNotFoundError", "OfflineModeIsEnabled"}
     if names & missing or "there is no file or folder" in said or "holds no config.json" in said:

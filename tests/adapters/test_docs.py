@@ -13,7 +13,11 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import torch
 from tiny import save_tiny_model
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+import ilo_fast
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs" / "adapters").glob("*.md"))
@@ -76,6 +80,24 @@ def test_examples_with_the_demo_model(page, blocks, monkeypatch, tmp_path, capsy
     heads = [line.split() for line in shown.splitlines() if re.search("[a-z]", line)]
     assert [line.split() for line in said.splitlines() if re.search("[a-z]", line)] == heads
     assert len(said.splitlines()) == len(shown.splitlines())
+
+
+def test_the_hooks_of_the_readme(tmp_path):
+    folder = save_tiny_model(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModel.from_config(AutoConfig.from_pretrained(folder, num_hidden_layers=16)).eval()
+    tokenizer.pad_token = tokenizer.eos_token
+    batch = tokenizer(["ana bo", "cad dun elo fin"], return_tensors="pt", padding=True)
+    batch = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"^```python\n(with ilo_fast\.tap.*?)^```", text, re.M | re.S)[1]
+    names = {"ilo_fast": ilo_fast, "model": model, "batch": batch}
+    with torch.no_grad():
+        exec(compile(block, "README.md", "exec"), names)
+        hidden = model(**batch, output_hidden_states=True).hidden_states
+    mask = batch["attention_mask"][..., None]
+    means = [(hidden[layer] * mask).sum(1) / mask.sum(1) for layer in (8, 16)]
+    torch.testing.assert_close(names["states"], torch.stack(means))
 
 
 def test_times_are_those_of_the_results_file():

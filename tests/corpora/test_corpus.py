@@ -100,7 +100,7 @@ def test_survives_pickling_and_is_frozen():
 
 def test_repr_does_not_print_the_text():
     corpus = Corpus.from_mapping({"a": ["secret"] * 1000, "b": ["geheim"] * 1000})
-    assert repr(corpus) == "Corpus('corpus', 2 languages × 1000 sentences)"
+    assert repr(corpus) == "Corpus('corpus', 2 languages × 1,000 sentences)"
 
 
 def test_record_is_plain():

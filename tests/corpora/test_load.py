@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from ilo_fast import Corpus, load_corpus
@@ -48,6 +49,13 @@ def test_files_of_no_known_kind(tmp_path, name):
 def test_specs_of_other_types(spec):
     with pytest.raises(TypeError, match="corpus: expected a folder"):
         load_corpus(spec)
+
+
+def test_a_table_in_memory_is_told_the_way():
+    table = pd.DataFrame({"eng_Latn": ["Hello."], "deu_Latn": ["Hallo."]})
+    with pytest.raises(TypeError, match=r"Corpus\.from_mapping makes of .* pandas table; got Data"):
+        load_corpus(table)
+    assert load_corpus(Corpus.from_mapping(table)).languages == ("eng_Latn", "deu_Latn")
 
 
 @pytest.mark.parametrize(

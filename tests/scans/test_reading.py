@@ -25,10 +25,13 @@ from transformers import CONFIG_MAPPING, AutoModel, LlamaConfig
 
 from ilo_fast.cli import main
 from ilo_fast.errors import InputError
+from ilo_fast.results import SCORES
 from ilo_fast.scans import query, read_table, scan
+from ilo_fast.scans.engines import LocalEngine
 from ilo_fast.scans.estimate import Device, estimate_job
 from ilo_fast.scans.jobs import plan_jobs
 from ilo_fast.scans.plan import read_plan
+from ilo_fast.scans.query import VIEWS
 from ilo_fast.scans.shapes import _shape_of_gguf, shape_of_config
 from ilo_fast.scans.view import LiveView, PlainView, View
 from ilo_fast.scans.work import Failure, Outcome
@@ -240,6 +243,24 @@ def test_sql_over_every_view(results):
     assert joined["dtype"][0] == '"float32"'
 
 
+def test_the_views_can_be_looked_up(results):
+    """By SQL, and in the table of docs/scans.md."""
+    assert query(results / "out", "show tables")["name"].tolist() == sorted(VIEWS)
+    page = (Path(__file__).parents[2] / "docs" / "scans.md").read_text(encoding="utf-8")
+    head = re.search(r"^\| view \| .*$", page, re.M)[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", page.partition(head)[2], re.M))
+    assert tuple(rows) == VIEWS
+    shared = set(re.findall(r"`(\w+)`", head))
+    scores = {f"{score}{end}" for score in SCORES for end in ("_low", "_high")}
+    said = {view: set(re.findall(r"`(\w+)`", row)) for view, row in rows.items()}
+    said["scores"] |= scores
+    said["layers"] |= said["scores"] - {"scores", "language", "reach_count"}
+    said["layers"] -= {"scores", "language", "reach_count"}
+    for view in VIEWS:
+        columns = set(query(results / "out", f"describe {view}")["column_name"])
+        assert columns == said[view] | (set() if view == "runs" else shared), view
+
+
 @pytest.mark.parametrize(
     "sql",
     [
@@ -300,6 +321,13 @@ def job_of(plan):
     return plan_jobs(read_plan(plan))[0][0]
 
 
+def test_a_single_one_is_no_plural(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    PlainView(stream := io.StringIO()).begin(1, 0, LocalEngine().describe())
+    assert stream.getvalue() == "1 job to do, 0 skipped; CPU, 1 thread\n"
+
+
 def test_plain_lines(plan):
     stream = io.StringIO()
     view, job = PlainView(stream), job_of(plan)
@@ -355,8 +383,8 @@ def test_scan_query_and_report_from_the_command_line(command, results, tmp_path)
     plan, out = results / "plan.yaml", results / "out"
     status, shown, _ = command("scan", plan, "--dry-run")
     assert status == 0
-    assert "1 jobs to do, 1 skipped: there already (1 failed before)" in shown
-    assert "1 jobs without an estimate" in shown
+    assert "1 job to do, 1 skipped: there already (1 failed before)" in shown
+    assert "1 job without an estimate" in shown
     assert f"gives no size: {results / 'gone'}\n" in shown
     status, shown, said = command("scan", plan)
     assert status == 3  # some failed

@@ -264,6 +264,25 @@ def test_lack_of_memory_is_told_from_a_bug(said):
     assert explain_failure(RuntimeError("out of resource: registers")).kind == "error"
 
 
+def test_what_is_wrong_with_a_sentence_is_told_apart(run, tmp_path, models):
+    """Too long for the model, and none to the tokenizer; a folder's name says nothing."""
+    from ilo_fast.errors import CorpusError
+    from ilo_fast.scans.work import explain_failure
+
+    (tmp_path / "tokens").mkdir()
+    for code in ("aa", "bb", "cc"):
+        lines = "".join(f"{code} {'long ' * 200 if n == 1 else 'short '}{n}\n" for n in range(3))
+        (tmp_path / "tokens" / f"{code}.txt").write_text(lines)
+    summary = run(models=[str(models / "step9")], corpora=[{"corpus": str(tmp_path / "tokens")}])
+    assert summary.to_pandas("failures")["kind"].tolist() == ["too long"]
+    for said, kind in (
+        ("corpus: sentence 2 of bb gives no tokens but special ones: 'z'", "tokenizer"),
+        ("corpus: sentence 2 of bb gives no tokens: 'z'", "tokenizer"),
+        ("corpus: tokens/bb.txt has 3 lines, tokens/aa.txt 4", "corpus"),
+    ):
+        assert explain_failure(CorpusError(said)).kind == kind
+
+
 def test_a_model_that_was_gone_for_a_while_has_no_failure(run, plan, models):
     entries = {"models": [str(models / name) for name in ("step9", "step10")]}
     run(**entries)
