@@ -61,10 +61,10 @@ def held_points(n: int, n_pad: int, width: int, pair: int, device: torch.device)
     >>> torch.equal(held, order[[0, 1, 4, 5, 2, 3, 6, 7]])
     True
     """
-    position = torch.full((n_pad,), -1, dtype=torch.int32, device=device)
-    position[:n] = permutation(n, device)
+    position = torch.full((n_pad,), -1, dtype=torch.int32, device="cpu")
+    position[:n] = permutation(n, torch.device("cpu"))
     halves = position.view(-1, 2, pair).transpose(1, 2)  # [.., pair, 2]
-    return halves.reshape(-1, width // 2, 2).transpose(1, 2).reshape(-1).contiguous()
+    return halves.reshape(-1, width // 2, 2).transpose(1, 2).reshape(-1).to(device)
 
 
 @lru_cache(maxsize=16)

@@ -81,7 +81,11 @@ def permutation(n: int, device: torch.device) -> torch.Tensor:
 
 
 def kept_until_read(table: torch.Tensor) -> torch.Tensor:
-    """A cached table, safe to drop from the cache while the current stream still reads it."""
+    """A cached table, safe to drop from the cache while the current stream still reads it.
+
+    The tables are made on the host: their copy is done when it returns, so whichever thread finds
+    one in the cache may read it on a stream of its own.
+    """
     if table.is_cuda:
         table.record_stream(torch.cuda.current_stream(table.device))
     return table

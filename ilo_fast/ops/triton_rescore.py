@@ -340,8 +340,8 @@ def visiting_order(n: int, first_row: int, rows: int, device: torch.device) -> t
     >>> permutation(5, device)[1:4][visiting_order(5, 1, 3, device)].diff().gt(0).all()
     tensor(True)
     """
-    held = permutation(n, device)[first_row : first_row + rows]
-    return torch.argsort(held).to(torch.int32)
+    held = permutation(n, torch.device("cpu"))[first_row : first_row + rows]
+    return torch.argsort(held).to(torch.int32).to(device)
 
 
 def tie_depth(d: int, metric: str) -> float:
