@@ -25,7 +25,7 @@ class Engine(Protocol):
     def room(self) -> int:
         """How many more jobs it would start now."""
 
-    def submit(self, job: Job, estimate: Estimate | None, progress: Any) -> None:
+    def submit(self, job: Job, estimate: Estimate, progress: Any) -> None:
         """Take a job."""
 
     def collect(self) -> list[tuple[Job, Outcome]]:
@@ -49,8 +49,8 @@ class LocalEngine:
     def room(self) -> int:
         return 0 if self._waiting else 1
 
-    def submit(self, job: Job, estimate: Estimate | None, progress: Any) -> None:
-        if estimate is not None and estimate.cards > 1 and job.options["device"] == "auto":
+    def submit(self, job: Job, estimate: Estimate, progress: Any) -> None:
+        if estimate.cards > 1 and job.options["device"] == "auto":
             job = spread(job)
         self._waiting = (job, progress)
 
@@ -112,14 +112,14 @@ class RayEngine:
         places = int(total.get("GPU", 0)) or int(total.get("CPU", 1))
         return max(0, places - len(self._running))
 
-    def submit(self, job: Job, estimate: Estimate | None, progress: Any) -> None:
+    def submit(self, job: Job, estimate: Estimate, progress: Any) -> None:
         total = self._ray.cluster_resources()
         asked: dict[str, Any] = {"num_cpus": 1}
         if total.get("GPU", 0) and job.options["device"] != "cpu":
-            asked["num_gpus"] = min(estimate.cards if estimate else 1, int(total["GPU"]))
+            asked["num_gpus"] = min(estimate.cards, int(total["GPU"]))
             if asked["num_gpus"] > 1 and job.options["device"] == "auto":
                 job = spread(job)
-        elif estimate is not None and estimate.memory is not None:
+        elif estimate.memory is not None:
             # More than a node has would wait for ever: let the job try, and fail with a reason.
             nodes = [node["Resources"].get("memory", 0) for node in self._ray.nodes()]
             asked["memory"] = int(min(estimate.memory, 0.9 * max(nodes)))
