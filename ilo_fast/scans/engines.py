@@ -102,7 +102,7 @@ class RayEngine:
                 ray.init(address=address or "local", **quiet, **local)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise InputError(f"engine: no Ray cluster at {address!r}: {error}") from error
-        self._task = ray.remote(max_retries=retries)(ray_job)
+        self._task = ray.remote(max_retries=retries)(run_job)
         self._retries = retries
         self._running: dict[Any, Job] = {}
 
@@ -123,7 +123,7 @@ class RayEngine:
             # More than a node has would wait for ever: let the job try, and fail with a reason.
             nodes = [node["Resources"].get("memory", 0) for node in self._ray.nodes()]
             asked["memory"] = int(min(estimate.memory, 0.9 * max(nodes)))
-        self._running[self._task.options(**asked).remote(job.to_json())] = job
+        self._running[self._task.options(**asked).remote(job)] = job
 
     def collect(self) -> list[tuple[Job, Outcome]]:
         if not self._running:
@@ -134,7 +134,7 @@ class RayEngine:
     def _outcome(self, reference: Any) -> Outcome:
         errors = self._ray.exceptions
         try:
-            files, failure, seconds, tokens = self._ray.get(reference)
+            outcome: Outcome = self._ray.get(reference)
         except errors.OutOfMemoryError as error:
             return Outcome(failure=Failure("out of memory", _short(error)))
         except (errors.WorkerCrashedError, errors.RaySystemError, errors.ObjectLostError) as error:
@@ -143,7 +143,7 @@ class RayEngine:
             )
         except errors.RayTaskError as error:
             return Outcome(failure=Failure("error", _short(error), str(error)))
-        return Outcome(files, Failure(*failure) if failure else None, seconds, tokens)
+        return outcome
 
     def describe(self) -> str:
         total, free = self._ray.cluster_resources(), self._ray.available_resources()
@@ -183,14 +183,6 @@ def _check_listens(address: str | None, ray: Any) -> None:
         except OSError as error:
             reason = reason or str(error)
     raise InputError(f"address: nothing listens at {address} ({reason})")
-
-
-def ray_job(text: str) -> tuple[dict[str, dict[str, bytes]], Any, float, int]:
-    """Do one job on a worker: plain values in and out."""
-    outcome = run_job(Job.from_json(text))
-    failure = outcome.failure
-    said = (failure.kind, failure.reason, failure.trace) if failure else None
-    return outcome.files, said, outcome.seconds, outcome.tokens
 
 
 def spread(job: Job) -> Job:
