@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,9 +19,9 @@ from ilo_fast.models.fingerprint import weights_sha256
 from ilo_fast.neighbors import Neighbors
 from ilo_fast.options import ScoreOptions
 from ilo_fast.progress import Progress, with_progress
-from ilo_fast.record import dtype_name, model_record, score_record, search_options
+from ilo_fast.record import dtype_name, model_record, search_options
 from ilo_fast.results import Result
-from ilo_fast.scoring import check_search, score_layers
+from ilo_fast.scoring import check_search, score_and_record
 from ilo_fast.shown import counted
 from ilo_fast.stored import check_language_major
 from ilo_fast.timeline import Clock, TimedProgress
@@ -141,7 +140,7 @@ def score(
         raise TypeError(
             f"states must be a folder or an ActivationStore, got {type(states).__name__}"
         )
-    started, clock = datetime.now(UTC), Clock()
+    clock = Clock()
     listener = progress if isinstance(progress, Progress) else Progress()
 
     with clock.measure("corpus"):
@@ -173,16 +172,6 @@ def score(
         )
         with clock.measure("load"):  # hashed already where the states are kept
             weights = store.record.get("weights_sha256") or weights_sha256(loaded.model)
-    scores = score_layers(
-        store,
-        options,
-        model=loaded.name,
-        device=loaded.device,
-        each_layer=each_layer,
-        more=more,
-        listener=listener,
-        clock=clock,
-    )
     asked = {
         **search_options(options, layers=chosen, pool=options.pool_name, device=device),
         "batch_tokens": options.batch_tokens,
@@ -191,18 +180,18 @@ def score(
         "truncate": options.truncate,
         "trust_remote_code": trust_remote_code,
     }
-    record = score_record(
+    return score_and_record(
+        store,
         options,
         asked=asked,
-        started=started,
         model={**described, "weights_sha256": weights},
         corpus=text.record,
         device=loaded.device,
-        extraction=store.record,
-        searches=scores.searches,
-        timeline=clock.seconds,
+        clock=clock,
+        each_layer=each_layer,
+        more=more,
+        listener=listener,
     )
-    return scores.to_result(record)
 
 
 def _check_states(

@@ -2,25 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 import torch
 
-from ilo_fast import environment
 from ilo_fast.activations.tokens import tokenizer_sha256
 from ilo_fast.companions import SETTINGS
 from ilo_fast.models import LoadedModel
 from ilo_fast.neighbors import Neighbors
 from ilo_fast.ops import dispatch
 from ilo_fast.options import ScoreOptions
-from ilo_fast.tables import RECORD_VERSION
 
 __all__ = [
     "backend_record",
     "dtype_name",
     "model_record",
-    "score_record",
     "search_options",
     "search_record",
 ]
@@ -86,37 +82,3 @@ def backend_record(
     served = list(dict.fromkeys(search["backend"] for search in searches))
     why = dispatch.explain(device, served) if engine == "auto" else f"{engine} was asked for"
     return {"name": ", ".join(served), "why": why}
-
-
-def score_record(
-    options: ScoreOptions,
-    *,
-    asked: dict[str, Any],
-    started: datetime,
-    model: dict[str, Any],
-    corpus: dict[str, Any],
-    device: torch.device,
-    extraction: dict[str, Any],
-    searches: Sequence[dict[str, Any]],
-    timeline: dict[str, float],
-) -> dict[str, Any]:
-    """The whole record of a scoring that ends now, in the order of its keys in ``run.json``.
-
-    ``asked`` is what it says under ``"options"``: `search_options`, and more.
-    """
-    return {
-        "record": RECORD_VERSION,
-        "kind": "score",
-        "started": started.isoformat(timespec="seconds"),
-        "finished": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "model": model,
-        "corpus": corpus,
-        "options": asked,
-        "seed": options.seed,
-        **environment.describe(str(device)),
-        # what it says about model and corpus they have said above
-        "extraction": {name: said for name, said in extraction.items() if name != "about"},
-        "backend": backend_record(options.engine, device, searches),
-        "neighbours": list(searches),
-        "timeline": timeline,
-    }

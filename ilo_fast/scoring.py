@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from ilo_fast import environment
 from ilo_fast.activations import ActivationStore
 from ilo_fast.alignment import same_language, translation_hit
 from ilo_fast.companions import Companions
@@ -16,15 +18,16 @@ from ilo_fast.ops import dispatch
 from ilo_fast.ops.request import Request
 from ilo_fast.options import ScoreOptions
 from ilo_fast.progress import Progress
-from ilo_fast.record import search_record
+from ilo_fast.record import backend_record, search_record
 from ilo_fast.results import COLUMNS, Result, from_columns
 from ilo_fast.shown import counted
+from ilo_fast.tables import RECORD_VERSION
 from ilo_fast.timeline import Clock
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["LayerScores", "check_search", "kept_in", "score_layers"]
+__all__ = ["LayerScores", "check_search", "kept_in", "score_and_record", "score_layers"]
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,44 @@ def score_layers(
         with clock.measure("metrics"):
             scores.companions.update(more.tables())
     return scores
+
+
+def score_and_record(
+    store: ActivationStore,
+    options: ScoreOptions,
+    *,
+    asked: dict[str, Any],
+    model: dict[str, Any],
+    corpus: dict[str, Any],
+    device: torch.device,
+    clock: Clock,
+    **how: Any,
+) -> Result:
+    """The result of `score_layers`, whose further arguments are ``how``, with its run record.
+
+    Args:
+        asked: what the record says under ``"options"``: `ilo_fast.record.search_options`, and more.
+        model, corpus: what it says of them.
+        clock: made when the scoring, of which this is the last part, began.
+    """
+    scores = score_layers(store, options, model=model["name"], device=device, clock=clock, **how)
+    record = {  # in the order of its keys in ``run.json``
+        "record": RECORD_VERSION,
+        "kind": "score",
+        "started": clock.started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "model": model,
+        "corpus": corpus,
+        "options": asked,
+        "seed": options.seed,
+        **environment.describe(str(device)),
+        # what it says about model and corpus they have said above
+        "extraction": {name: said for name, said in store.record.items() if name != "about"},
+        "backend": backend_record(options.engine, device, scores.searches),
+        "neighbours": scores.searches,
+        "timeline": clock.seconds,
+    }
+    return scores.to_result(record)
 
 
 def kept_in(lists: list[np.ndarray]) -> Callable[[int, Neighbors], None]:

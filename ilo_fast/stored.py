@@ -1,7 +1,6 @@
 """`score_states`: from hidden states that were kept to the table of scores, without their model."""
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ from ilo_fast.models.devices import check_device
 from ilo_fast.neighbors import Neighbors
 from ilo_fast.options import ScoreOptions
 from ilo_fast.progress import Progress, with_progress
-from ilo_fast.record import score_record, search_options
+from ilo_fast.record import search_options
 from ilo_fast.results import Result
-from ilo_fast.scoring import check_search, score_layers
+from ilo_fast.scoring import check_search, score_and_record
 from ilo_fast.timeline import Clock
 
 __all__ = ["about", "check_language_major", "score_states"]
@@ -86,7 +85,7 @@ def score_states(
     place = _one_device(device)
     if not isinstance(name, str | None):
         raise TypeError(f"name must be the model's, got {type(name).__name__}")
-    started, clock = datetime.now(UTC), Clock()
+    clock = Clock()
     listener = progress if isinstance(progress, Progress) else Progress()
     listener.stage(f"Reading {states if isinstance(states, str | Path) else 'states'}")
     with clock.measure("load"):
@@ -98,30 +97,19 @@ def score_states(
     points, dim = store.states.shape[1:]
     check_search(options, points, dim, place)
     more = Companions(options.metrics, store, threshold=options.threshold, seed=options.seed)
-    scores = score_layers(
+    return score_and_record(
         store,
         options,
-        model=model["name"],
+        asked=search_options(options, layers=chosen, pool=store.record.get("pool"), device=device),
+        model=model,
+        corpus=corpus,
         device=place,
+        clock=clock,
         layers=chosen,
         each_layer=each_layer,
         more=more,
         listener=listener,
-        clock=clock,
     )
-    asked = search_options(options, layers=chosen, pool=store.record.get("pool"), device=device)
-    record = score_record(
-        options,
-        asked=asked,
-        started=started,
-        model=model,
-        corpus=corpus,
-        device=place,
-        extraction=store.record,
-        searches=scores.searches,
-        timeline=clock.seconds,
-    )
-    return scores.to_result(record)
 
 
 def check_language_major(store: ActivationStore) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from torch.profiler import record_function
@@ -14,6 +15,7 @@ class Clock:
     """Seconds by step, added up over its repetitions; each is a range of that name in a profile."""
 
     def __init__(self) -> None:
+        self.started = datetime.now(UTC)
         self.seconds: dict[str, float] = {}
 
     def add(self, step: str, began: float) -> None:

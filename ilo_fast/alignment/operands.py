@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ilo_fast.ops.centred import MASKED, Centred, centre, lifted_terms, round_up
+from ilo_fast.ops.centred import Centred, centre, filter_operands, round_up
 from ilo_fast.ops.half_products import half_products, served_sums, sum_bound
 from ilo_fast.ops.points import Points, block_rows
 from ilo_fast.ops.precision import UNIT_ROUNDOFF_64, gamma
@@ -75,21 +75,13 @@ def bounded_points(points: Points, row_of: Tensor) -> BoundedPoints:
     sums = served_sums(points.z.device)
     if sums is not None:
         return half_points(points, form, row_of, sums)
-    lifted, slack = lifted_terms(points, form)
-    n, dim = row_of.shape[0], points.z.shape[1]
-    left = torch.zeros(n + 1, dim + 2, dtype=torch.float32, device=points.z.device)
-    left[:n, :dim] = form.rows(points.z).to(torch.float32)[row_of]
-    left[:n, dim] = lifted[row_of]
-    left[n, dim] = MASKED
-    left[:, dim + 1] = 1.0
-    right = left.clone()
-    right[:, dim], right[:, dim + 1] = left[:, dim + 1], left[:, dim]
+    made = filter_operands(points, form, row_of, row_of.shape[0] + 1)
     return BoundedPoints(
-        left=left,
-        right=right,
-        slack=pad(slack[row_of], (0, 1)),
+        left=made.left,
+        right=made.right.T,
+        slack=made.slack,
         unit=form.scale**2,
-        rounding=_rounding(lifted),
+        rounding=_rounding(made.left[:-1, -2]),
         rows=points.z,
         row_of=row_of,
     )

@@ -142,9 +142,11 @@ def lifted_terms(points: Points, form: Centred) -> tuple[torch.Tensor, torch.Ten
 
 
 def filter_operands(points: Points, form: Centred, order: torch.Tensor, padded: int) -> Operands:
-    """Cast the centred form to float32, in the order given, with its error folded into ``b'``."""
-    u, dim = points.z.shape
-    device = points.z.device
+    """Cast the centred form to float32 with its error folded into ``b'``.
+
+    ``order``: a point a row; one may have several.
+    """
+    count, dim, device = order.shape[0], points.z.shape[1], points.z.device
     lifted, slack = lifted_terms(points, form)
     lifted, slack = lifted[order], slack[order]
     left = torch.empty(padded, dim + 2, dtype=torch.float32, device=device)
@@ -158,12 +160,12 @@ def filter_operands(points: Points, form: Centred, order: torch.Tensor, padded: 
         right[part, dim] = 1.0
         right[part, dim + 1] = left[part, dim]
 
-    for_spans(cast, u, block_rows(device, dim))
-    left[u:], right[u:] = 0.0, 0.0
-    left[u:, dim] = right[u:, dim + 1] = MASKED
-    left[u:, dim + 1] = right[u:, dim] = 1.0
+    for_spans(cast, count, block_rows(device, dim))
+    left[count:], right[count:] = 0.0, 0.0
+    left[count:, dim] = right[count:, dim + 1] = MASKED
+    left[count:, dim + 1] = right[count:, dim] = 1.0
     padded_slack = torch.zeros(padded, dtype=torch.float32, device=device)
-    padded_slack[:u] = slack
+    padded_slack[:count] = slack
     return Operands(left, right.T, padded_slack)
 
 

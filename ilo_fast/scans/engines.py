@@ -26,7 +26,7 @@ class Engine(Protocol):
     def room(self) -> int:
         """How many more jobs it would start now."""
 
-    def submit(self, job: Job, estimate: Estimate | None, progress: Any) -> None:
+    def submit(self, job: Job, estimate: Estimate, progress: Any) -> None:
         """Take a job."""
 
     def collect(self) -> list[tuple[Job, Outcome]]:
@@ -50,8 +50,8 @@ class LocalEngine:
     def room(self) -> int:
         return 0 if self._waiting else 1
 
-    def submit(self, job: Job, estimate: Estimate | None, progress: Any) -> None:
-        if estimate is not None and estimate.cards > 1 and job.options["device"] == "auto":
+    def submit(self, job: Job, estimate: Estimate, progress: Any) -> None:
+        if estimate.cards > 1 and job.options["device"] == "auto":
             job = spread(job)
         self._waiting = (job, progress)
 
@@ -103,7 +103,7 @@ class RayEngine:
                 ray.init(address=address or "local", **quiet, **local)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise InputError(f"engine: no Ray cluster at {address!r}: {error}") from error
-        self._task = ray.remote(max_retries=retries)(ray_job)
+        self._task = ray.remote(max_retries=retries)(run_job)
         self._retries = retries
         self._running: dict[Any, Job] = {}
 
@@ -113,18 +113,18 @@ class RayEngine:
         places = int(total.get("GPU", 0)) or int(total.get("CPU", 1))
         return max(0, places - len(self._running))
 
-    def submit(self, job: Job, estimate: Estimate | None, progress: Any) -> None:
+    def submit(self, job: Job, estimate: Estimate, progress: Any) -> None:
         total = self._ray.cluster_resources()
         asked: dict[str, Any] = {"num_cpus": 1}
         if total.get("GPU", 0) and job.options["device"] != "cpu":
-            asked["num_gpus"] = min(estimate.cards if estimate else 1, int(total["GPU"]))
+            asked["num_gpus"] = min(estimate.cards, int(total["GPU"]))
             if asked["num_gpus"] > 1 and job.options["device"] == "auto":
                 job = spread(job)
-        elif estimate is not None and estimate.memory is not None:
+        elif estimate.memory is not None:
             # More than a node has would wait for ever: let the job try, and fail with a reason.
             nodes = [node["Resources"].get("memory", 0) for node in self._ray.nodes()]
             asked["memory"] = int(min(estimate.memory, 0.9 * max(nodes)))
-        self._running[self._task.options(**asked).remote(job.to_json())] = job
+        self._running[self._task.options(**asked).remote(job)] = job
 
     def collect(self) -> list[tuple[Job, Outcome]]:
         if not self._running:
@@ -135,7 +135,7 @@ class RayEngine:
     def _outcome(self, reference: Any) -> Outcome:
         errors = self._ray.exceptions
         try:
-            files, failure, seconds, tokens = self._ray.get(reference)
+            outcome: Outcome = self._ray.get(reference)
         except errors.OutOfMemoryError as error:
             return Outcome(failure=Failure("out of memory", _short(error)))
         except (errors.WorkerCrashedError, errors.RaySystemError, errors.ObjectLostError) as error:
@@ -144,7 +144,7 @@ class RayEngine:
             )
         except errors.RayTaskError as error:
             return Outcome(failure=Failure("error", _short(error), str(error)))
-        return Outcome(files, Failure(*failure) if failure else None, seconds, tokens)
+        return outcome
 
     def describe(self) -> str:
         total, free = self._ray.cluster_resources(), self._ray.available_resources()
@@ -184,14 +184,6 @@ def _check_listens(address: str | None, ray: Any) -> None:
         except OSError as error:
             reason = reason or str(error)
     raise InputError(f"address: nothing listens at {address} ({reason})")
-
-
-def ray_job(text: str) -> tuple[dict[str, dict[str, bytes]], Any, float, int]:
-    """Do one job on a worker: plain values in and out."""
-    outcome = run_job(Job.from_json(text))
-    failure = outcome.failure
-    said = (failure.kind, failure.reason, failure.trace) if failure else None
-    return outcome.files, said, outcome.seconds, outcome.tokens
 
 
 def spread(job: Job) -> Job:

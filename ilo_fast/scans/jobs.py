@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,7 +46,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Job:
-    """One model, at one revision, on one corpus: plain values, ready for JSON.
+    """One model, at one revision, on one corpus: plain values, for any process.
 
     model, revision, corpus: names in the tables (revision "" where there is none). target: hub id
     or absolute path. source: what the target is; a folder that is gone is "missing". commit: of a
@@ -83,17 +83,6 @@ class Job:
     def only(self, cells: Iterable[Cell]) -> "Job":
         """The same with some of its cells."""
         return replace(self, cells=tuple(cells))
-
-    def to_json(self) -> str:
-        """As text, for another process."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> "Job":
-        """What `to_json` wrote."""
-        values = json.loads(text)
-        values["cells"] = tuple(Cell(**cell) for cell in values["cells"])
-        return cls(**values)
 
 
 @dataclass(frozen=True)

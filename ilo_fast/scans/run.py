@@ -136,7 +136,7 @@ def scan(
         stopping = stack.enter_context(_two_interrupts(shown))
         stack.enter_context(dataset)
         _forget_failures(dataset, todo.skipped)
-        stack.push(_closer(chosen))
+        stack.push(lambda kind, error, trace: chosen.close(cancel=error is not None))
         shown.begin(len(todo.jobs), len(todo.skipped), chosen.describe())
         counts = _Loop(dataset, chosen, shown, todo, stopping).run()
     return ScanSummary(
@@ -280,13 +280,6 @@ def _engine(engine: str | Engine, address: str | None, workers: int | None) -> E
     if engine == "ray":
         return RayEngine(address, workers=workers)
     return LocalEngine() if isinstance(engine, str) else engine
-
-
-def _closer(engine: Engine) -> Any:
-    def close(kind: Any, error: Any, trace: Any) -> None:
-        engine.close(cancel=error is not None)
-
-    return close
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from ilo_fast.activations.space import human
 from ilo_fast.cli.scan_display import show_dry_run
 from ilo_fast.scans import hub
 from ilo_fast.scans.identity import model_digest, tokenizer_digest
-from ilo_fast.scans.jobs import Job, plan_jobs
+from ilo_fast.scans.jobs import plan_jobs
 from ilo_fast.scans.plan import PlanError, read_plan
 from ilo_fast.scans.shapes import shape_of_job
 
@@ -129,11 +129,6 @@ def test_auto_of_a_hub_model_is_what_its_configuration_says(plan, fake_hub, monk
     assert [job.options["dtype"] for job in jobs_of(plan, models=["org/name"])] == ["float16"]
     monkeypatch.setattr(hub, "config_of", lambda *_: json.loads("{"))
     assert [job.options["dtype"] for job in jobs_of(plan, models=["org/name"])] == ["auto"]
-
-
-def test_jobs_survive_json(plan):
-    for job in jobs_of(plan):
-        assert Job.from_json(job.to_json()) == job
 
 
 def test_digests(models, tmp_path):

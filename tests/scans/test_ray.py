@@ -30,7 +30,7 @@ killed, over, generator = [], threading.Event(), random.Random(4)
 def busy_workers():
     for process in psutil.Process().children(recursive=True):
         try:
-            if "ray::ray_job" in " ".join(process.cmdline()):
+            if "ray::run_job" in " ".join(process.cmdline()):
                 yield process
         except psutil.Error:
             continue
