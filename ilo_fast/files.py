@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ilo_fast.errors import InputError
 
-__all__ = ["check_utf8", "expanded", "staged", "write_text"]
+__all__ = ["check_utf8", "expanded", "present", "staged", "write_text"]
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
@@ -20,6 +20,11 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     (True, 'x/~')
     """
     return Path(os.path.expanduser(path))
+
+
+def present(folder: Path, names: Iterable[str]) -> list[Path]:
+    """Those of the names that are files in a folder, sorted."""
+    return [path for path in sorted(folder / name for name in names) if path.is_file()]
 
 
 def check_utf8(path: str | Path, argument: str) -> None:

@@ -89,6 +89,7 @@ def compare(
     """
     from ilo_fast.compare import compare as run
     from ilo_fast.compare import left_behind
+    from ilo_fast.files import present
     from ilo_fast.sources import from_states_beside, read_inputs
 
     chosen = _steps(steps)
@@ -100,8 +101,7 @@ def compare(
         sources, steps=chosen, samples=samples, level=level, permutations=permutations, seed=seed
     )
     found = replace(found, record={"command": sys.argv[:], **found.record})
-    earlier = [out / name for name in sorted(left_behind(out, found.record)[0])]
-    earlier = [path for path in earlier if path.is_file()]
+    earlier = present(out, left_behind(out, found.record)[0])
     paths = found.save(out, plots=not no_plots, by=by)
     _show(found, by, paths, [path for path in earlier if not path.exists()])
 

@@ -152,6 +152,7 @@ def save_scores(
     from torch.profiler import record_function
 
     from ilo_fast.environment import require_space
+    from ilo_fast.files import present
     from ilo_fast.profiling import chrome_trace
     from ilo_fast.progress import make_progress
     from ilo_fast.results import TRACE_FILE, left_behind
@@ -166,8 +167,7 @@ def save_scores(
         result = run(progress=progress)
         result = replace(result, record={"command": sys.argv[:], **result.record})
         progress.stage(f"Writing {out}")
-        earlier = [out / name for name in sorted(left_behind(out, result.record))]
-        earlier = [path for path in earlier if path.is_file()]
+        earlier = present(out, left_behind(out, result.record))
         with record_function("files"):
             paths = result.save(out, plots=plots)
     paths = [*paths, trace] if profile else paths
