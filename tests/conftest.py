@@ -2,6 +2,7 @@
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,14 @@ def compiler() -> None:
         torch.compile(torch.nn.Tanh())(torch.ones(3))
     except Exception as error:
         pytest.skip(f"torch.compile wants a C++ compiler and Python's headers: {error!r:.200}")
+
+
+@pytest.fixture
+def graphs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch makes its graphs and runs them as they are: compiling them takes a minute."""
+    import torch
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
 
 
 @pytest.fixture

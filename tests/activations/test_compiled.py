@@ -1,7 +1,5 @@
 """Layers that torch compiles: the same states, no graph for a batch's own sizes, and undone."""
 
-from functools import partial
-
 import pytest
 import torch
 from families import SENTENCES, Characters, make
@@ -30,12 +28,6 @@ def forwards(model):
 
 def graphs():
     return torch._dynamo.utils.counters["stats"]["unique_graphs"]
-
-
-@pytest.fixture
-def graphs_alone(monkeypatch):
-    """torch makes its graphs and runs them as they are: compiling them takes a minute."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
 
 
 def test_states_are_those_of_the_models_own_code(compiler):

@@ -7,8 +7,8 @@ card, with the same specialisation, and compiled instead of run. One JSON object
 ``python compile_kernels.py variants 90 576 5 cosine [kernel ...]``: the trial's launches, then
 those of seven layers of an odd number of points in three parts; how many kernels each name is.
 
-``python compile_kernels.py beside 90``: the kernels beside the engine's, as first. Pooling has one
-for each dtype and mode.
+``python compile_kernels.py beside 90 dtype ...``: the kernels beside the engine's, as first.
+Pooling has one for each dtype and mode.
 """
 
 import json
@@ -101,12 +101,12 @@ def count_variants(
     return {name: len(built) for name, built in made.items()}
 
 
-def compile_beside(capability: int) -> list[dict[str, Any]]:
+def compile_beside(capability: int, pooled: list[str]) -> list[dict[str, Any]]:
     made = instead_of_a_card(capability, [])
     offsets = torch.tensor([0, 7, 20])
-    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+    for dtype in pooled:
         for mode in ("mean", "weighted"):
-            segment_pool.launch(torch.zeros(20, 576, dtype=dtype), offsets, mode)
+            segment_pool.launch(torch.zeros(20, 576, dtype=getattr(torch, dtype)), offsets, mode)
     triton_probe.product(*[torch.zeros(128, 64, dtype=torch.float16)] * 2)
     for length in (1024, 4096):
         form = torch.zeros(1, length, length)
@@ -167,7 +167,7 @@ def _facts(name: str, built: Any) -> dict[str, Any]:
 if __name__ == "__main__":
     mode, *given = sys.argv[1:] if sys.argv[1].isalpha() else ["engine", *sys.argv[1:]]
     if mode == "beside":
-        lines: list[Any] = compile_beside(int(given[0]))
+        lines: list[Any] = compile_beside(int(given[0]), given[1:])
     else:
         card, dims, count = map(int, given[:3])
         wanted = (card, dims, count, given[3], given[4:])
