@@ -143,7 +143,7 @@ def extract(
     place = choose_place(store, 4 * len(entries) * corpus.n_points * backbone.dim, device, folder)
     weights = None
     if place == "disk":
-        # About 0.9 s for 100 million parameters on a CPU core: only where states outlive the model.
+        # A pass over all parameters: only where states outlive the model.
         stage("Hashing the weights")
         weights = weights_sha256(backbone.module)
     task = Task(

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,12 +29,17 @@ def _bit_sums(tensor: Tensor) -> Tensor:
     """
     flat = tensor.detach().reshape(-1)
     bits = flat.view(_INTEGERS[flat.element_size()])
-    plain = bits.sum(dtype=torch.int64)
     height = bits.numel() // _WIDTH
     table, rest = bits[: height * _WIDTH].view(height, _WIDTH), bits[height * _WIDTH :]
-    by_column = _by_place(table.sum(0, dtype=torch.int64))
-    by_row = _by_place(table.sum(1, dtype=torch.int64))
-    return torch.stack([plain, by_column + _by_place(rest), by_row])
+    columns, rows = _sums(table, 0), _sums(table, 1)
+    plain = rows.sum() + rest.sum(dtype=torch.int64)
+    return torch.stack([plain, _by_place(columns) + _by_place(rest), _by_place(rows)])
+
+
+def _sums(table: Tensor, dim: int) -> Tensor:
+    if table.is_cpu:  # where torch takes many times as long as NumPy to widen what it adds
+        return torch.from_numpy(table.numpy().sum(dim, dtype=np.int64))
+    return table.sum(dim, dtype=torch.int64)
 
 
 def _by_place(numbers: Tensor) -> Tensor:

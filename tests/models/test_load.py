@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from ilo_fast.errors import ModelError
 from ilo_fast.models import find_backbone, load_model, wrap_model
-from ilo_fast.models.fingerprint import weights_sha256
+from ilo_fast.models.fingerprint import _bit_sums, weights_sha256
 from ilo_fast.models.gguf import fast_gguf
 
 _SIZE = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
@@ -313,6 +313,22 @@ def test_weights_sha256_sees_every_change():
     other = fresh()
     other.config.rms_norm_eps = 1e-3
     assert weights_sha256(other) != before
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_sums_of_bits_are_the_integers_modulo_64_bits(dtype):
+    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
+    for size in (1, 250, 251, 1000):
+        values = torch.randn(size, generator=torch.Generator().manual_seed(size)).to(dtype)
+        numbers = list(enumerate(values.view(bits).tolist()))
+        whole = size // 251 * 251
+        expected = [
+            sum(number for _, number in numbers),
+            sum(number * (at % 251 + 1) for at, number in numbers),
+            sum(number * (at // 251 + 1) for at, number in numbers[:whole]),
+        ]
+        found = _bit_sums(values).tolist()
+        assert [a % 2**64 for a in found] == [b % 2**64 for b in expected]
 
 
 def test_weights_sha256_does_not_see_settings_that_change_no_hidden_state():
