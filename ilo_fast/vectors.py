@@ -63,12 +63,11 @@ def state_layers(states: Any, name: str = "states") -> Tensor:
             f"got {list(tensor.shape)}"
         )
     for number, layer in enumerate(tensor):
-        if not bool(torch.isfinite(layer.sum(dtype=torch.float64))):  # one pass; look where if not
+        if not bool(torch.isfinite(torch.stack(torch.aminmax(layer))).all()):  # NaN is both
             bad = torch.nonzero(~torch.isfinite(layer).all(dim=1))
-            if bad.numel():
-                raise HiddenStateError(
-                    f"{name} hold NaN or infinity at layer {number}, row {int(bad[0, 0])}"
-                )
+            raise HiddenStateError(
+                f"{name} hold NaN or infinity at layer {number}, row {int(bad[0, 0])}"
+            )
     return tensor
 
 

@@ -307,8 +307,9 @@ def test_flags_are_true_or_false(flag):
         cknna(X, X, LISTS, LISTS, normalize=flag)
 
 
-def test_nan_is_named():
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_named(value):
     bad = X.copy()
-    bad[3, 0] = np.inf
+    bad[3, 0] = value
     with pytest.raises(HiddenStateError, match="y hold NaN or infinity at layer 0, row 3"):
         cka(X, bad)
