@@ -110,7 +110,8 @@ class Job:
             sentence = int(np.searchsorted(chunk.offsets, largest, side="right")) - 1
             raise ModelError(
                 f"tokenizer: expected ids below {self._known}, the rows of the model's embeddings, "
-                f"got {chunk.ids[largest]} in {self.where(chunk.first + sentence)}"
+                f"got {chunk.ids[largest]} in {self.where(chunk.first + sentence)}",
+                kind="tokenizer",
             )
 
     def _run_batch(

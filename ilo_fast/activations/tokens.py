@@ -66,13 +66,15 @@ def tokenise(
         if all(token in special for token in sentence):
             few = "no tokens but special ones" if sentence else "no tokens"
             raise CorpusError(
-                f"corpus: {where(first + position)} gives {few}: {texts[position][:40]!r}"
+                f"corpus: {where(first + position)} gives {few}: {texts[position][:40]!r}",
+                kind="tokenizer",
             )
         if limit is not None and len(sentence) > limit:
             if not truncate:
                 raise CorpusError(
                     f"corpus: {where(first + position)} has {len(sentence)} tokens, the model "
-                    f"takes {limit} (truncate=True, --truncate or a plan's truncate: true cuts it)"
+                    f"takes {limit} (truncate=True, --truncate or a plan's truncate: true cuts it)",
+                    kind="too long",
                 )
             # by the tokenizer itself, which keeps the special tokens at the end
             cut = tokenizer(texts[position], truncation=True, max_length=limit, **options)

@@ -144,12 +144,14 @@ def locate(model: str, revision: str | None) -> tuple[Source, Path | None]:
         if not (path / "config.json").is_file():
             adapter = (path / "adapter_config.json").is_file()
             hint = ", but an adapter: merge it into its model (peft: merge_and_unload), save that"
-            raise ModelError(f"model: the folder {model} holds no config.json{hint * adapter}")
+            raise ModelError(
+                f"model: the folder {model} holds no config.json{hint * adapter}", kind="missing"
+            )
         source = "folder"
     elif path.exists():
         raise ModelError(f"model: {model} is neither a folder nor a .gguf file")
     elif looks_local(model):
-        raise ModelError(f"model: there is no file or folder {model}")
+        raise ModelError(f"model: there is no file or folder {model}", kind="missing")
     else:
         return "hub", None
     if revision is not None:
@@ -182,10 +184,13 @@ def _pretrained(where: str, options: dict[str, Any], load: dict[str, Any]) -> tu
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     name = where if "gguf_file" not in options else str(Path(where) / options["gguf_file"])
+    kind = "model"
     try:
         if "gguf_file" not in options:  # small, and fails first on what is wrong with a model
             AutoConfig.from_pretrained(where, **options)
+        kind = "tokenizer"
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
+        kind = "model"
         model, report = AutoModel.from_pretrained(
             where,
             output_loading_info=True,
@@ -203,11 +208,14 @@ def _pretrained(where: str, options: dict[str, Any], load: dict[str, Any]) -> tu
         if "trust_remote_code" in str(error):
             raise ModelError(
                 f"model: {name} needs code from its own repository to run; "
-                "trust_remote_code=True or --trust-remote-code allows it"
+                "trust_remote_code=True or --trust-remote-code allows it",
+                kind=kind,
             ) from error
         # one line for the user; the cause is chained for --debug
         hint = "" if Path(where).exists() else f" (no folder or file {name} exists here)"
-        raise ModelError(f"model: cannot load {name}: {in_short(error)}{hint}") from error
+        raise ModelError(
+            f"model: cannot load {name}: {in_short(error)}{hint}", kind=kind
+        ) from error
     # What the checkpoint lacks is filled with random numbers. Only the pooler, which comes after
     # the hidden states, may be so.
     lacking = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
@@ -298,7 +306,8 @@ def check_tokenizer(tokenizer: Any) -> None:
     if processor or not callable(tokenizer):
         hint = " (its .tokenizer is one)" if processor else ""
         raise ModelError(
-            f"tokenizer: expected a transformers tokenizer, got {type(tokenizer).__name__}{hint}"
+            f"tokenizer: expected a transformers tokenizer, got {type(tokenizer).__name__}{hint}",
+            kind="tokenizer",
         )
 
 

@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 
 from ilo_fast.errors import InputError
 from ilo_fast.scans.estimate import Estimate
+from ilo_fast.scans.failures import Failure
 from ilo_fast.scans.jobs import Job
-from ilo_fast.scans.work import Failure, ModelCache, Outcome, run_job
+from ilo_fast.scans.work import ModelCache, Outcome, run_job
 from ilo_fast.shown import counted
 
 __all__ = ["Engine", "LocalEngine", "RayEngine"]

@@ -20,11 +20,12 @@ from ilo_fast.files import check_utf8, expanded
 from ilo_fast.scans.dataset import Dataset
 from ilo_fast.scans.engines import Engine, LocalEngine, RayEngine
 from ilo_fast.scans.estimate import Device, Estimate, estimate_job, find_device
+from ilo_fast.scans.failures import Failure
 from ilo_fast.scans.jobs import Cell, Job, plan_jobs
 from ilo_fast.scans.plan import Plan, read_plan
 from ilo_fast.scans.query import read_table
 from ilo_fast.scans.view import View, make_view
-from ilo_fast.scans.work import Failure, Outcome
+from ilo_fast.scans.work import Outcome
 from ilo_fast.shown import counted
 
 __all__ = ["ScanSummary", "Todo", "prepare", "scan"]

@@ -2,7 +2,6 @@
 
 import gc
 import time
-import traceback
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,29 +10,19 @@ import torch
 
 from ilo_fast.activations import ActivationStore, extract
 from ilo_fast.corpora import load_corpus
-from ilo_fast.errors import CorpusError, HiddenStateError, InputError, ModelError, causes
+from ilo_fast.errors import CorpusError
 from ilo_fast.models import LoadedModel, load_model
-from ilo_fast.ops.memory import out_of_memory
 from ilo_fast.options import ScoreOptions
 from ilo_fast.pipeline import score
+from ilo_fast.scans.failures import Failure, explain_failure
 from ilo_fast.scans.jobs import Cell, Job
 from ilo_fast.scans.tables import cell_tables, to_bytes
 from ilo_fast.scoring import check_search, kept_in
 
-__all__ = ["Failure", "ModelCache", "Outcome", "explain_failure", "run_job"]
+__all__ = ["ModelCache", "Outcome", "run_job"]
 
 _LARGE = 1 << 28  # bytes of weights
 _WITH_RECORD = ("scores", "neighbors")  # what is read by itself: `ilo_fast.sources` pairs the two
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a job has no result. kind: gated, missing, out of memory, not finite, model,
-    tokenizer, too long, corpus, options, died or error. trace: where, for kind error."""
-
-    kind: str
-    reason: str
-    trace: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,31 +125,3 @@ def _scoring(job: Job, cell: Cell) -> ScoreOptions:
     """Those of the job's options that say how to score, with the cell's metric."""
     names = job.options.keys() & ScoreOptions.__dataclass_fields__
     return ScoreOptions(metric=cell.metric, **{name: job.options[name] for name in names})
-
-
-def explain_failure(error: BaseException) -> Failure:
-    """The kind of a failure and one line of reason, from an error and what caused it."""
-    chain = causes(error)
-    names = {name.__name__ for link in chain for name in type(link).__mro__}
-    said = " ".join(str(link) for link in chain).lower()
-    reason = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, HiddenStateError):
-        return Failure("not finite", reason)
-    if names & {"OutOfMemoryError", "MemoryError"} or any(map(out_of_memory, chain)):
-        return Failure("out of memory", reason)
-    if "GatedRepoError" in names or "gated repo" in said:
-        return Failure("gated", reason)
-    if isinstance(error, CorpusError):
-        if "tokens, the model takes" in said:
-            return Failure("too long", reason)
-        return Failure("tokenizer" if "gives no tokens" in said else "corpus", reason)
-    missing = {"RepositoryNotFoundError", "RevisionNotFoundError", "LocalEntryNotFoundError"}
-    missing |= {"EntryNotFoundError", "FileNotFoundError", "OfflineModeIsEnabled"}
-    if names & missing or "there is no file or folder" in said or "holds no config.json" in said:
-        return Failure("missing", reason)
-    if isinstance(error, ModelError) or "SafetensorError" in names:
-        return Failure("tokenizer" if "tokenizer" in said else "model", reason)
-    if isinstance(error, InputError):
-        return Failure("options", reason)
-    trace = "".join(traceback.format_exception(error))
-    return Failure("error", f"{type(error).__name__}: {reason}", trace)

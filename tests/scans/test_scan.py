@@ -10,6 +10,7 @@ import signal
 from collections import namedtuple
 from pathlib import Path
 from typing import ClassVar
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -17,14 +18,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from changes import change
+from huggingface_hub.errors import GatedRepoError
 from safetensors.numpy import load_file, save_file
 
 from ilo_fast import plots, scan, score
+from ilo_fast.activations.tokens import tokenise
 from ilo_fast.compare import compare
-from ilo_fast.errors import InputError
+from ilo_fast.errors import CorpusError, InputError, ModelError
 from ilo_fast.results import COLUMNS, read_parquet
 from ilo_fast.scans import query, read_table
 from ilo_fast.scans.dataset import Dataset
+from ilo_fast.scans.failures import explain_failure
 from ilo_fast.scans.jobs import plan_jobs
 from ilo_fast.scans.plan import PlanError, read_plan
 from ilo_fast.scans.report import report_data
@@ -210,10 +214,6 @@ def broken_models(models):
     return kinds
 
 
-class GatedRepoError(OSError):
-    """As the hub library's."""
-
-
 def test_models_that_fail_become_rows_and_the_scan_goes_on(run, models, monkeypatch):
     from ilo_fast.scans import work
 
@@ -222,10 +222,7 @@ def test_models_that_fail_become_rows_and_the_scan_goes_on(run, models, monkeypa
 
     def load_model(target, **options):
         if target.endswith("gated"):
-            try:
-                raise GatedRepoError("403")
-            except GatedRepoError as error:
-                raise work.ModelError("model: cannot load it") from error
+            raise ModelError("model: cannot load it") from GatedRepoError("403", response=Mock())
         if target.endswith("large"):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return load(target, **options)
@@ -256,8 +253,6 @@ def test_models_that_fail_become_rows_and_the_scan_goes_on(run, models, monkeypa
     ["CUDA error: out of memory", "Triton Error [CUDA]: out of memory", "can't allocate memory"],
 )
 def test_lack_of_memory_is_told_from_a_bug(said):
-    from ilo_fast.scans.work import explain_failure
-
     error = ValueError("the pass failed")
     error.__cause__ = RuntimeError(said)
     assert explain_failure(error).kind == "out of memory"
@@ -266,21 +261,32 @@ def test_lack_of_memory_is_told_from_a_bug(said):
 
 def test_what_is_wrong_with_a_sentence_is_told_apart(run, tmp_path, models):
     """Too long for the model, and none to the tokenizer; a folder's name says nothing."""
-    from ilo_fast.errors import CorpusError
-    from ilo_fast.scans.work import explain_failure
-
     (tmp_path / "tokens").mkdir()
     for code in ("aa", "bb", "cc"):
         lines = "".join(f"{code} {'long ' * 200 if n == 1 else 'short '}{n}\n" for n in range(3))
         (tmp_path / "tokens" / f"{code}.txt").write_text(lines)
     summary = run(models=[str(models / "step9")], corpora=[{"corpus": str(tmp_path / "tokens")}])
     assert summary.to_pandas("failures")["kind"].tolist() == ["too long"]
-    for said, kind in (
-        ("corpus: sentence 2 of bb gives no tokens but special ones: 'z'", "tokenizer"),
-        ("corpus: sentence 2 of bb gives no tokens: 'z'", "tokenizer"),
-        ("corpus: tokens/bb.txt has 3 lines, tokens/aa.txt 4", "corpus"),
-    ):
-        assert explain_failure(CorpusError(said)).kind == kind
+    options = {"first": 0, "limit": None, "truncate": False, "where": str}
+    with pytest.raises(CorpusError, match="gives no tokens") as raised:
+        tokenise(["z"], lambda texts, **options: {"input_ids": [[]]}, **options)
+    assert explain_failure(raised.value).kind == "tokenizer"
+    said = "corpus: gives no tokens/bb.txt has 3 lines, gives no tokens/aa.txt 4"
+    assert explain_failure(CorpusError(said)).kind == "corpus"
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "gated repo", "holds no config.json"])
+def test_the_name_of_a_model_is_no_reason(run, models, name):
+    """Of one that is damaged; its tokenizer is the reason where that cannot be read."""
+    (models / "step9").rename(models / name)
+    weights = models / name / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(b"nothing")
+    entries = [str(models / name)]
+    assert run(models=entries).to_pandas("failures")["kind"].tolist() == ["model"]
+    weights.write_bytes(whole)
+    (models / name / "tokenizer.json").write_text("nothing")
+    assert run(models=entries).to_pandas("failures")["kind"].tolist() == ["tokenizer"]
 
 
 def test_a_model_that_was_gone_for_a_while_has_no_failure(run, plan, models):
