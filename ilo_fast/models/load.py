@@ -25,6 +25,7 @@ __all__ = [
     "load_model",
     "locate",
     "looks_local",
+    "without_bars",
     "wrap_model",
 ]
 
@@ -82,26 +83,36 @@ def _checked_dtype(dtype: str | torch.dtype) -> torch.dtype | Literal["auto"]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' loading bars and reports off the terminal, where our own progress goes.
+def without_bars() -> Iterator[None]:
+    """Keep transformers' and the hub library's bars off the terminal, where our progress goes."""
+    from transformers.utils import logging
 
-    And the hub library's lines about its retries: what becomes of them is said in one error.
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without bars, transformers' reports of loading and the hub library's lines about its
+    retries: what becomes of them is said in one error.
     """
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
-    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    hub_verbosity = hub_logging.get_verbosity()
-    logging.disable_progress_bar()
+    verbosity, hub_verbosity = logging.get_verbosity(), hub_logging.get_verbosity()
     logging.set_verbosity_error()
     hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
-        yield
+        with without_bars():
+            yield
     finally:
         hub_logging.set_verbosity(hub_verbosity)
         logging.set_verbosity(verbosity)
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _dequantised() -> dict[str, Any]:

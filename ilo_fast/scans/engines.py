@@ -2,11 +2,13 @@
 
 import os
 import socket
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from ilo_fast.errors import InputError
+from ilo_fast.scans.ahead import Ahead
 from ilo_fast.scans.estimate import Estimate
 from ilo_fast.scans.failures import Failure
 from ilo_fast.scans.jobs import Job
@@ -30,6 +32,9 @@ class Engine(Protocol):
     def submit(self, job: Job, estimate: Estimate, progress: Any) -> None:
         """Take a job."""
 
+    def foresee(self, jobs: Iterable[Job]) -> None:
+        """The jobs that are likely to come, in their order."""
+
     def collect(self) -> list[tuple[Job, Outcome]]:
         """Outcomes that are there, after waiting a moment for one."""
 
@@ -41,10 +46,14 @@ class Engine(Protocol):
 
 
 class LocalEngine:
-    """One job after the other, in this process; a model stays loaded for its next corpus."""
+    """One job after the other, in this process; a model stays loaded for its next corpus.
+
+    While a job runs, the next model of the hub is downloaded.
+    """
 
     def __init__(self) -> None:
         self._cache = ModelCache()
+        self._ahead = Ahead()
         self._waiting: tuple[Job, Any] | None = None
 
     @property
@@ -54,7 +63,11 @@ class LocalEngine:
     def submit(self, job: Job, estimate: Estimate, progress: Any) -> None:
         if estimate.cards > 1 and job.options["device"] == "auto":
             job = spread(job)
+        self._ahead.begin(job)
         self._waiting = (job, progress)
+
+    def foresee(self, jobs: Iterable[Job]) -> None:
+        self._ahead.look(jobs)
 
     def collect(self) -> list[tuple[Job, Outcome]]:
         if self._waiting is None:
@@ -75,6 +88,7 @@ class LocalEngine:
         return "; ".join(cards)
 
     def close(self, *, cancel: bool) -> None:
+        self._ahead.close()
         self._cache.drop()
 
 
@@ -126,6 +140,9 @@ class RayEngine:
             nodes = [node["Resources"].get("memory", 0) for node in self._ray.nodes()]
             asked["memory"] = int(min(estimate.memory, 0.9 * max(nodes)))
         self._running[self._task.options(**asked).remote(job)] = job
+
+    def foresee(self, jobs: Iterable[Job]) -> None:
+        """Nothing: which machine will do a job, and so whose cache it needs, is Ray's to say."""
 
     def collect(self) -> list[tuple[Job, Outcome]]:
         if not self._running:

@@ -1,4 +1,4 @@
-"""What the hub, or its cache on this machine, says of a model before it is loaded."""
+"""What the hub, or its cache on this machine, says of a model before it is loaded; its files."""
 
 import json
 import logging
@@ -6,13 +6,14 @@ import os
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from ilo_fast.errors import InputError
 from ilo_fast.models.load import in_short
 
-__all__ = ["HubModel", "check_id", "config_of", "look_up", "matching_revisions"]
+__all__ = ["HubModel", "check_id", "config_of", "fetch", "look_up", "matching_revisions"]
 
 _TIMEOUT = 20.0
 _SMALL_FILES = (".json", ".txt", ".model", ".py", ".jinja")
@@ -94,6 +95,15 @@ def look_up(repository: str, revision: str | None) -> HubModel:
     return HubModel(info.sha, 0 if here else _download_size(info))
 
 
+def fetch(repository: str, commit: str) -> None:
+    """Bring the files that transformers loads into the hub's cache; raises what the hub raises."""
+    import huggingface_hub
+
+    info = _api().model_info(repository, revision=commit, timeout=_TIMEOUT)
+    names = [escape(file.rfilename) for file in _loaded_files(info)]
+    huggingface_hub.snapshot_download(repository, revision=commit, allow_patterns=names)
+
+
 def config_of(repository: str, revision: str | None) -> dict[str, Any] | None:
     """config.json of a repository, from the cache or the hub; None where it cannot be had."""
     import huggingface_hub
@@ -146,6 +156,10 @@ def _weights_cached(repository: str, info: Any) -> bool:
     )
 
 
+def _loaded_files(info: Any) -> list[Any]:
+    small = [file for file in info.siblings or [] if file.rfilename.endswith(_SMALL_FILES)]
+    return [*_weights(info), *small]
+
+
 def _download_size(info: Any) -> int:
-    small = [f for f in info.siblings or [] if f.rfilename.endswith(_SMALL_FILES)]
-    return sum(file.size or 0 for file in [*_weights(info), *small])
+    return sum(file.size or 0 for file in _loaded_files(info))

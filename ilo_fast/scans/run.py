@@ -217,6 +217,8 @@ class _Loop:
         try:
             while (pending and not self._stopping) or self._claims:
                 started = not self._stopping and self._start(pending)
+                if not self._stopping:
+                    self._engine.foresee(pending)
                 self._view.tick(self._engine.describe())
                 outcomes = self._engine.collect()
                 for job, outcome in outcomes:
