@@ -20,6 +20,7 @@ from ilo_fast.shown import Shown
 
 __all__ = [
     "LoadedModel",
+    "cached_commit",
     "check_tokenizer",
     "in_short",
     "load_model",
@@ -297,7 +298,7 @@ def load_model(
         loaded = loaded.to(place)
     if path is not None and source == "folder":
         licence = _folder_licence(path)
-    commit = getattr(loaded.config, "_commit_hash", None) if source == "hub" else None
+    commit = cached_commit(name, revision) if source == "hub" else None
     return _describe(
         loaded,
         tokenizer,
@@ -307,6 +308,14 @@ def load_model(
         source=source,
         licence=licence,
     )
+
+
+def cached_commit(repository: str, revision: str | None) -> str | None:
+    """The commit of what the hub's cache holds of a repository at a revision; None of nothing."""
+    import huggingface_hub
+
+    found = huggingface_hub.try_to_load_from_cache(repository, "config.json", revision=revision)
+    return Path(found).parent.name if isinstance(found, str) else None
 
 
 def check_tokenizer(tokenizer: Any) -> None:

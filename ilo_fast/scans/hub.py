@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ilo_fast.errors import InputError
-from ilo_fast.models.load import in_short
+from ilo_fast.models.load import cached_commit, in_short
 
 __all__ = ["HubModel", "check_id", "config_of", "fetch", "look_up", "matching_revisions"]
 
@@ -80,7 +80,7 @@ def matching_revisions(repository: str, pattern: str) -> list[str]:
 
 def look_up(repository: str, revision: str | None) -> HubModel:
     """Commit and download size, from the hub, or from the cache when offline."""
-    cached = _cached_commit(repository, revision)
+    cached = cached_commit(repository, revision)
     of_cache = HubModel(cached, 0 if cached else None)
     if offline():
         return of_cache
@@ -125,13 +125,6 @@ def _api() -> Any:
     import huggingface_hub
 
     return huggingface_hub.HfApi()
-
-
-def _cached_commit(repository: str, revision: str | None) -> str | None:
-    import huggingface_hub
-
-    found = huggingface_hub.try_to_load_from_cache(repository, "config.json", revision=revision)
-    return Path(found).parent.name if isinstance(found, str) else None
 
 
 def _weights(info: Any) -> list[Any]:

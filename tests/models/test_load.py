@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import torch
 import transformers
 import transformers.modeling_gguf_pytorch_utils as loader
+from local_hub import commit_of, environment, local_hub
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from ilo_fast.errors import ModelError
@@ -313,6 +316,31 @@ def test_weights_sha256_sees_every_change():
     other = fresh()
     other.config.rms_norm_eps = 1e-3
     assert weights_sha256(other) != before
+
+
+HUB_SCRIPT = """
+from ilo_fast.errors import ModelError, causes
+from ilo_fast.models import load_model
+for revision in (None, "main", "step10"):
+    print(load_model("org/one", revision=revision).revision)
+try:
+    load_model("org/none")
+except ModelError as error:
+    print(*[type(link).__name__ for link in causes(error)])
+"""
+
+
+def test_the_commit_of_a_hub_model_is_known(tiny_model, tmp_path):
+    with local_hub({"org/one": tiny_model}) as (address, fetched):
+        done = subprocess.run(
+            [sys.executable, "-c", HUB_SCRIPT],
+            env=environment(address, tmp_path), capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    *commits, kinds = done.stdout.splitlines()
+    assert commits == [commit_of("org/one")] * 3
+    assert "RepositoryNotFoundError" in kinds
+    assert fetched["org/one/model.safetensors"] == 1
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])

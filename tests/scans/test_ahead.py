@@ -1,13 +1,12 @@
 """The next model's files come while a job runs, by the hub's library from a hub in this process."""
 
 import json
-import os
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
-from local_hub import commit_of, local_hub
+from local_hub import commit_of, environment, local_hub
 
 from ilo_fast.scans import ahead as module
 from ilo_fast.scans.ahead import Ahead
@@ -47,15 +46,10 @@ def test_the_next_model_is_fetched_while_a_job_runs(models, corpus_folder, tmp_p
     }
     (tmp_path / "plan.yaml").write_text(json.dumps(plan), encoding="utf-8")
     with local_hub(hub, failing=["org/cut/config.json"]) as (address, fetched):
-        environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home")}
-        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE", "HF_TOKEN"):
-            environment.pop(name, None)
         done = subprocess.run(
-            [
-                *(sys.executable, "-c", SCRIPT, "plan.yaml", "out"),
-                *("org/two", commit_of("org/two")),
-            ],
-            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300,
+            [sys.executable, "-c", SCRIPT, "plan.yaml", "out", "org/two", commit_of("org/two")],
+            cwd=tmp_path, env=environment(address, tmp_path / "home"),
+            capture_output=True, text=True, timeout=300,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     computed, failed, failures = json.loads(done.stdout.splitlines()[-1])

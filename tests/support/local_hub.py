@@ -1,6 +1,7 @@
 """A hub on this machine: folders as repositories, over HTTP, as the hub library asks for them."""
 
 import json
+import os
 from collections import Counter
 from contextlib import contextmanager
 from functools import partial
@@ -27,6 +28,13 @@ def local_hub(repositories, failing=()):
         finally:
             server.shutdown()
             thread.join()
+
+
+def environment(address, home):
+    """For a process that shall know this hub only, with an empty cache."""
+    left_out = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE", "HF_TOKEN")
+    kept = {name: value for name, value in os.environ.items() if name not in left_out}
+    return {**kept, "HF_ENDPOINT": address, "HF_HOME": str(home)}
 
 
 def commit_of(repository):
