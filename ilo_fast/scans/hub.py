@@ -9,6 +9,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
+
 from ilo_fast.errors import InputError
 from ilo_fast.models.load import in_short
 
@@ -79,7 +81,8 @@ def matching_revisions(repository: str, pattern: str) -> list[str]:
 
 def look_up(repository: str, revision: str | None) -> HubModel:
     """Commit and download size, from the hub, or from the cache when offline."""
-    cached = _cached_commit(repository, revision)
+    config = _cached(repository, "config.json", revision)
+    cached = None if config is None else Path(config).parent.name
     of_cache = HubModel(cached, 0 if cached else None)
     if offline():
         return of_cache
@@ -96,10 +99,8 @@ def look_up(repository: str, revision: str | None) -> HubModel:
 
 def config_of(repository: str, revision: str | None) -> dict[str, Any] | None:
     """config.json of a repository, from the cache or the hub; None where it cannot be had."""
-    import huggingface_hub
-
-    path = huggingface_hub.try_to_load_from_cache(repository, "config.json", revision=revision)
-    if not isinstance(path, str):
+    path = _cached(repository, "config.json", revision)
+    if path is None:
         if offline():
             return None
         try:
@@ -112,16 +113,13 @@ def config_of(repository: str, revision: str | None) -> dict[str, Any] | None:
 
 
 def _api() -> Any:
-    import huggingface_hub
-
     return huggingface_hub.HfApi()
 
 
-def _cached_commit(repository: str, revision: str | None) -> str | None:
-    import huggingface_hub
-
-    found = huggingface_hub.try_to_load_from_cache(repository, "config.json", revision=revision)
-    return Path(found).parent.name if isinstance(found, str) else None
+def _cached(repository: str, name: str, revision: str | None) -> str | None:
+    """The path of a file in the cache."""
+    found = huggingface_hub.try_to_load_from_cache(repository, name, revision=revision)
+    return found if isinstance(found, str) else None
 
 
 def _weights(info: Any) -> list[Any]:
@@ -134,16 +132,8 @@ def _weights(info: Any) -> list[Any]:
 
 
 def _weights_cached(repository: str, info: Any) -> bool:
-    import huggingface_hub
-
     weights = _weights(info)
-    return bool(weights) and all(
-        isinstance(
-            huggingface_hub.try_to_load_from_cache(repository, file.rfilename, revision=info.sha),
-            str,
-        )
-        for file in weights
-    )
+    return bool(weights) and all(_cached(repository, w.rfilename, info.sha) for w in weights)
 
 
 def _download_size(info: Any) -> int:
