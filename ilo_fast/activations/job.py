@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ilo_fast.activations.capability import Capability
 from ilo_fast.activations.disk import DiskSink
-from ilo_fast.activations.packing import batch_order, cut_batches
+from ilo_fast.activations.packing import batch_order, batch_size
 from ilo_fast.activations.runner import Runner
 from ilo_fast.activations.store import Sink
 from ilo_fast.activations.task import Task
@@ -85,10 +85,9 @@ class Job:
             self._sink.check(order + chunk.first, chunk.first)
         first, place = chunk.first, 0
         while place < len(lengths):
-            batches = cut_batches(
+            size = batch_size(
                 lengths[place:], self.budget, equal_lengths=self._equal, turn=self._turn
             )
-            _, size = next(batches)
             tokens = sum(lengths[place : place + size])
             run = run_tokens = 0
             for start, stop in self._sink.missing(first + place, first + place + size):

@@ -1,6 +1,6 @@
 """Sentences end to end in a row of tokens, and how to cut a corpus into such rows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -14,7 +14,7 @@ from torch import Tensor
 from ilo_fast.arguments import whole_number
 from ilo_fast.errors import InputError
 
-__all__ = ["Group", "Segments", "batch_order", "check_batch_tokens", "cut_batches", "sent"]
+__all__ = ["Group", "Segments", "batch_order", "batch_size", "check_batch_tokens", "sent"]
 
 
 def check_batch_tokens(batch_tokens: Any) -> int | None:
@@ -106,22 +106,20 @@ def batch_order(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.lexsort((np.arange(len(lengths)), -lengths)).astype(np.int64)
 
 
-def cut_batches(
+def batch_size(
     lengths: Sequence[int], budget: int, *, equal_lengths: bool, turn: int | None = None
-) -> Iterator[tuple[int, int]]:
-    """Cut consecutive sentences into batches ``(start, stop)`` of at most ``budget`` tokens.
+) -> int:
+    """How many of these sentences, from the first on, make a batch of at most ``budget`` tokens.
 
     A single sentence over the budget is a batch of its own. With ``equal_lengths`` a batch also
     ends where the length changes; with ``turn`` none holds lengths both up to that and beyond.
     """
-    start, tokens = 0, 0
-    for position, length in enumerate(lengths):
-        full = tokens + length > budget or (equal_lengths and length != lengths[start])
-        if turn is not None:
-            full |= (length > turn) != (lengths[start] > turn)
-        if position > start and full:
-            yield start, position
-            start, tokens = position, 0
+    first, tokens = lengths[0], 0
+    for count, length in enumerate(lengths):
         tokens += length
-    if start < len(lengths):
-        yield start, len(lengths)
+        full = tokens > budget or (equal_lengths and length != first)
+        if turn is not None:
+            full |= (length > turn) != (first > turn)
+        if count and full:
+            return count
+    return len(lengths)

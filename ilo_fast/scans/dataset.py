@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from ilo_fast.environment import require_space
 from ilo_fast.errors import InputError
 from ilo_fast.files import expanded
+from ilo_fast.scans.failures import Failure
 from ilo_fast.scans.jobs import SCHEMA_VERSION, Cell, Job
 from ilo_fast.scans.locks import locked, try_lock
 from ilo_fast.scans.names import safe_name
@@ -121,11 +122,9 @@ class Dataset:
         """The job went well: what was said of an earlier failure no longer holds."""
         self.path("failures", job, job.slot).unlink(missing_ok=True)
 
-    def write_failure(
-        self, job: Job, kind: str, reason: str, seconds: float, trace: str = ""
-    ) -> None:
+    def write_failure(self, job: Job, failure: Failure, seconds: float) -> None:
         """Store one row that says why a job's cells are not there."""
-        rows = failure_table(job, kind, reason, seconds, trace)
+        rows = failure_table(job, failure, seconds)
         self._put(self.path("failures", job, job.slot), to_bytes("failures", rows, job, {}))
 
     def _put(self, path: Path, content: bytes) -> None:

@@ -10,6 +10,8 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
+
 from ilo_fast.errors import InputError
 from ilo_fast.models.load import cached_commit, in_short
 
@@ -97,8 +99,6 @@ def look_up(repository: str, revision: str | None) -> HubModel:
 
 def fetch(repository: str, commit: str) -> None:
     """Bring the files that transformers loads into the hub's cache; raises what the hub raises."""
-    import huggingface_hub
-
     info = _api().model_info(repository, revision=commit, timeout=_TIMEOUT)
     names = [escape(file.rfilename) for file in _loaded_files(info)]
     huggingface_hub.snapshot_download(repository, revision=commit, allow_patterns=names)
@@ -106,10 +106,8 @@ def fetch(repository: str, commit: str) -> None:
 
 def config_of(repository: str, revision: str | None) -> dict[str, Any] | None:
     """config.json of a repository, from the cache or the hub; None where it cannot be had."""
-    import huggingface_hub
-
-    path = huggingface_hub.try_to_load_from_cache(repository, "config.json", revision=revision)
-    if not isinstance(path, str):
+    path = _cached(repository, "config.json", revision)
+    if path is None:
         if offline():
             return None
         try:
@@ -122,9 +120,13 @@ def config_of(repository: str, revision: str | None) -> dict[str, Any] | None:
 
 
 def _api() -> Any:
-    import huggingface_hub
-
     return huggingface_hub.HfApi()
+
+
+def _cached(repository: str, name: str, revision: str | None) -> str | None:
+    """The path of a file in the cache."""
+    found = huggingface_hub.try_to_load_from_cache(repository, name, revision=revision)
+    return found if isinstance(found, str) else None
 
 
 def _weights(info: Any) -> list[Any]:
@@ -137,16 +139,8 @@ def _weights(info: Any) -> list[Any]:
 
 
 def _weights_cached(repository: str, info: Any) -> bool:
-    import huggingface_hub
-
     weights = _weights(info)
-    return bool(weights) and all(
-        isinstance(
-            huggingface_hub.try_to_load_from_cache(repository, file.rfilename, revision=info.sha),
-            str,
-        )
-        for file in weights
-    )
+    return bool(weights) and all(_cached(repository, w.rfilename, info.sha) for w in weights)
 
 
 def _loaded_files(info: Any) -> list[Any]:

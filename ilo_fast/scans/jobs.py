@@ -76,9 +76,14 @@ class Job:
         return f"{self.model}{at} on {self.corpus}"
 
     @property
+    def place(self) -> dict[str, str]:
+        """Model, revision and corpus, as tables name them."""
+        return {"model": self.model, "revision": self.revision, "corpus": self.corpus}
+
+    @property
     def id(self) -> str:
-        """Of model, revision and corpus: two jobs with one id never run at once."""
-        return _digest([self.model, self.revision, self.corpus])
+        """Of the place: two jobs with one id never run at once."""
+        return _digest([*self.place.values()])
 
     def only(self, cells: Iterable[Cell]) -> "Job":
         """The same with some of its cells."""
@@ -103,7 +108,7 @@ def plan_jobs(plan: Plan) -> tuple[list[Job], dict[str, Corpus]]:
             glob without a match, a job that is there twice.
     """
     mistakes: list[str] = []
-    corpora = dict(_corpora(plan, mistakes))
+    corpora = _corpora(plan, mistakes)
     jobs: list[Job] = []
     seen: dict[str, str] = {}
     for number, spec in enumerate(plan.models):
@@ -121,9 +126,9 @@ def plan_jobs(plan: Plan) -> tuple[list[Job], dict[str, Corpus]]:
         for target in targets:
             identity, commit, download = _identity(target, spec)
             dtype = _own_dtype(target, commit) if options.dtype == "auto" else options.dtype
-            for arguments, text in corpora.values():
+            for name, (arguments, text) in corpora.items():
                 job = _job(
-                    target, spec, options, dtype, arguments, text, identity, commit, download
+                    target, spec, options, dtype, name, arguments, text, identity, commit, download
                 )
                 twice = [cell.slot for cell in job.cells if cell.slot in seen]
                 if twice:
@@ -157,10 +162,9 @@ def _out_of_reach(
                 yield plan.mistake(path, f"corpus {name}: {error}")
 
 
-def _corpora(
-    plan: Plan, mistakes: list[str]
-) -> Iterator[tuple[str, tuple[dict[str, Any], Corpus]]]:
-    names: set[str] = set()
+def _corpora(plan: Plan, mistakes: list[str]) -> dict[str, tuple[dict[str, Any], Corpus]]:
+    """What `load_corpus` was given for each corpus, and the corpus, by name."""
+    found: dict[str, tuple[dict[str, Any], Corpus]] = {}
     for number, spec in enumerate(plan.corpora):
         arguments = _corpus_arguments(plan, spec)
         try:
@@ -169,12 +173,12 @@ def _corpora(
             mistakes.append(plan.mistake(("corpora", number), str(error)))
             continue
         name = spec.name or text.name
-        if name in names:
+        if name in found:
             mistakes.append(
                 plan.mistake(("corpora", number), f"a second corpus {name!r}: give it a name")
             )
-        names.add(name)
-        yield name, ({**arguments, "name": name}, text)
+        found[name] = arguments, text
+    return found
 
 
 def _corpus_arguments(plan: Plan, spec: CorpusSpec) -> dict[str, Any]:
@@ -287,6 +291,7 @@ def _job(
     spec: ModelSpec,
     options: Options,
     dtype: str,
+    corpus: str,
     arguments: dict[str, Any],
     text: Corpus,
     identity: dict[str, str],
@@ -294,7 +299,6 @@ def _job(
     download: int | None,
 ) -> Job:
     values = {**options.model_dump(), "dtype": dtype}
-    corpus = arguments["name"]
     parts = {
         **identity,
         "corpus": text.sha256,
@@ -323,7 +327,7 @@ def _job(
         source=target.source,
         commit=commit,
         trust_remote_code=spec.trust_remote_code,
-        corpus_arguments={k: v for k, v in arguments.items() if k != "name"},
+        corpus_arguments=arguments,
         corpus_sha256=text.sha256,
         options={k: v for k, v in values.items() if k != "metrics"},
         cells=cells,

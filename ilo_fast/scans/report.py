@@ -113,7 +113,7 @@ def _cell(dataset: Dataset, path: Path) -> dict[str, Any]:
 
 def _curves(dataset: Dataset, path: Path, key: str, cell: dict[str, Any]) -> dict[str, Any]:
     """Means over languages by layer, with intervals and null where they were made."""
-    beside = dataset.folder / "layers" / path.parent.parent.name / path.parent.name / path.name
+    beside = dataset.folder.joinpath("layers", *path.parts[-3:])
     table = _rows(beside, "layers") if beside.exists() else None
     if table is None or not (table["key"] == key).all():  # a scan was stopped between the two
         return {name: {"mean": _rounded(np.mean(cell["heat"][name], axis=1))} for name in SCORES}

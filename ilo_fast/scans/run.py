@@ -20,7 +20,6 @@ from ilo_fast.files import check_utf8, expanded
 from ilo_fast.scans.dataset import Dataset
 from ilo_fast.scans.engines import Engine, LocalEngine, RayEngine
 from ilo_fast.scans.estimate import Device, Estimate, estimate_job, find_device
-from ilo_fast.scans.failures import Failure
 from ilo_fast.scans.jobs import Cell, Job, plan_jobs
 from ilo_fast.scans.plan import Plan, read_plan
 from ilo_fast.scans.query import read_table
@@ -257,16 +256,14 @@ class _Loop:
         return moved
 
     def _settle(self, job: Job, outcome: Outcome) -> None:
-        failure: Failure | None = outcome.failure
-        if failure is None:
+        if outcome.failure is None:
             for cell in job.cells:
                 self._dataset.write(job, cell, outcome.files[cell.slot])
             self._dataset.forget_failure(job)
         else:
-            kind, reason, trace = failure.kind, failure.reason, failure.trace
-            self._dataset.write_failure(job, kind, reason, outcome.seconds, trace)
+            self._dataset.write_failure(job, outcome.failure, outcome.seconds)
         self._claims.pop(job.id).close()
-        self._counts["computed" if failure is None else "failed"] += 1
+        self._counts["computed" if outcome.failure is None else "failed"] += 1
         self._view.finished(job, outcome)
 
 

@@ -36,9 +36,9 @@ class Shape:
 
 def shape_of_job(job: Job) -> Shape | None:
     """The shape of a job's model, or None where its configuration cannot be had or read."""
-    dtype = str(job.options["dtype"])
+    dtype = job.options["dtype"]
     if job.source == "gguf":
-        return _shape_of_gguf(Path(job.target), "float32" if dtype == "auto" else dtype)
+        return _shape_of_gguf(Path(job.target), dtype)
     config = read_config(job.source, job.target, job.commit)
     return None if config is None else shape_of_config(config, dtype)
 

@@ -18,6 +18,7 @@ from ilo_fast.companions import add_intervals, add_null
 from ilo_fast.corpora import Corpus
 from ilo_fast.kept import list_rows
 from ilo_fast.results import SCHEMA, SCORES, Result
+from ilo_fast.scans.failures import Failure
 from ilo_fast.scans.jobs import Cell, Job
 from ilo_fast.tables import RECORD_KEY
 
@@ -26,35 +27,19 @@ __all__ = ["CELL_KEY", "SCHEMAS", "cell_tables", "failure_table", "to_bytes"]
 CELL_KEY = b"ilo_fast_scan"
 
 _TEXT, _WHOLE, _REAL = pa.string(), pa.int64(), pa.float64()
-_PLACE = {"model": _TEXT, "revision": _TEXT, "corpus": _TEXT}
-_HOW = {
-    "pool": _TEXT,
-    "dtype": _TEXT,
-    "metric": _TEXT,
-    "k": _WHOLE,
-    "threshold": _WHOLE,
+_CELL = {
+    **dict.fromkeys(("model", "revision", "corpus", "pool", "dtype", "metric"), _TEXT),
+    **dict.fromkeys(("k", "threshold"), _WHOLE),
 }
 _KEY = {"key": _TEXT}
 _RANGES = {f"{score}_{end}": _REAL for score in SCORES for end in ("low", "high")}
 _CHANCE = {"ilo_null": _REAL, "ilo_null_sd": _REAL, "ilo_p": _REAL, "ilo_p_lower": _REAL}
 
 SCHEMAS: dict[str, pa.Schema] = {
-    "scores": pa.schema(
-        {
-            **SCHEMA,
-            "revision": _TEXT,
-            "corpus": _TEXT,
-            "pool": _TEXT,
-            "dtype": _TEXT,
-            **_RANGES,
-            **_CHANCE,
-            **_KEY,
-        }
-    ),
+    "scores": pa.schema({**SCHEMA, **_CELL, **_RANGES, **_CHANCE, **_KEY}),
     "layers": pa.schema(
         {
-            **_PLACE,
-            **_HOW,
+            **_CELL,
             "layer": _WHOLE,
             "layers": _WHOLE,
             "languages": _WHOLE,
@@ -68,8 +53,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     "pairs": pa.schema(
         {
-            **_PLACE,
-            **_HOW,
+            **_CELL,
             "layer": _WHOLE,
             "language": _TEXT,
             "other": _TEXT,
@@ -80,8 +64,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     "neighbors": pa.schema(
         {
-            **_PLACE,
-            **_HOW,
+            **_CELL,
             "layer": _WHOLE,
             "point": _WHOLE,
             "neighbors": pa.list_(pa.int32()),
@@ -90,8 +73,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     "failures": pa.schema(
         {
-            **_PLACE,
-            **_HOW,
+            **_CELL,
             "kind": _TEXT,
             "reason": _TEXT,
             "trace": _TEXT,
@@ -109,30 +91,17 @@ def cell_tables(
     job: Job, cell: Cell, result: Result, lists: npt.NDArray[np.int64], text: Corpus
 ) -> dict[str, pd.DataFrame]:
     """The rows of one cell, by table, from its scores and neighbour lists ``[layers, n, k]``."""
-    options = job.options
-    languages, sentences = text.language_ids, text.sentence_ids
-    scores = result.table.copy()
-    scores["model"] = job.model
-    layers = result.layers()
-    layer_numbers = layers["layer"].tolist()
-    place = {"model": job.model, "revision": job.revision, "corpus": job.corpus}
-    how = {
-        "pool": options["pool"],
-        "dtype": result.record["model"]["dtype"],
-        "metric": cell.metric,
-        "k": options["k"],
-        "threshold": options["threshold"],
-    }
-    for column in ("revision", "corpus", "pool", "dtype"):
-        scores[column] = {**place, **how}[column]
-    layers = layers.drop(columns="model")
-    layers["layers"] = result.record["model"]["n_layers"]
-    layers["n_points"] = text.n_points
+    options, languages = job.options, text.language_ids
+    described = _described(job, result.record["model"]["dtype"], cell.metric)
+    layers = result.layers().assign(
+        layers=result.record["model"]["n_layers"], n_points=text.n_points, **described
+    )
+    scores = result.table.assign(**described)
     if options["intervals"]:
         ranges = bootstrap_intervals(
             lists,
             languages,
-            sentences,
+            text.sentence_ids,
             threshold=options["threshold"],
             samples=options["intervals"],
             seed=options["seed"],
@@ -147,15 +116,19 @@ def cell_tables(
             seed=options["seed"],
         )
         add_null(chance, scores, layers)
-    for name, value in {**place, **how}.items():
-        layers[name] = value
-    tables = {"scores": scores, "layers": layers}
-    tables["pairs"] = _pairs(lists, layer_numbers, text, {**place, **how})
+    numbers = layers["layer"].tolist()
+    tables = {"scores": scores, "layers": layers, "pairs": _pairs(lists, numbers, text, described)}
     if options["keep_neighbors"]:
-        tables["neighbors"] = list_rows(lists, layer_numbers).assign(**place, **how)
+        tables["neighbors"] = list_rows(lists, numbers).assign(**described)
     for table in tables.values():
         table["key"] = cell.key
     return tables
+
+
+def _described(job: Job, dtype: str, metric: str) -> dict[str, Any]:
+    """What the rows of a job have in common."""
+    how = {name: job.options[name] for name in ("pool", "k", "threshold")}
+    return {**job.place, **how, "dtype": dtype, "metric": metric}
 
 
 def _pairs(
@@ -176,22 +149,11 @@ def _pairs(
     )
 
 
-def failure_table(
-    job: Job, kind: str, reason: str, seconds: float, trace: str = ""
-) -> pd.DataFrame:
+def failure_table(job: Job, failure: Failure, seconds: float) -> pd.DataFrame:
     """One row: which job failed, why, where in the code (of kind error), when."""
     row = {
-        "model": job.model,
-        "revision": job.revision,
-        "corpus": job.corpus,
-        "pool": job.options["pool"],
-        "dtype": job.options["dtype"],
-        "metric": ", ".join(cell.metric for cell in job.cells),
-        "k": job.options["k"],
-        "threshold": job.options["threshold"],
-        "kind": kind,
-        "reason": reason,
-        "trace": trace,
+        **_described(job, job.options["dtype"], ", ".join(cell.metric for cell in job.cells)),
+        **vars(failure),
         "target": job.target,
         "seconds": seconds,
         "when": datetime.now(UTC).isoformat(timespec="seconds"),

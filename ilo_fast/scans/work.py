@@ -105,9 +105,7 @@ def _run(job: Job, cache: ModelCache, progress: Any) -> tuple[dict[str, dict[str
         record = {
             **result.record,
             "scan": {
-                "model": job.model,
-                "revision": job.revision,
-                "corpus": job.corpus,
+                **job.place,
                 "target": job.target,
                 "commit": job.commit,
                 "options": {**options, "metric": cell.metric},

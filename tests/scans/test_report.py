@@ -16,6 +16,7 @@ from ilo_fast import scan
 from ilo_fast.errors import InputError
 from ilo_fast.results import SCORES
 from ilo_fast.scans.dataset import Dataset
+from ilo_fast.scans.failures import Failure
 from ilo_fast.scans.jobs import Cell, Job
 from ilo_fast.scans.report import report_data, write_report
 from ilo_fast.scans.tables import SCHEMAS, to_bytes
@@ -87,7 +88,7 @@ def fake_results(folder, jobs, layers, languages, neighbors=0):
                 )  # fmt: skip
                 tables["neighbors"] = to_bytes("neighbors", rows, job.cells[0], {})
             dataset.write(job, job.cells[0], tables)
-        dataset.write_failure(fake_job(EVIL), "gated", f"{EVIL} is gated", 1.0)
+        dataset.write_failure(fake_job(EVIL), Failure("gated", f"{EVIL} is gated"), 1.0)
     assert set(scores.columns) <= set(SCHEMAS["scores"].names)
 
 
