@@ -49,8 +49,10 @@ def cka(x: Any, y: Any, *, unbiased: bool = False) -> np.ndarray:
     Returns:
         float64 ``[layers of x, layers of y]``: biased 0 … 1, unbiased up to 1 and near 0 (below
         it too) for unrelated spaces; 1 where y is x. NaN where a space is constant, or its
-        unbiased self-term is 0 (points at equal distances). Cost: n d d' multiply-adds in float64
-        a pair of layers, n² (d + d') where the unbiased form takes pairs of points.
+        unbiased self-term is 0 (points at equal distances) or too small for float64 to tell from
+        0 (what is at right angles to a point 1e16 times longer; digits go before). Cost: n d d'
+        multiply-adds in float64 a pair of layers, n² (d + d') where the unbiased form takes pairs
+        of points.
 
     Raises:
         InputError: on states that cannot be used or have other points, or too few points.

@@ -182,6 +182,18 @@ def test_orthogonal_points_have_no_unbiased_cka(turned):
     np.testing.assert_allclose(cka(x, x.copy(), unbiased=True), [[1]], rtol=1e-6)
 
 
+def test_what_is_lost_beside_a_far_longer_point_has_no_unbiased_cka():
+    short = np.zeros((12, 6))
+    short[0, 0] = 1  # at right angles to the others: its length says nothing in the kernel
+    short[1:, 1:] = np.random.default_rng(2).normal(size=(11, 5))
+    long = short.copy()
+    for length in (1e3, 1e8):
+        long[0, 0] = length
+        np.testing.assert_allclose(cka(long, short, unbiased=True), [[1]], rtol=1e-9)
+    long[0, 0] = 1e17
+    assert np.isnan(cka(long, short, unbiased=True)).all()
+
+
 def test_low_precision_states_are_summed_in_float64():
     x = torch.randn(64, 16, generator=torch.Generator().manual_seed(0)).bfloat16() + 100
     expected = cka(x.double().numpy(), x.double().numpy()[:, ::-1].copy())

@@ -196,6 +196,14 @@ def test_queries_far_out_change_nothing_for_the_others(metric, far):
             np.testing.assert_array_equal(indices[row], np.argsort(-score[metric])[:5])
 
 
+@pytest.mark.parametrize(("exponent", "order"), [(-480, [2, 1]), (-490, [1, 2])])
+def test_where_points_near_a_query_are_told_apart(exponent, order):
+    """docs/exactness.md, section 8: down to 2^-484 of the base's largest magnitude."""
+    base = np.array([1.0, 2.0**exponent, 2.0 ** (exponent - 1)])[:, None]
+    found = index_of(base, "euclidean").neighbors(np.zeros((1, 1)), 2)
+    assert found.indices.tolist() == [order]
+
+
 @pytest.mark.parametrize("scale", [1e-300, 1e-150, 1.0, 1e150])
 def test_inner_products_of_small_points_and_large_queries(scale):
     rng = np.random.default_rng(4)
