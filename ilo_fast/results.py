@@ -22,6 +22,7 @@ __all__ = [
     "SCHEMA",
     "SCORES",
     "TRACE_FILE",
+    "TRAINING_FILE",
     "Result",
     "from_columns",
     "left_behind",
@@ -55,6 +56,7 @@ SCORES = ("bridge", "reach", "ilo", "translation_hit", "same_language")
 """The columns that are scores between 0 and 1."""
 
 TRACE_FILE = "trace.json.gz"
+TRAINING_FILE = "alignment.parquet"  # what a callback writes into the training's folder
 """Where `ilo-fast score --profile` writes its trace, beside the scores."""
 
 _PICTURES = ("layers.png", "languages.png")

@@ -22,7 +22,7 @@ from ilo_fast.ilo import check_threshold
 from ilo_fast.kept import NEIGHBORS_FILE, read_lists
 from ilo_fast.models.devices import default_device
 from ilo_fast.options import ScoreOptions
-from ilo_fast.results import SCORES, Result, read_parquet
+from ilo_fast.results import SCORES, TRAINING_FILE, Result, read_parquet
 from ilo_fast.scoring import kept_in, score_layers
 from ilo_fast.stored import about, check_language_major
 
@@ -143,7 +143,7 @@ def read_sources(
 
     Args:
         path: what `Result.save` or `Result.write_parquet` wrote, the table that a training's
-            callback grows, or the folder given to `ilo_fast.extract`.
+            callback grows or its folder, or the folder given to `ilo_fast.extract`.
         k, threshold, metric: for stored states, whose neighbours are found here; tables carry
             their own.
 
@@ -157,6 +157,8 @@ def read_sources(
     if path.is_dir():
         if (path / _SCORES_FILE).is_file():
             path = path / _SCORES_FILE
+        elif (path / TRAINING_FILE).is_file():
+            path = path / TRAINING_FILE
         elif (path / _STORE_FILE).is_file():
             store = open_store(path)
             return [from_store(store, path.resolve().name, k=k, threshold=threshold, metric=metric)]
@@ -170,7 +172,8 @@ def read_sources(
         else:
             raise InputError(
                 f"{str(path)!r} holds neither {_SCORES_FILE}, as `ilo-fast score` writes it, nor "
-                "hidden states, as `ilo-fast score --states` keeps them"
+                f"{TRAINING_FILE}, as a training's callback does, nor hidden states, as `ilo-fast "
+                "score --states` keeps them"
             )
     result = read_parquet(path)
     if path.name == _SCORES_FILE:
@@ -282,7 +285,8 @@ def _label(path: Path, record: Mapping[str, Any]) -> str:
     if "scan" in record:
         model, revision = short_name(record["scan"]["model"]), record["scan"]["revision"]
         return f"{model}@{revision}" if revision else model
-    return path.resolve().parent.name if path.name == _SCORES_FILE else path.stem
+    usual = path.name in (_SCORES_FILE, TRAINING_FILE)
+    return path.resolve().parent.name if usual else path.stem
 
 
 def _lists_file(path: Path, record: Mapping[str, Any]) -> Path | None:

@@ -129,12 +129,36 @@ def test_layers_count_as_in_the_model():
         ),
         ({}, {"threshold": 2, "name": 3}, TypeError, "name must be the model's, got int"),
         ({"languages": ()}, {"threshold": 2}, InputError, "states: expected the points"),
-        ({"states": torch.zeros(3, 23, 6)}, {"threshold": 2}, InputError, "states: expected the"),
     ],
 )
 def test_what_is_refused(change, options, error, message):
     with pytest.raises(error, match=message):
         score_states(replace(made_by_hand(), **change), **options)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"states": np.zeros((3, 24, 6))}, TypeError, "states must be a tensor, got ndarray"),
+        (
+            {"states": torch.zeros(24, 6)},
+            InputError,
+            r"states: expected .* torch.float32 \[24, 6\]",
+        ),
+        ({"states": torch.zeros(3, 24, 6).int()}, InputError, r"states: expected .* torch.int32"),
+        ({"states": torch.zeros(3, 23, 6)}, InputError, "language_ids: expected .* 23 points"),
+        ({"sentence_ids": np.arange(20)}, InputError, r"sentence_ids: .* got shape \[20\]"),
+        ({"layers": (0, 1)}, InputError, r"layers: expected 3 different .* got \[0, 1\]"),
+        ({"layers": (0, 0, 1)}, InputError, "layers: expected 3 different numbers"),
+        ({"layers": ("a", 1, 2)}, TypeError, "layers must be"),
+        ({"languages": ("de", "de", "fr")}, InputError, "languages: expected different names"),
+        ({"languages": (1, 2, 3)}, InputError, "languages: expected different names"),
+        ({"record": None}, TypeError, "record must be a mapping, got NoneType"),
+    ],
+)
+def test_a_store_whose_parts_do_not_fit_is_refused(change, error, message):
+    with pytest.raises(error, match=message):
+        replace(made_by_hand(), **change)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """`ActivationStore`: a vector for each layer and sentence, in memory, on the device or on disk."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ilo_fast.activations.space import free_memory, human
-from ilo_fast.arguments import at_least_1, check_choice
+from ilo_fast.arguments import at_least_0, at_least_1, check_choice
 from ilo_fast.errors import InputError
 from ilo_fast.shown import Shown
 
@@ -31,6 +31,9 @@ class ActivationStore(Shown):
     device, or a view of the file ``folder/states.safetensors``, read as it is touched. ``layers``
     names its rows (entries of ``hidden_states``); ``language_ids`` and ``sentence_ids`` are int64
     ``[points]``; ``record`` says how it was made.
+
+    Raises:
+        InputError, TypeError: where these do not fit together; the message names which.
     """
 
     states: Tensor
@@ -40,6 +43,34 @@ class ActivationStore(Shown):
     sentence_ids: npt.NDArray[np.int64]
     record: dict[str, Any]
     folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.states, Tensor):
+            raise TypeError(f"states must be a tensor, got {type(self.states).__name__}")
+        if self.states.ndim != 3 or not self.states.is_floating_point():
+            raise InputError(
+                "states: expected floating numbers [layers, points, dim], got "
+                f"{self.states.dtype} {list(self.states.shape)}"
+            )
+        if not isinstance(self.record, Mapping):
+            raise TypeError(f"record must be a mapping, got {type(self.record).__name__}")
+        count, points, _ = self.states.shape
+        layers = [at_least_0(layer, "layers") for layer in self.layers]
+        if len(layers) != count or len(set(layers)) != count:
+            raise InputError(
+                f"layers: expected {count} different numbers, one of each layer of states, got "
+                f"{layers}"
+            )
+        for language in self.languages:
+            if not isinstance(language, str) or self.languages.count(language) > 1:
+                raise InputError(f"languages: expected different names, got {self.languages}")
+        for name in ("language_ids", "sentence_ids"):
+            shape = np.shape(getattr(self, name))
+            if shape != (points,):
+                raise InputError(
+                    f"{name}: expected one of each of the {points} points of states, got shape "
+                    f"{list(shape)}"
+                )
 
     @property
     def n_languages(self) -> int:

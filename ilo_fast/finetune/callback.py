@@ -8,7 +8,7 @@ from transformers import TrainerCallback
 
 from ilo_fast.errors import InputError
 from ilo_fast.finetune.watch import Watch
-from ilo_fast.results import Result
+from ilo_fast.results import TRAINING_FILE, Result
 
 __all__ = ["ILOCallback"]
 
@@ -74,7 +74,7 @@ class ILOCallback(TrainerCallback):  # type: ignore[misc]
         if not state.is_world_process_zero:
             return
         tokenizer = kwargs.get("processing_class")
-        out = Path(args.output_dir) / "alignment.parquet"
+        out = Path(args.output_dir) / TRAINING_FILE
         callbacks = self._trainer.callback_handler.callbacks
         beside = [each.watch for each in callbacks if isinstance(each, ILOCallback)]
         self.watch.begin(kwargs["model"], tokenizer, state.global_step, out, beside)

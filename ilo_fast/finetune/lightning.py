@@ -8,7 +8,7 @@ from torch import nn
 
 from ilo_fast.errors import InputError, ModelError
 from ilo_fast.finetune.watch import Watch
-from ilo_fast.results import Result
+from ilo_fast.results import TRAINING_FILE, Result
 
 __all__ = ["LightningILOCallback"]
 
@@ -63,7 +63,7 @@ class LightningILOCallback(_callback_class()):  # type: ignore[misc]
         self._model = _find(pl_module, self.attribute)
         if not trainer.is_global_zero:
             return
-        out = Path(trainer.default_root_dir) / "alignment.parquet"
+        out = Path(trainer.default_root_dir) / TRAINING_FILE
         beside = [
             each.watch for each in trainer.callbacks if isinstance(each, LightningILOCallback)
         ]

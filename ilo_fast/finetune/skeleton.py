@@ -8,7 +8,8 @@ from torch import nn
 
 from ilo_fast.errors import ModelError
 from ilo_fast.models.gguf import fast_gguf
-from ilo_fast.models.load import in_short, locate
+from ilo_fast.models.locate import locate
+from ilo_fast.models.pretrained import in_short
 
 __all__ = ["skeleton"]
 

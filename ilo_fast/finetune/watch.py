@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 from torch import nn
 
@@ -145,7 +146,11 @@ class Watch:
         self.record = {
             "kind": "training",
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "model": {"name": self._name, "class": type(inner).__name__},
+            "model": {
+                "name": self._name,
+                "class": type(inner).__name__,
+                "n_layers": entries - 1,
+            },
             "corpus": self.corpus.record,
             "groups": {group: list(layers) for group, layers in self.groups.items()},
             "every": self.every if isinstance(self.every, str | int) else list(self.every),
@@ -280,12 +285,11 @@ def _resolve_groups(
     """Group names to entries of hidden_states, all of which are scored."""
     if groups is None:
         inner = [layer for layer in layers if layer > 0] or list(layers)
-        third = -(-len(inner) // 3)
-        parts = [inner[:third], inner[third : 2 * third], inner[2 * third :]]
+        thirds = np.array_split(np.asarray(inner), 3)
         return {
-            name: tuple(part)
-            for name, part in zip(("early", "middle", "late"), parts, strict=True)
-            if part
+            name: tuple(part.tolist())
+            for name, part in zip(("early", "middle", "late"), thirds, strict=True)
+            if part.size
         }
     resolved = {name: resolve_layers(spec, entries) for name, spec in groups.items()}
     for name, wanted in resolved.items():

@@ -49,7 +49,7 @@ class Ahead:
         self._bars.close()
 
     def _start(self, repository: str, commit: str) -> None:
-        from ilo_fast.models.load import without_bars
+        from ilo_fast.models.pretrained import without_bars
 
         if self._under_way is None:
             self._bars.enter_context(without_bars())

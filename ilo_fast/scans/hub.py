@@ -13,7 +13,8 @@ from typing import Any
 import huggingface_hub
 
 from ilo_fast.errors import InputError
-from ilo_fast.models.load import cached_commit, in_short
+from ilo_fast.models.locate import cached_commit
+from ilo_fast.models.pretrained import in_short
 
 __all__ = ["HubModel", "check_id", "config_of", "fetch", "look_up", "matching_revisions"]
 

@@ -14,7 +14,7 @@ from ilo_fast.corpora import Corpus, load_corpus
 from ilo_fast.errors import InputError
 from ilo_fast.files import check_utf8, expanded
 from ilo_fast.ilo import check_neighbors, check_threshold
-from ilo_fast.models.load import looks_local
+from ilo_fast.models.locate import looks_local
 from ilo_fast.scans import hub
 from ilo_fast.scans.configs import dtype_of, read_config
 from ilo_fast.scans.identity import model_digest, tokenizer_digest

@@ -15,7 +15,8 @@ from ilo_fast import Corpus, Result, score
 from ilo_fast.errors import HiddenStateError, InputError, ModelError
 from ilo_fast.finetune import ILOCallback, freeze
 from ilo_fast.finetune.scoring import untouched
-from ilo_fast.finetune.watch import LOGGED, Watch
+from ilo_fast.finetune.watch import LOGGED, Watch, _resolve_groups
+from ilo_fast.sources import read_sources
 
 STEPS = 6
 
@@ -111,6 +112,24 @@ def test_training_is_what_it_would_be_without_it(make, corpus):
     assert not any(module._forward_pre_hooks for module in watched.model.modules())
 
 
+def test_a_training_scored_at_some_layers_is_as_deep_as_its_model(make, corpus, tmp_path):
+    """Layers of two results are paired by depth, so the deepest one scored would not do."""
+    trainer, _ = make(ILOCallback(corpus, every=100, layers="1,2"))
+    trainer.train()
+    first = read_sources(tmp_path / "out")[0]
+    assert (first.layers, first.depth) == ((1, 2), 3)
+
+
+@pytest.mark.parametrize(
+    ("layers", "sizes"), [(1, [1]), (2, [1, 1]), (4, [2, 1, 1]), (7, [3, 2, 2]), (16, [6, 5, 5])]
+)
+def test_thirds_are_as_even_as_they_can_be(layers, sizes):
+    groups = _resolve_groups(None, tuple(range(layers + 1)), layers + 1)
+    assert [len(group) for group in groups.values()] == sizes
+    assert sum(groups.values(), ()) == tuple(range(1, layers + 1))
+    assert list(groups) == ["early", "middle", "late"][: len(sizes)]
+
+
 def test_logs_and_table(make, corpus, tmp_path):
     callback = ILOCallback(corpus, every=2, threshold=2)
     trainer, seen = make(callback)
@@ -123,6 +142,10 @@ def test_logs_and_table(make, corpus, tmp_path):
     assert list(table.columns)[-1] == "step"
     assert table.groupby("step").size().to_dict() == dict.fromkeys([0, 2, 4, 6], 4 * 4)
     assert read.record["groups"] == {"early": [1], "middle": [2], "late": [3]}
+    sources = read_sources(tmp_path / "out")  # the training's folder, whose name it has
+    assert [(source.training, source.step) for source in sources] == [
+        ("out", step) for step in (0, 2, 4, 6)
+    ]
     means = table.groupby(["layer", "step"])["ilo"].mean()
     layers = read.layers().set_index(["layer", "step"])
     assert layers["ilo"].to_dict() == pytest.approx(means.to_dict())

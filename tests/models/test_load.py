@@ -141,7 +141,8 @@ def test_the_blocks_are_the_layers_not_the_experts():
         ({"model": "{good}", "device": "tpu9"}, "device: expected"),
         ({"model": "{good}", "device": "meta"}, "device: expected .* got 'meta'"),
         ({"model": "{good}", "revision": "main"}, "revision: only a hub id"),
-        ({"model": "{broken}"}, "cannot load"),
+        ({"model": "{broken}"}, "broken holds no tokenizer: .* tokenizer.save_pretrained"),
+        ({"model": "{parent}"}, "holds no config.json, but broken and deep and 6 more in it do$"),
         ({"model": "{pickled}"}, "cannot load .*: UnpicklingError"),
         ({"model": "{typed}"}, "cannot load .*num_hidden_layers.* expected int, got str"),
         ({"model": "{named}"}, "cannot load .*AttributeError: .*float31"),
@@ -155,7 +156,7 @@ def test_refuses(tmp_path, options, named):
     altered = {name: tmp_path / name for name in ("pickled", "typed", "named", "wide", "deep")}
     for place in places.values():
         place.mkdir()
-    places |= {"file": tmp_path / "a.txt", "fake": tmp_path / "a.gguf"}
+    places |= {"parent": tmp_path, "file": tmp_path / "a.txt", "fake": tmp_path / "a.gguf"}
     places["file"].write_text("text")
     (places["adapter"] / "adapter_config.json").write_text("{}")
     places["fake"].write_bytes(b"no such thing" * 10)
