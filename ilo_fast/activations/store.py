@@ -61,9 +61,9 @@ class ActivationStore(Shown):
                 f"layers: expected {count} different numbers, one of each layer of states, got "
                 f"{layers}"
             )
-        for language in self.languages:
-            if not isinstance(language, str) or self.languages.count(language) > 1:
-                raise InputError(f"languages: expected different names, got {self.languages}")
+        names = list(self.languages)
+        if len(set(names)) != len(names) or not all(isinstance(name, str) for name in names):
+            raise InputError(f"languages: expected different names, got {names}")
         for name in ("language_ids", "sentence_ids"):
             shape = np.shape(getattr(self, name))
             if shape != (points,):
