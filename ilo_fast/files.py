@@ -52,7 +52,8 @@ def staged(folder: str | Path, *, obsolete: Iterable[str] = ()) -> Iterator[Path
 
     >>> import tempfile, pathlib
     >>> from ilo_fast.files import staged
-    >>> out = pathlib.Path(tempfile.mkdtemp()) / "run"
+    >>> place = tempfile.TemporaryDirectory()
+    >>> out = pathlib.Path(place.name) / "run"
     >>> with staged(out) as temporary:
     ...     _ = (temporary / "a.txt").write_text("whole")
     >>> sorted(path.name for path in out.iterdir())

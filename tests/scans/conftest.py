@@ -31,3 +31,21 @@ def plan(models, corpus_folder):
         "corpora": [{"corpus": str(corpus_folder), "name": "text", "limit": 5}],
         "defaults": {"k": 3, "threshold": 2, "intervals": 4, "permutations": 4},
     }
+
+
+@pytest.fixture
+def run(plan, tmp_path):
+    """Scan the plan with changes; quiet."""
+
+    from ilo_fast import scan
+    from ilo_fast.scans.view import View
+
+    def run_scan(view=None, results=None, retry_failures=True, **changed):
+        return scan(
+            {**plan, **changed},
+            results=results or tmp_path / "out",
+            view=view or View(),
+            retry_failures=retry_failures,
+        )
+
+    return run_scan

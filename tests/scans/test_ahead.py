@@ -1,4 +1,4 @@
-"""The next model's files come while a job runs, by the hub's library from a hub in this process."""
+"""The next model's files come while a job runs, by the hub's library from a hub of our own."""
 
 import json
 import subprocess
