@@ -1,5 +1,6 @@
 """One layer on the CPU: certified neighbours and ILO beside the public code, faiss and torch."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from benchmarks.data import synthetic_states
 from benchmarks.registry import Contender, Workload, compare
 from benchmarks.report import describe_run, print_workload, write_json
 from ilo_fast import ilo_scores, knn
+from ilo_fast.ops.precision import ieee_products
+from ilo_fast.ops.products import multiplied
 
 K, THRESHOLD = 5, 3
 _CHECKED_ROWS = 2000
@@ -110,7 +113,8 @@ def one_layer(
                 "public compute_bridge_reach", peers.public_code(module, x, names, K, THRESHOLD)
             )
         )
-    contenders.append(Contender("sgemm n × n × d alone", lambda: product(tensor)))
+    contenders.append(Contender("torch.mm n × n × d alone", lambda: product(tensor, torch_mm)))
+    contenders.append(Contender("our product n × n × d alone", lambda: product(tensor, multiplied)))
 
     def check(contender: Contender, answer: Any) -> dict[str, Any]:
         if contender.ours:
@@ -159,10 +163,15 @@ def right_rows(lists: Any, rows: Any, similarity: Any) -> float:
     return float((distinct & ~own & (kept >= best - 1e-14)).mean())
 
 
-def product(x: torch.Tensor) -> None:
+def torch_mm(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    return torch.mm(left, right.T, out=out)
+
+
+def product(x: torch.Tensor, multiply: Callable[..., torch.Tensor]) -> None:
     """The bare float32 product of all points with all, in tiles that are thrown away."""
     size = min(1024, x.shape[0])
     out = torch.empty(size, size)
-    for i in range(0, x.shape[0] - size + 1, size):
-        for j in range(0, x.shape[0] - size + 1, size):
-            torch.mm(x[i : i + size], x[j : j + size].T, out=out)
+    with ieee_products(x.device):
+        for i in range(0, x.shape[0] - size + 1, size):
+            for j in range(0, x.shape[0] - size + 1, size):
+                multiply(x[i : i + size], x[j : j + size], out)

@@ -11,7 +11,15 @@ from typing import Any
 
 from ilo_fast.errors import InputError
 
-__all__ = ["Device", "describe", "devices", "free_disk", "require_space", "versions"]
+__all__ = [
+    "Device",
+    "cpu_facts",
+    "describe",
+    "devices",
+    "free_disk",
+    "require_space",
+    "versions",
+]
 
 # Distribution names whose versions can change a score, then those that can change its speed.
 _RECORDED = (
@@ -121,9 +129,20 @@ def _find_device(name: str) -> Device:
     return known.get(wanted, Device(wanted, "unknown", 0))
 
 
+@functools.cache
+def cpu_facts() -> dict[str, str]:
+    """What Linux says of the first processor, such as ``"vendor_id"``; elsewhere nothing.
+
+    >>> from ilo_fast.environment import cpu_facts
+    >>> cpu_facts().get("vendor_id", "unknown") != ""
+    True
+    """
+    if sys.platform != "linux":
+        return {}
+    first, _, _ = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")
+    facts = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in facts}
+
+
 def _cpu_name() -> str:
-    if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return cpu_facts().get("model name") or platform.processor() or platform.machine()

@@ -24,6 +24,7 @@ from ilo_fast.ops.centred import (
 from ilo_fast.ops.exact import empty_lists, expand, pair_values, rank_values, tie_error
 from ilo_fast.ops.points import Points, prepare_points
 from ilo_fast.ops.precision import ieee_products
+from ilo_fast.ops.products import multiplied
 from ilo_fast.ops.workers import row_runs
 from ilo_fast.ring import Ring, join
 from ilo_fast.vectors import magnitudes
@@ -181,7 +182,7 @@ class _Search:
             tile = slice(first, min(first + _TILE, block.u))
             columns, slack = right.right[:, tile], right.slack[tile]
             for some in torch.split(rows, max(1, _STRIP_BYTES // (4 * slack.shape[0]))):
-                upper = self.operands.left[some] @ columns
+                upper = multiplied(self.operands.left[some], columns.T)
                 within = (some >= tile.start) & (some < tile.stop) if own else some < 0
                 selves = within.nonzero().squeeze(1), some[within] - first
                 upper[selves] = MASKED

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -36,6 +37,7 @@ from ilo_fast.models.structure import (
     parameter_dtype,
     token_limit,
 )
+from ilo_fast.ops.products import fast_linears
 from ilo_fast.progress import with_progress
 
 if TYPE_CHECKING:
@@ -169,6 +171,7 @@ def extract(
         torch.autocast(device.type, enabled=False),  # the caller's, if any
         evaluating(backbone.module),
         no_new_captures(backbone.module),
+        nullcontext("torch") if fused == "compile" else fast_linears(device) as products,
         fusing(backbone, device, fused) as kernels,
     ):
         sink, budget = task.open_sink(budget, kernels.kernels)
@@ -185,7 +188,8 @@ def extract(
             raise
     if whole is not None:  # there was nothing to tokenise or to try
         return _as_read(task, sink, whole)
-    record = _record(job, kernels.description, time.perf_counter() - began, about)
+    made_by = {"products": products, "fused": kernels.description}
+    record = _record(job, made_by, time.perf_counter() - began, about)
     if not job.made and isinstance(sink, DiskSink):
         record = {**task.made_of, **(sink.earlier_record() or record)}
     states = sink.finish(record)
@@ -231,7 +235,7 @@ def _as_read(task: Task, sink: Sink, whole: dict[str, Any]) -> ActivationStore:
 
 
 def _record(
-    job: Job, fused: str, seconds: float, about: Mapping[str, Any] | None
+    job: Job, made_by: dict[str, str], seconds: float, about: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """How a job that is done made its states."""
     task, way = job.task, job.way
@@ -241,7 +245,7 @@ def _record(
     return {
         **asdict(way),
         "attention": attention,
-        "fused": fused,
+        **made_by,
         "batch_tokens": job.budget,
         "store": task.place,
         "pool": task.pool.name,

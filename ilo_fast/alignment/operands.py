@@ -20,6 +20,7 @@ from ilo_fast.ops.centred import Centred, centre, filter_operands, round_up
 from ilo_fast.ops.half_products import half_products, served_sums, sum_bound
 from ilo_fast.ops.points import Points, block_rows
 from ilo_fast.ops.precision import UNIT_ROUNDOFF_64, gamma
+from ilo_fast.ops.products import multiply
 from ilo_fast.ops.triton_config import Accumulation
 from ilo_fast.ops.workers import for_spans
 
@@ -61,8 +62,13 @@ class BoundedPoints:
 
     def products(self, own: Tensor, other: Tensor, out: Tensor) -> None:
         """Write ``left_i . right_j`` of points ``[P, S]`` and ``[P, S]`` to out ``[P, S, S]``."""
-        product = half_products if self.left.dtype == torch.float16 else _full_products
-        product(self.left[own], self.right[other].transpose(1, 2), out)
+        if self.left.dtype == torch.float16:
+            half_products(self.left[own], self.right[other].transpose(1, 2), out)
+        elif self.left.is_cuda:
+            torch.bmm(self.left[own], self.right[other].transpose(1, 2), out=out)
+        else:
+            for pair, product in enumerate(out.unbind()):
+                multiply(self.left[own[pair]], self.right[other[pair]], product)
 
     def exact(self, index: Tensor) -> Tensor:
         """float64 unit rows ``[..., d]`` of points."""
@@ -146,7 +152,3 @@ def half_points(points: Points, form: Centred, row_of: Tensor, sums: Accumulatio
 def _rounding(terms: Tensor) -> float:
     """No product, nor a mean of products, is larger than four times the largest own term."""
     return 2.0**-20 * float(terms.abs().amax())
-
-
-def _full_products(left: Tensor, right: Tensor, out: Tensor) -> None:
-    torch.bmm(left, right, out=out)

@@ -95,6 +95,7 @@ _KERNELS = (
     ("counting over neighbour lists", "CUDA C++ kernels", "ilo_fast.ops.cuda:obstacle"),
     ("cosines of language pairs", "float16 products", "ilo_fast.ops.half_products:obstacle"),
     ("the largest of those cosines", "a Triton kernel", "ilo_fast.ops.largest:obstacle"),
+    ("float32 products", "oneDNN", "ilo_fast.ops.products:obstacle"),
 )
 _KNOWN = ("auto", "torch", "triton", "cuda", "reference")
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 import torch
 
 from ilo_fast.ops.centred import MASKED, Operands
+from ilo_fast.ops.products import multiplied
 from ilo_fast.ops.workers import mapped
 
 __all__ = ["Plan", "bin_maxima", "plan_filter"]
@@ -146,8 +147,7 @@ def _all_maxima(operands: Operands, plan: Plan) -> torch.Tensor:
         rows, cols = slice(i * size, (i + 1) * size), slice(j * size, (j + 1) * size)
         if not hasattr(buffers, "product"):
             buffers.product = left.new_empty(size, size)
-        product: torch.Tensor = buffers.product
-        torch.mm(left[rows], right[:, cols], out=product)
+        product = multiplied(left[rows], right[:, cols].T, buffers.product)
         if i == j:
             product.fill_diagonal_(MASKED)
         by_column = product.view(size, plan.per_tile, bins)
@@ -180,10 +180,11 @@ def _strips(
             buffers.product = left.new_empty(plan.strip, size)
             buffers.maxima = left.new_empty(plan.strip, plan.all_bins)
         stop = min(start + plan.strip, plan.n)
-        product, found = buffers.product[: stop - start], buffers.maxima[: stop - start]
+        buffer, found = buffers.product[: stop - start], buffers.maxima[: stop - start]
         own = torch.arange(start, stop, device=left.device)
         for j in range(plan.tiles):
-            torch.mm(left[start:stop], right[:, j * size : (j + 1) * size], out=product)
+            tile = right[:, j * size : (j + 1) * size].T
+            product = multiplied(left[start:stop], tile, buffer)
             if start < (j + 1) * size and stop > j * size:
                 here = own[(own >= j * size) & (own < (j + 1) * size)]
                 product[here - start, here - j * size] = MASKED

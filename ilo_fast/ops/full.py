@@ -11,6 +11,7 @@ import torch
 from ilo_fast.ops.centred import MASKED, Centred, filter_operands
 from ilo_fast.ops.exact import Lists, rank
 from ilo_fast.ops.points import Points
+from ilo_fast.ops.products import multiplied
 from ilo_fast.ops.workers import mapped, row_runs
 
 __all__ = ["rank_narrowed", "rank_rows"]
@@ -36,7 +37,7 @@ def rank_narrowed(
     compared = 0
 
     def serve(some: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        upper = torch.mm(operands.left[some], operands.right)
+        upper = multiplied(operands.left[some], operands.right.T)
         is_open = _open(upper, some, operands.slack, best)
         crowded = is_open.sum(dim=1) > most
         is_open &= ~crowded[:, None]

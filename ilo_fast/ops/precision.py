@@ -9,16 +9,24 @@ and device, and the switches are read again at the end.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ilo_fast.errors import InputError
 
-__all__ = ["UNIT_ROUNDOFF_32", "UNIT_ROUNDOFF_64", "gamma", "ieee_products"]
+__all__ = [
+    "UNIT_ROUNDOFF_32",
+    "UNIT_ROUNDOFF_64",
+    "full_precision",
+    "gamma",
+    "ieee_products",
+    "worst_share",
+]
 
 UNIT_ROUNDOFF_32 = 2.0**-24
 UNIT_ROUNDOFF_64 = 2.0**-53
@@ -65,7 +73,7 @@ def _set(holder: Any, name: str, value: Any) -> None:
 
 
 @contextmanager
-def _full_precision(kind: str) -> Iterator[None]:
+def full_precision(kind: str) -> Iterator[None]:
     """The first block in sets the precision, the last one out puts back what it was.
 
     Where another thread has set it meanwhile, what was computed proves nothing: that is raised, and
@@ -94,9 +102,10 @@ def _full_precision(kind: str) -> Iterator[None]:
                         _set(holder, name, before)
 
 
-@cache
-def _worst_share(device: torch.device) -> float:
+def worst_share(device: torch.device, product: Callable[[Tensor, Tensor], Tensor]) -> float:
     """Largest error of float32 products as a share of their bound; NaN where they are not finite.
+
+    ``product`` multiplies float32 matrices of the device, whose switches are set.
 
     Few terms show operands that are rounded, many of them sums that are; rows and columns of
     unlike magnitude show algorithms that are exact to the whole matrix's norm only.
@@ -111,15 +120,20 @@ def _worst_share(device: torch.device) -> float:
         )
         left, right = left.to(device), right.to(device).T
         exact = left.double() @ right.double()
-        off = (torch.mm(left, right).double() - exact).abs() / exact
+        off = (product(left, right).double() - exact).abs() / exact
         share = float(off.amax()) / gamma(terms, UNIT_ROUNDOFF_32)
         worst = max(worst, share) if share == share else share
     return worst
 
 
+@cache
+def _share_of_torch(device: torch.device) -> float:
+    return worst_share(device, torch.mm)
+
+
 def _tried(device: torch.device) -> None:
     """Raise unless float32 products of a device keep to `gamma`, full precision being asked for."""
-    share = _worst_share(device)
+    share = _share_of_torch(device)
     if not share <= 1.0:
         raise InputError(
             f"float32 products on {device} are off by {share:.2g} times the bound of IEEE "
@@ -138,7 +152,7 @@ def ieee_products(device: torch.device) -> Iterator[None]:
     """
     # Inference tensors could not be written by worker threads.
     with (
-        _full_precision("cuda" if device.type == "cuda" else "cpu"),
+        full_precision("cuda" if device.type == "cuda" else "cpu"),
         torch.inference_mode(False),
         torch.no_grad(),
         torch.autocast(device.type, enabled=False),

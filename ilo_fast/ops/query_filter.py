@@ -14,6 +14,7 @@ import torch
 
 from ilo_fast.ops.centred import Centred, lifted_terms
 from ilo_fast.ops.points import Points, block_rows
+from ilo_fast.ops.products import multiply
 from ilo_fast.ops.workers import for_spans, mapped, worker_count
 
 __all__ = ["Side", "base_side", "open_pairs", "query_side"]
@@ -107,10 +108,10 @@ def open_pairs(
             buffers.product = asked.rows.new_empty(padded * count)
         product: torch.Tensor = buffers.product[: padded * count].view(padded, count)
         maxima = product if width == 1 else product.new_empty(padded // width, count)
-        left = asked.rows[some].T
+        left = asked.rows[some]
         for start in range(0, padded, tile):
             part = slice(start, min(start + tile, padded))
-            torch.mm(base.rows[part], left, out=product[part])
+            multiply(base.rows[part], left, product[part])
             if width > 1:
                 bins = slice(part.start // width, part.stop // width)
                 torch.amax(product[part].view(-1, width, count), dim=1, out=maxima[bins])

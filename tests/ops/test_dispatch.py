@@ -108,7 +108,8 @@ def test_explain_names_the_choice_and_the_obstacles(table):
             ["pooling: a Triton kernel on cuda:0, once tried there",
              "counting over neighbour lists: CUDA C++ kernels on cuda:0, once tried there",
              "cosines of language pairs: float16 products on cuda:0, once tried there",
-             "the largest of those cosines: a Triton kernel on cuda:0, once tried there"],
+             "the largest of those cosines: a Triton kernel on cuda:0, once tried there",
+             "float32 products: plain torch on cuda:0 (oneDNN's products are the CPU's)"],
         ),
         (
             set(),
@@ -118,7 +119,8 @@ def test_explain_names_the_choice_and_the_obstacles(table):
              "cosines of language pairs: plain torch on cuda:0 (compute capability 7.0 or newer "
              "is needed)",
              "the largest of those cosines: plain torch on cuda:0 (the package triton is not "
-             "installed)"],
+             "installed)",
+             "float32 products: plain torch on cuda:0 (oneDNN's products are the CPU's)"],
         ),
     ],
 )  # fmt: skip

@@ -53,11 +53,11 @@ def test_the_guard_leaves_sums_in_parts_as_they_are():
     before = getattr(switch, name), getattr(switch, f"{name}_split_k")
     try:
         setattr(switch, name, (False, False))
-        with precision._full_precision("cuda"):
+        with precision.full_precision("cuda"):
             assert not getattr(switch, f"{name}_split_k")
         assert (getattr(switch, name), getattr(switch, f"{name}_split_k")) == (False, False)
         setattr(switch, name, True)
-        with precision._full_precision("cuda"):
+        with precision.full_precision("cuda"):
             assert not getattr(switch, name)
         assert (getattr(switch, name), getattr(switch, f"{name}_split_k")) == (True, True)
     finally:
@@ -117,16 +117,16 @@ def strassen(left, right):
     "product", [by_operands(16), by_operands(13), three_bfloat16, narrow_sums, strassen]
 )
 def test_products_that_are_not_ieee_are_refused(product, monkeypatch):
-    precision._worst_share.cache_clear()
+    precision._share_of_torch.cache_clear()
     with ieee_products(CPU):
         pass
-    precision._worst_share.cache_clear()
+    precision._share_of_torch.cache_clear()
     monkeypatch.setattr(torch, "mm", product)
     try:
         with pytest.raises(InputError, match="times the bound of IEEE"), ieee_products(CPU):
             pass
     finally:
-        precision._worst_share.cache_clear()
+        precision._share_of_torch.cache_clear()
 
 
 def test_settings_of_float16_sums_are_held_and_put_back():
@@ -136,7 +136,7 @@ def test_settings_of_float16_sums_are_held_and_put_back():
     try:
         products.allow_fp16_accumulation = True
         products.allow_fp16_reduced_precision_reduction = True
-        with precision._full_precision("cuda"):
+        with precision.full_precision("cuda"):
             assert products.fp32_precision == "ieee"
             assert not products.allow_fp16_accumulation
             assert not products.allow_fp16_reduced_precision_reduction
@@ -144,7 +144,7 @@ def test_settings_of_float16_sums_are_held_and_put_back():
         assert products.allow_fp16_reduced_precision_reduction
         with (
             pytest.raises(RuntimeError, match="another thread changed"),
-            precision._full_precision("cuda"),
+            precision.full_precision("cuda"),
         ):
             products.allow_fp16_accumulation = True
         assert products.allow_fp16_accumulation
