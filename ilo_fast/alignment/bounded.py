@@ -55,8 +55,7 @@ def both_ways(points: BoundedPoints, own: Tensor, other: Tensor, keep: int, csls
     padding, masked = (0, -size % BINS), points.left.shape[0] - 1
     own, other = pad(own, padding, value=masked), pad(other, padding, value=masked)
     shape = count, own.shape[1], own.shape[1]
-    form = points.block("form", shape)
-    points.products(own, other, form)
+    form = points.products(own, other)
     diagonal = form.diagonal(dim1=1, dim2=2)
     own_high = diagonal[:, :size].double().repeat(2, 1)
     own_low = own_high - slack - turned(slack)

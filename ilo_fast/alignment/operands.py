@@ -20,7 +20,7 @@ from ilo_fast.ops.centred import Centred, centre, filter_operands, round_up
 from ilo_fast.ops.half_products import half_products, served_sums, sum_bound
 from ilo_fast.ops.points import Points, block_rows
 from ilo_fast.ops.precision import UNIT_ROUNDOFF_64, gamma
-from ilo_fast.ops.products import multiply
+from ilo_fast.ops.products import multiplied
 from ilo_fast.ops.triton_config import Accumulation
 from ilo_fast.ops.workers import for_spans
 
@@ -60,15 +60,23 @@ class BoundedPoints:
             setattr(self.held, name, held)
         return held[:size].view(shape)
 
-    def products(self, own: Tensor, other: Tensor, out: Tensor) -> None:
-        """Write ``left_i . right_j`` of points ``[P, S]`` and ``[P, S]`` to out ``[P, S, S]``."""
-        if self.left.dtype == torch.float16:
-            half_products(self.left[own], self.right[other].transpose(1, 2), out)
-        elif self.left.is_cuda:
-            torch.bmm(self.left[own], self.right[other].transpose(1, 2), out=out)
+    def products(self, own: Tensor, other: Tensor) -> Tensor:
+        """``left_i . right_j`` of points ``[P, S]`` and ``[P, S]``: float32 ``[P, S, S]``.
+
+        The calling worker's own until it asks again.
+        """
+        left, right = self.left[own], self.right[other]
+        out = self.block("form", (*own.shape, other.shape[1]))
+        if left.dtype == torch.float16:
+            half_products(left, right.transpose(1, 2), out)
+        elif left.is_cuda:
+            torch.bmm(left, right.transpose(1, 2), out=out)
+        elif len(own) == 1:
+            return multiplied(left[0], right[0], out[0])[None]
         else:
-            for pair, product in enumerate(out.unbind()):
-                multiply(self.left[own[pair]], self.right[other[pair]], product)
+            for pair, product in enumerate(out):
+                product.copy_(multiplied(left[pair], right[pair], product))
+        return out
 
     def exact(self, index: Tensor) -> Tensor:
         """float64 unit rows ``[..., d]`` of points."""

@@ -49,7 +49,7 @@ def best_rivals(form: Tensor, shift: Tensor, dim: int, room: Callable[[], Tensor
 def _largest_of_rows(form: Tensor, keep: int) -> tuple[Tensor, Tensor]:
     count, rows, columns = form.shape
     cells = form.view(count, rows, columns // BINS, BINS)
-    bins = cells.amax(dim=2).topk(keep, dim=2).indices  # [P, R, keep]
+    _, bins = _highest(cells.amax(dim=2), keep)  # [P, R, keep]
     inside = cells.gather(3, bins[:, :, None, :].expand(-1, -1, columns // BINS, -1))
     return _largest_inside(inside.flatten(2), bins)
 
@@ -58,7 +58,7 @@ def _largest_of_columns(form: Tensor, keep: int) -> tuple[Tensor, Tensor]:
     count, rows, columns = form.shape
     cells = form.view(count, rows // BINS, BINS, columns)
     maxima = cells.amax(dim=1).transpose(1, 2).contiguous()
-    bins = maxima.topk(keep, dim=2).indices  # [P, C, keep]
+    _, bins = _highest(maxima, keep)  # [P, C, keep]
     asked = bins.transpose(1, 2)[:, None].expand(-1, rows // BINS, -1, -1)
     inside = cells.gather(2, asked)  # [P, slots, keep, C]
     return _largest_inside(inside.flatten(1, 2).transpose(1, 2).contiguous(), bins)
@@ -67,8 +67,25 @@ def _largest_of_columns(form: Tensor, keep: int) -> tuple[Tensor, Tensor]:
 def _largest_inside(inside: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
     """The largest of ``[P, S, slots * keep]`` and where they were before bins were picked."""
     keep = bins.shape[2]
-    values, places = inside.topk(keep, dim=2)
+    values, places = _highest(inside, keep)
     return values, places // keep * BINS + bins.gather(2, places % keep)
+
+
+def _highest(entries: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+    """``entries.topk(keep)`` of float32 numbers, dense."""
+    if not entries.is_cpu:
+        return entries.topk(keep, dim=-1)
+    # NumPy's partition of integers uses a processor's vectors, which torch's topk does not: each
+    # entry's bits, in the order of the numbers, with its place below them.
+    bits = entries.view(torch.int32)
+    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    length = entries.shape[-1]
+    packed = (ordered.long() << 32) | torch.arange(length, device=entries.device)
+    packed.numpy().partition(length - keep, axis=-1)
+    kept = packed[..., length - keep :]
+    kept.numpy().sort(axis=-1)
+    places = kept.flip(-1) & 0xFFFFFFFF
+    return entries.gather(-1, places), places
 
 
 def _kernel_serves(form: Tensor, dim: int, trial: Callable[..., str], *options: int) -> bool:

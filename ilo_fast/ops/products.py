@@ -22,7 +22,7 @@ from ilo_fast.environment import cpu_facts
 from ilo_fast.ops.precision import full_precision, worst_share
 from ilo_fast.ops.trial import agrees, passed
 
-__all__ = ["fast_linears", "multiplied", "multiply", "obstacle", "serves"]
+__all__ = ["fast_linears", "multiplied", "obstacle", "serves"]
 
 _ROWS = 64  # oneDNN keeps a kernel for every number of rows it meets
 
@@ -54,17 +54,13 @@ def serves(device: torch.device) -> bool:
 
 
 def multiplied(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
-    """``left @ right.T`` of rows ``[M, K]`` and ``[N, K]``, in ``out`` or in memory of its own."""
+    """``left @ right.T`` of rows ``[M, K]`` and ``[N, K]``: ``out`` itself, or memory of its own.
+
+    ``out.copy_`` of what it returns is ``out`` in any case, and copies nothing where it is already.
+    """
     if left.dtype == torch.float32 and serves(left.device):
         return _onednn(left, right)
     return torch.mm(left, right.T, out=out)
-
-
-def multiply(left: Tensor, right: Tensor, out: Tensor) -> None:
-    """Write ``left @ right.T`` to ``out``, as `multiplied`."""
-    made = multiplied(left, right, out)
-    if made is not out:
-        out.copy_(made)
 
 
 @contextmanager

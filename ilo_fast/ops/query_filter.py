@@ -14,7 +14,7 @@ import torch
 
 from ilo_fast.ops.centred import Centred, lifted_terms
 from ilo_fast.ops.points import Points, block_rows
-from ilo_fast.ops.products import multiply
+from ilo_fast.ops.products import multiplied
 from ilo_fast.ops.workers import for_spans, mapped, worker_count
 
 __all__ = ["Side", "base_side", "open_pairs", "query_side"]
@@ -111,10 +111,11 @@ def open_pairs(
         left = asked.rows[some]
         for start in range(0, padded, tile):
             part = slice(start, min(start + tile, padded))
-            multiply(base.rows[part], left, product[part])
+            made = product[part]
+            made.copy_(multiplied(base.rows[part], left, made))
             if width > 1:
                 bins = slice(part.start // width, part.stop // width)
-                torch.amax(product[part].view(-1, width, count), dim=1, out=maxima[bins])
+                torch.amax(made.view(-1, width, count), dim=1, out=maxima[bins])
         highest = maxima.T.contiguous()
         kth = torch.topk(highest - loosest, k, dim=1).values[:, -1]
         threshold = kth - asked.slack[some]

@@ -48,6 +48,14 @@ def test_largest_entries(
 
 
 @pytest.mark.parametrize("dim", [1, 2])
+def test_numbers_of_any_sign_and_size(dim: int) -> None:
+    """On a CPU their bits are ordered in their place."""
+    some = [0.0, -0.0, 1e-45, -1e-45, 1e-38, -1e-38, 1.0, -1.0, 3e38, -3e38, torch.inf, -torch.inf]
+    form = torch.tensor(some * 11)[: 2 * 64].view(1, 2, 64).repeat(1, 32, 1)
+    check(form, 20, dim, largest.largest_entries(form, 20, dim))
+
+
+@pytest.mark.parametrize("dim", [1, 2])
 def test_best_rivals(dim: int) -> None:
     form = torch.randn(2, 64, 128, generator=torch.Generator().manual_seed(0))
     shift = torch.randn(2, form.shape[dim], generator=torch.Generator().manual_seed(1))

@@ -41,9 +41,10 @@ def test_products_keep_to_the_bound(library, shape):
     exact = left.double() @ right.double().T
     most = gamma(terms, UNIT_ROUNDOFF_32) * (left.double().abs() @ right.double().abs().T)
     out = torch.full((rows, columns), torch.nan)
-    products.multiply(left, right, out)
+    out.copy_(products.multiplied(left, right, out))
     assert bool(((out.double() - exact).abs() <= most).all())
     assert torch.equal(products.multiplied(left, right), out)
+    assert (products.multiplied(left, right, out) is out) == (library == "torch")
 
 
 def test_float64_is_left_to_torch(monkeypatch):
