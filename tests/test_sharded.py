@@ -182,6 +182,13 @@ def test_one_process_is_a_ring_too(alone):
     assert (ilo_scores(found, languages).ilo == ilo_scores(expected, languages).ilo).all()
 
 
+def test_points_of_inference_mode(alone):
+    points = hard_points(4, 90, 6)
+    with torch.inference_mode():
+        found = knn_sharded(points * 1, 5)
+    assert torch.equal(found.indices, knn(points, 5).indices)
+
+
 def test_all_points_equal(alone):
     points = torch.ones(60, 4)
     assert torch.equal(knn_sharded(points, 5).indices, knn(points, 5).indices)
