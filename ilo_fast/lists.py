@@ -147,7 +147,8 @@ def label_codes(
         raise TypeError(f"{name} must be {n} labels, got {type(labels).__name__}")
     if isinstance(labels, Set | Mapping):
         raise TypeError(f"{name} must have an order, got a {type(labels).__name__}")
-    items: Sequence[Any] = labels.tolist() if hasattr(labels, "tolist") else list(labels)
+    as_list = next((m for m in ("tolist", "to_pylist") if hasattr(labels, m)), None)
+    items: Sequence[Any] = list(labels) if as_list is None else getattr(labels, as_list)()
     if len(items) != n:
         raise InputError(f"{name} must have one label per point, {n}, got {len(items)}")
     table: dict[Label, int] = {}

@@ -19,10 +19,15 @@ def test_arrays_torch_does_not_take_are_read_all_the_same():
     assert state_layers(states)[0].tolist() == [[0, 1], [2, 3], [4, 5]]
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_tensors_without_numbers_in_place_are_refused():
     for tensor, message in (
         (torch.zeros(3, 4, device="meta"), "states must hold numbers; got .* device meta"),
         (torch.eye(3).to_sparse(), "states must be dense; got layout sparse_coo"),
+        (
+            torch.nested.nested_tensor([torch.ones(2, 4), torch.ones(3, 4)]),
+            "states must be dense; got a nested tensor",
+        ),
     ):
         with pytest.raises(TypeError, match=message):
             state_layers(tensor)

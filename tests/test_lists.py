@@ -1,6 +1,7 @@
 """Neighbour lists and labels, as the metrics read them."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -32,6 +33,13 @@ def test_labels_of_other_array_libraries():
             return [2, 1]
 
     assert label_codes(Array(), 2)[0] == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "labels", [pa.array(["b", "a"]), pa.chunked_array([["b"], ["a"]])], ids=["array", "chunks"]
+)
+def test_labels_of_arrow(labels):
+    assert label_codes(labels, 2)[0] == ("b", "a")
 
 
 @pytest.mark.parametrize(
