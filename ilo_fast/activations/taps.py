@@ -99,7 +99,7 @@ class _Padding(threading.local):
         self.batch: int | None = None  # where the arguments tell
         self._made: tuple[Segments, Tensor | None] | None = None
 
-    def note_outer(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def note_outer(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Look at what the whole model is given."""
         self.outer = _given(self._outer_signature, args, kwargs).get("attention_mask")
 
@@ -265,7 +265,14 @@ def tap(
         )
     collected, padding = Tap(entries), _Padding(backbone.module, model)
 
-    def begin(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    # A copy of the model made within the block keeps the hooks: each looks at the module it is on.
+    def outset(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if module is model:
+            padding.note_outer(args, kwargs)
+
+    def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if module is not backbone.module:
+            return
         if own_pass():  # of an extraction within the block
             collected.end()
             return
@@ -281,12 +288,13 @@ def tap(
         if stop_early and entry == max(entries):
             collected.end()  # the model goes no further
 
-    def end(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        collected.end(failed=output is None)
+    def end(module: nn.Module, _: tuple[Any, ...], output: Any) -> None:
+        if module is backbone.module:
+            collected.end(failed=output is None)
 
     with ExitStack() as stack:
         if model is not backbone.module:
-            outer = model.register_forward_pre_hook(padding.note_outer, with_kwargs=True)
+            outer = model.register_forward_pre_hook(outset, with_kwargs=True)
             stack.callback(outer.remove)
         before = backbone.module.register_forward_pre_hook(begin, with_kwargs=True)
         stack.callback(before.remove)

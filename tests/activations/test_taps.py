@@ -1,5 +1,6 @@
 """tap(): the user's own forward passes, padded on either side, and hooks that always go away."""
 
+import copy
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -441,6 +442,24 @@ def test_hooks_sit_on_asked_layers_only_and_go_away():
     with pytest.raises(ModelError), ilo_fast.tap(model):
         model(ids, attention_mask=torch.zeros(1, 3, dtype=torch.int64))
     assert hooks(model) == before
+
+
+@pytest.mark.parametrize("base", [False, True], ids=["head", "base"])
+def test_a_copy_made_within_the_block_is_not_tapped(base):
+    """As of weights averaged beside a training, or the best so far."""
+    model = make("llama").model if base else make("llama")
+    ids = torch.tensor([[5, 6, 7]])
+    with ilo_fast.tap(model, [1, 3]) as tap:
+        copied = copy.deepcopy(model)
+        copied(ids)
+        assert tap.n_points == 0
+        model(ids)
+        copied(ids)
+    copied(ids)
+    assert tap.n_points == 1
+    with ilo_fast.tap(model, [1], stop_early=True):
+        copied = copy.deepcopy(model)
+    copied(ids)  # to its end
 
 
 def test_gradients_flow_as_before():
