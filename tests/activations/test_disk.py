@@ -283,8 +283,10 @@ def test_an_unfinished_folder_says_how_to_go_on(tmp_path):
     interrupted(tmp_path / "s")
     with pytest.raises(InputError, match=r"\(states.safetensors\); the command that began them go"):
         open_store(tmp_path / "s")
-    with pytest.raises(InputError, match=r"^folder: there is no folder .*none$"):
+    with pytest.raises(InputError, match=r"^states: there is no folder .*none$"):
         open_store(tmp_path / "none")
+    with pytest.raises(TypeError, match="folder must be a path, got Tensor"):
+        open_store(torch.ones(1, 2, 2))
 
 
 def test_refuses_folders_of_something_else(tmp_path):
