@@ -19,6 +19,15 @@ X = np.random.default_rng(0).normal(size=(30, 4))
         (lambda: distances(X, -1), ValueError, "maxk must be 0 to 29; got -1"),
         (lambda: distances(X, 2.5), TypeError, "maxk must be an integer; got 2.5"),
         (lambda: distances([["a"]], 1), TypeError, "X must be a dense array of numbers"),
+        (lambda: distances(X.astype(np.longdouble), 1), TypeError, "X must be float16, .*; got"),
+        (lambda: distances(X[None], 1), ValueError, r"X must be \[n, d\]; got shape \[1, 30, 4\]"),
+        (
+            lambda: information_imbalance(X, X[0]),
+            ValueError,
+            r"Y must be \[n, d\]; got shape \[4\]",
+        ),
+        # it gave the first layer's
+        (lambda: information_imbalance(X[None], X[None]), ValueError, r"X must be \[n, d\]; got"),
         (lambda: information_imbalance(X, X[:9]), ValueError, "must have the neighbours' layers"),
         (lambda: information_imbalance(X, X, 30), ValueError, "k must be between 1 and 29"),
         (lambda: information_imbalance(X, X, metric="l1"), ValueError, "metric must be one of"),
