@@ -23,8 +23,8 @@ def knn_op(
     Returns:
         indices int64 and distances float32 ``[layers, n, k]``, certified bool ``[layers, n]``.
 
-    No gradient flows. Values are not looked at, as that would read from a card: NaN or infinity
-    give lists of -1. ``ilo_fast.knn`` refuses them, and takes other arrays.
+    No gradient flows. Values are not looked at, as that would read from a card: where one is NaN or
+    infinite, the lists mean nothing. ``ilo_fast.knn`` refuses that, and takes other arrays.
 
     Raises:
         ValueError: another number of axes, a k out of range or another metric.

@@ -498,6 +498,9 @@ def test_refuses():
     no_model = pytest.raises(ModelError, match="expected a transformers PreTrainedModel")
     with no_model, ilo_fast.tap(torch.nn.Linear(2, 2), 0):
         pass
+    wrapped = pytest.raises(ModelError, match=r"got DataParallel, whose \.module is one")
+    with wrapped, ilo_fast.tap(torch.nn.DataParallel(model), 0):
+        pass
     with pytest.raises(ModelError, match="cannot be hooked"), ilo_fast.tap(make("albert"), 0):
         pass
     with ilo_fast.tap(model, 0) as tap, pytest.raises(ModelError, match="no forward pass"):
