@@ -125,7 +125,10 @@ class DiskSink:
         self._journal: TextIO | None = None
         self._lock: int | None = None
         if not is_finished(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise InputError(f"folder: {error.filename} is no folder") from error
             self._lock = lock_folder(folder)
         try:
             self._open_up(wanted, budget)

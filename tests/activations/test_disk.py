@@ -290,6 +290,11 @@ def test_an_unfinished_folder_says_how_to_go_on(tmp_path):
 
 
 def test_refuses_folders_of_something_else(tmp_path):
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "states"):
+        with pytest.raises(InputError, match=r"^folder: .*file.* is no folder"):
+            keep(place)
+    (tmp_path / "file").unlink()
     with pytest.raises(InputError, match="holds no finished states"):
         open_store(tmp_path)
     (tmp_path / "states.safetensors").write_text("mine")
