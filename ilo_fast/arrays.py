@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -22,6 +23,9 @@ __all__ = [
     "with_numbers",
     "without_mask",
 ]
+
+_CPU = 1  # DLPack's number of it
+_UNREADABLE = (BufferError, RuntimeError, TypeError, ValueError)  # each library raises another
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -56,9 +60,16 @@ def _from_dlpack(x: Any, name: str) -> Tensor:
             f"{name} must hold numbers; got {type(x).__name__}, which stands for them while a "
             "function is traced: what jax.jit, vmap or grad transforms cannot call this"
         )
+    strides = getattr(x, "strides", None)
     try:
+        # negative strides end the process in torch; NumPy reads them, but no bfloat16
+        if x.__dlpack_device__()[0] == _CPU:
+            with suppress(*_UNREADABLE):
+                return _shared(np.from_dlpack(x))
+        if isinstance(strides, tuple) and any(stride < 0 for stride in strides):
+            raise TypeError("negative strides, which a copy has not")
         return from_dlpack(x)
-    except (BufferError, RuntimeError, TypeError, ValueError) as error:  # as each library has it
+    except _UNREADABLE as error:
         raise TypeError(
             f"{name} must be readable through DLPack; got {type(x).__name__}: {error}"
         ) from error

@@ -59,6 +59,27 @@ def test_a_name_in_the_message_is_the_argument():
         state_layers([1.0], "mine")
 
 
+class Library:
+    """Another library's array, which speaks DLPack alone."""
+
+    def __init__(self, array, device=1):
+        self.array, self.device, self.strides = array, device, array.strides
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.device, 0
+
+
+def test_negative_strides_through_dlpack():
+    """torch would end the process."""
+    states = np.arange(6.0).reshape(3, 2)
+    assert state_layers(Library(states[::-1]))[0].tolist() == [[4, 5], [2, 3], [0, 1]]
+    with pytest.raises(TypeError, match=r"states must be readable through DLPack; .* a copy"):
+        state_layers(Library(states[::-1], device=2))
+
+
 def test_real_arrays_of_any_kind():
     for value in (
         0.5,
