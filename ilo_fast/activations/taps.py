@@ -150,7 +150,13 @@ class _Padding(threading.local):
                         f"tap: attention_mask {list(mask.shape)} does not fit states of "
                         f"[{batch}, {length}] tokens (a cached prefix cannot be pooled)"
                     )
-                lengths = tuple(mask.sum(1).tolist())
+                counted, summed = torch.stack([mask.sum(1), self.mask.float().sum(1)]).tolist()
+                lengths = tuple(map(int, counted))
+                if counted != summed:
+                    raise ModelError(
+                        "tap: attention_mask must hold 1 for tokens and 0 for padding, got other "
+                        "numbers (of several sentences in a row, or to be added to scores)"
+                    )
                 if not all(lengths):
                     raise ModelError(
                         f"tap: sequence {lengths.index(0)} of the batch has no tokens in its "

@@ -394,6 +394,21 @@ def test_rows_of_several_sentences_are_refused():
     assert tap.n_points == 4
 
 
+def test_masks_of_other_numbers_than_0_and_1_are_refused():
+    """Of those to be added, padding was pooled; of a row's sentences, all as one."""
+    model, (ids, mask) = make("llama"), padded("right")
+    with ilo_fast.tap(model) as tap:
+        for kind in (torch.bool, torch.uint8, torch.float16, torch.float64):
+            model(ids, attention_mask=mask.to(kind))
+        assert torch.equal(tap.states[:, :3], tap.states[:, -3:])
+        added = torch.where(mask.bool(), 0.0, torch.finfo(torch.float32).min)
+        numbered = torch.tensor([[1, 1, 2, 2, 2], [1, 2, 0, 0, 0], [1, 1, 1, 0, 0]])
+        for other in (added, numbered):
+            with pytest.raises(ModelError, match="1 for tokens and 0 for padding, got other"):
+                model(ids, attention_mask=other)
+    assert tap.n_points == 12
+
+
 def test_an_extraction_within_a_tap_adds_no_points():
     """As that of a training's callback; in packed rows, as without the tap."""
     model, ids = make("llama"), torch.tensor(ROWS[:1])
