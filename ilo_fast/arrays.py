@@ -129,6 +129,11 @@ def real_array(value: Any, name: str) -> np.ndarray:
 
 def with_numbers(tensor: Tensor, name: str) -> None:
     """Refuse a tensor whose numbers do not lie in memory place by place."""
+    if hasattr(tensor, "full_tensor"):  # known by that: a DTensor's class is slow to import
+        raise TypeError(
+            f"{name} must hold all its numbers; got a DTensor, spread over processes (its "
+            "full_tensor() does; knn_sharded takes each one's to_local())"
+        )
     if tensor.is_nested:
         raise TypeError(f"{name} must be dense; got a nested tensor")
     if tensor.layout != torch.strided:

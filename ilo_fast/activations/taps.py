@@ -247,7 +247,7 @@ def tap(
         ModelError: when ``model`` gives no hidden states, or some that are not ``[batch, tokens,
             dim]``, or its layers cannot be hooked, or hooks see others than it gives; from within
             a forward pass that goes on from a cache, has several sentences in a row, or whose mask
-            does not come to the layers.
+            does not come to the layers or holds more than 0 and 1.
         InputError: on a layer the model does not have or one named twice, or an unknown pooling.
 
     >>> import torch, ilo_fast
