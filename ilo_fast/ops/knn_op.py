@@ -12,7 +12,7 @@ __all__ = ["knn_op"]
 def knn_op(
     x: torch.Tensor, k: int, metric: str = "cosine", exclude_self: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Neighbours as ``torch.ops.ilo_fast.knn``, for code under ``torch.compile``.
+    """Neighbours as ``torch.ops.ilo_fast.knn``, under ``torch.compile`` and ``torch.func``.
 
     Args:
         x: floating-point, finite, ``[layers, n, d]``.

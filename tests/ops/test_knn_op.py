@@ -38,6 +38,9 @@ def test_beside_what_takes_gradients() -> None:
     (plain,) = torch.autograd.grad(spread(x), x)
     compiled = torch.compile(spread, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(torch.autograd.grad(compiled(x), x)[0], plain)
+    torch.testing.assert_close(torch.func.grad(spread)(x.detach()), plain)
+    both = torch.stack([x, x]).detach()
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(spread))(both)[1], plain)
 
 
 def test_shapes_and_k_are_checked() -> None:
