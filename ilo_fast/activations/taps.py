@@ -229,7 +229,8 @@ def tap(
     left out where the layers have other hooks already, or the model wants more than token ids.
 
     Args:
-        model: a transformers model, with or without a head, or PEFT's wrapper of one.
+        model: a transformers model, with or without a head, or PEFT's wrapper of one; of an
+            encoder-decoder, the encoder is tapped.
         layers: entries of ``hidden_states``, 0 (embedding output) to L (last, after the final
             norm): a number, a slice, a sequence of those or text such as ``"0,5,10:20"``, each
             layer once; None takes all.
