@@ -137,10 +137,11 @@ def label_codes(
         if labels.is_floating_point() or labels.is_complex():
             raise InputError(f"{name} must be strings or integers, got dtype {labels.dtype}")
         labels = labels.cpu().numpy()
+    shape = getattr(labels, "shape", None)
+    if isinstance(shape, tuple) and len(shape) != 1:  # a table is iterated by its columns' names
+        raise InputError(f"{name} must have one axis, got shape {list(shape)}")
     if isinstance(labels, np.ndarray):
         without_mask(labels, name)
-        if labels.ndim != 1:
-            raise InputError(f"{name} must have one axis, got shape {list(labels.shape)}")
         if labels.dtype.kind in "iu" and len(labels) == n:
             return _number_codes(labels, device)
     if not isinstance(labels, Iterable):
