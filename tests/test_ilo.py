@@ -37,7 +37,6 @@ def check(scores, lists, languages, threshold):
         np.testing.assert_allclose(scores.ilo[layer], ilo, rtol=1e-15)
 
 
-@pytest.mark.filterwarnings("ignore:bridge and ILO are 0 whatever the points")
 @settings(max_examples=80, deadline=None)
 @given(problems())
 def test_property_definitions(problem):
