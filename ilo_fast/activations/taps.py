@@ -226,7 +226,7 @@ def tap(
 
     The first tap of a model runs a few tokens through it: where its own ``hidden_states`` are not
     what hooks see (Mamba's, the last of CLIP's text models), `extract` alone can give them. That is
-    left out where the layers have other hooks already, or the model wants more than token ids.
+    left out where the model has other hooks already, or wants more than token ids.
 
     Args:
         model: a transformers model, with or without a head, or PEFT's wrapper of one; of an

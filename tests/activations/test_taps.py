@@ -279,6 +279,17 @@ def test_others_hooks_on_the_layers_do_not_see_a_try():
     handle.remove()
 
 
+@pytest.mark.parametrize("place", ["embed_tokens", "layers.1.mlp", "norm"])
+def test_a_users_hooks_see_their_own_passes_only(place):
+    """As those that keep what a part within the layers gives."""
+    model, seen = make("llama"), []
+    model.model.get_submodule(place).register_forward_hook(lambda *_: seen.append(1))
+    with ilo_fast.tap(model) as tap:
+        assert seen == []
+        model(torch.tensor(ROWS[:1]))
+    assert (len(seen), tap.n_points) == (1, 1)
+
+
 def test_a_model_compiled_whole_is_tried_as_it_is():
     model = make("llama").model
     model.compile(backend="eager")  # at its first pass, with the hooks that are there then
