@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -22,6 +23,9 @@ __all__ = [
     "with_numbers",
     "without_mask",
 ]
+
+_CPU = 1  # DLPack's number of it
+_UNREADABLE = (BufferError, RuntimeError, TypeError, ValueError)  # each library raises another
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -56,7 +60,19 @@ def _from_dlpack(x: Any, name: str) -> Tensor:
             f"{name} must hold numbers; got {type(x).__name__}, which stands for them while a "
             "function is traced: what jax.jit, vmap or grad transforms cannot call this"
         )
-    return from_dlpack(x)
+    strides = getattr(x, "strides", None)
+    try:
+        # negative strides end the process in torch; NumPy reads them, but no bfloat16
+        if x.__dlpack_device__()[0] == _CPU:
+            with suppress(*_UNREADABLE):
+                return _shared(np.from_dlpack(x))
+        if isinstance(strides, tuple) and any(stride < 0 for stride in strides):
+            raise TypeError("negative strides, which a copy has not")
+        return from_dlpack(x)
+    except _UNREADABLE as error:
+        raise TypeError(
+            f"{name} must be readable through DLPack; got {type(x).__name__}: {error}"
+        ) from error
 
 
 def no_table(x: Any, name: str) -> None:
@@ -113,6 +129,13 @@ def real_array(value: Any, name: str) -> np.ndarray:
 
 def with_numbers(tensor: Tensor, name: str) -> None:
     """Refuse a tensor whose numbers do not lie in memory place by place."""
+    if hasattr(tensor, "full_tensor"):  # known by that: a DTensor's class is slow to import
+        raise TypeError(
+            f"{name} must hold all its numbers; got a DTensor, spread over processes (its "
+            "full_tensor() does; knn_sharded takes each one's to_local())"
+        )
+    if tensor.is_nested:
+        raise TypeError(f"{name} must be dense; got a nested tensor")
     if tensor.layout != torch.strided:
         raise TypeError(f"{name} must be dense; got layout {str(tensor.layout)[6:]}")
     if tensor.is_meta:
@@ -144,13 +167,15 @@ def readable(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def _from_numpy(x: np.ndarray[Any, Any], name: str) -> Tensor:
     without_mask(x, name)
-    if x.dtype.kind != "f" or x.dtype.itemsize > 8:
+    if x.dtype.name not in ("float16", "bfloat16", "float32", "float64"):
         raise TypeError(f"{name} must be float16, bfloat16, float32 or float64; got {x.dtype}")
     return _shared(x)
 
 
 def _shared(x: np.ndarray[Any, Any]) -> Tensor:
     """A tensor over an array's memory, where torch can read it."""
+    if x.dtype.name == "bfloat16":  # ml_dtypes' own, which JAX brings: torch knows its bits alone
+        return _shared(x.view(np.int16)).view(torch.bfloat16)
     x = readable(x)
     if x.flags.writeable:
         return torch.from_numpy(x)

@@ -146,8 +146,8 @@ class NearKernel:
     """One layer's rows in float64, their kernel at its neighbours, and its HSIC with itself."""
 
     def __init__(self, rows: Tensor, near: Tensor) -> None:
-        self.rows, self.near = rows, near
-        self._values = _kernel_at(rows, near)
+        self.rows, self.near = rows.detach(), near
+        self._values = _kernel_at(self.rows, near)
         own = _sparse_kernel(self._values, near, torch.ones_like(near, dtype=torch.bool))
         self.own = _masked_hsic(own, own)
 

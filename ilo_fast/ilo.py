@@ -1,5 +1,6 @@
 """Bridge, reach and the Interlingual Local Overlap score from neighbours and languages."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +54,7 @@ def ilo_scores(neighbors: Any, languages: Any, *, threshold: int = 3) -> ILOScor
         neighbors: a :class:`Neighbors`, or an index array ``[n, k]`` or ``[layers, n, k]``.
         languages: n labels, one a point, strings or integers.
         threshold: the paper's t, at least 1. More than k, or than the other languages there are,
-            makes bridge and ILO 0 by the definition; `ilo_fast.score` refuses that.
+            makes bridge and ILO 0 by the definition, with a warning; `ilo_fast.score` refuses that.
 
     Raises:
         ValueError: not one label a point, a label that is missing or neither string nor integer,
@@ -71,6 +72,10 @@ def ilo_scores(neighbors: Any, languages: Any, *, threshold: int = 3) -> ILOScor
     threshold = at_least_1(threshold, "threshold")
     names, own = language_codes(languages, n, indices.device)
     count = len(names)
+    try:
+        check_threshold(threshold, k, count)
+    except InputError as error:
+        warnings.warn(f"bridge and ILO are 0 whatever the points: {error}", stacklevel=2)
     bridging, reached = [], []
     for some in torch.split(indices, max(1, _POINTS_AT_ONCE // n)):
         _, bridges, unions = neighbor_languages(some, own, count, threshold)

@@ -137,17 +137,19 @@ def label_codes(
         if labels.is_floating_point() or labels.is_complex():
             raise InputError(f"{name} must be strings or integers, got dtype {labels.dtype}")
         labels = labels.cpu().numpy()
+    shape = getattr(labels, "shape", None)
+    if isinstance(shape, tuple) and len(shape) != 1:  # a table is iterated by its columns' names
+        raise InputError(f"{name} must have one axis, got shape {list(shape)}")
     if isinstance(labels, np.ndarray):
         without_mask(labels, name)
-        if labels.ndim != 1:
-            raise InputError(f"{name} must have one axis, got shape {list(labels.shape)}")
         if labels.dtype.kind in "iu" and len(labels) == n:
             return _number_codes(labels, device)
     if not isinstance(labels, Iterable):
         raise TypeError(f"{name} must be {n} labels, got {type(labels).__name__}")
     if isinstance(labels, Set | Mapping):
         raise TypeError(f"{name} must have an order, got a {type(labels).__name__}")
-    items: Sequence[Any] = labels.tolist() if hasattr(labels, "tolist") else list(labels)
+    as_list = next((m for m in ("tolist", "to_pylist") if hasattr(labels, m)), None)
+    items: Sequence[Any] = list(labels) if as_list is None else getattr(labels, as_list)()
     if len(items) != n:
         raise InputError(f"{name} must have one label per point, {n}, got {len(items)}")
     table: dict[Label, int] = {}

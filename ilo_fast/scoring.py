@@ -12,6 +12,7 @@ from ilo_fast import environment
 from ilo_fast.activations import ActivationStore
 from ilo_fast.alignment import same_language, translation_hit
 from ilo_fast.companions import Companions
+from ilo_fast.errors import HiddenStateError
 from ilo_fast.ilo import ilo_scores
 from ilo_fast.neighbors import Neighbors, knn
 from ilo_fast.ops import dispatch
@@ -82,7 +83,10 @@ def score_layers(
     scores = LayerScores({name: [] for name in COLUMNS})
     for done, (layer, points) in enumerate(store.by_layer(chosen, device=device), start=1):
         with clock.measure("neighbours"):
-            found = knn(points, options.k, metric=options.metric, backend=options.engine)
+            try:
+                found = knn(points, options.k, metric=options.metric, backend=options.engine)
+            except HiddenStateError as error:  # of states made by hand
+                raise HiddenStateError(f"layer {layer} of the states: {error}") from error
         with clock.measure("scores"):
             rows = _rows(found, store, model=model, layer=layer, threshold=options.threshold)
             for name, values in rows.items():

@@ -80,10 +80,10 @@ def knn_sharded(
         raise InputError("knn_sharded needs torch.distributed.init_process_group first")
     ring, states, k = join(x, k, metric, exclude_self, group)
     layers, n, _ = states.shape
-    indices = torch.empty(layers, n, k, dtype=torch.int64, device=x.device)
-    distances = torch.empty(layers, n, k, dtype=torch.float32, device=x.device)
     compared = []
     with ieee_products(x.device):
+        indices = torch.empty(layers, n, k, dtype=torch.int64, device=x.device)
+        distances = torch.empty(layers, n, k, dtype=torch.float32, device=x.device)
         for layer in range(layers):
             search = _Search(ring, states[layer], layer, k, metric, exclude_self)
             indices[layer], distances[layer] = search.run()

@@ -81,12 +81,12 @@ class ILO:
     @property
     def n(self) -> int:
         """Points gathered on this process."""
-        return len(self._languages)
+        return sum(len(labels) for _, labels in self._batches)
 
     def reset(self) -> None:
         """Forget all points."""
-        self._hidden: list[torch.Tensor] = []
-        self._languages: list[Label] = []
+        # points and labels in one entry, so that threads that add batches cannot part them
+        self._batches: list[tuple[torch.Tensor, list[Label]]] = []
 
     def update(self, hidden: Any, languages: Any) -> None:
         """Add a batch.
@@ -102,10 +102,9 @@ class ILO:
         """
         states = state_layers(hidden, "hidden").detach()
         names, codes = label_codes(languages, states.shape[1])
-        if self._hidden:
-            check_fit(states, self._hidden[0])
-        self._hidden.append(states.clone())
-        self._languages.extend(names[code] for code in codes.tolist())
+        if self._batches:
+            check_fit(states, self._batches[0][0])
+        self._batches.append((states.clone(), [names[code] for code in codes.tolist()]))
 
     def merge_state(self, incoming: "ILO | Mapping[str, Any]") -> None:
         """Add the points of another `ILO`, or of its `state`.
@@ -135,8 +134,9 @@ class ILO:
 
     def state(self) -> dict[str, Any]:
         """All points as ``{"hidden": [layers, n, d] or None, "languages": [...]}``."""
-        hidden = torch.cat(self._hidden, dim=1) if self._hidden else None
-        return {"hidden": hidden, "languages": list(self._languages)}
+        batches = list(self._batches)
+        hidden = torch.cat([states for states, _ in batches], dim=1) if batches else None
+        return {"hidden": hidden, "languages": [label for _, labels in batches for label in labels]}
 
     def compute(self) -> ILOScores:
         """Score all points gathered so far.

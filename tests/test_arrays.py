@@ -19,10 +19,15 @@ def test_arrays_torch_does_not_take_are_read_all_the_same():
     assert state_layers(states)[0].tolist() == [[0, 1], [2, 3], [4, 5]]
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_tensors_without_numbers_in_place_are_refused():
     for tensor, message in (
         (torch.zeros(3, 4, device="meta"), "states must hold numbers; got .* device meta"),
         (torch.eye(3).to_sparse(), "states must be dense; got layout sparse_coo"),
+        (
+            torch.nested.nested_tensor([torch.ones(2, 4), torch.ones(3, 4)]),
+            "states must be dense; got a nested tensor",
+        ),
     ):
         with pytest.raises(TypeError, match=message):
             state_layers(tensor)
@@ -52,6 +57,27 @@ def test_a_name_in_the_message_is_the_argument():
         label_codes([1], 2, "mine")
     with pytest.raises(ValueError, match="mine must"):
         state_layers([1.0], "mine")
+
+
+class Library:
+    """Another library's array, which speaks DLPack alone."""
+
+    def __init__(self, array, device=1):
+        self.array, self.device, self.strides = array, device, array.strides
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.device, 0
+
+
+def test_negative_strides_through_dlpack():
+    """torch would end the process."""
+    states = np.arange(6.0).reshape(3, 2)
+    assert state_layers(Library(states[::-1]))[0].tolist() == [[4, 5], [2, 3], [0, 1]]
+    with pytest.raises(TypeError, match=r"states must be readable through DLPack; .* a copy"):
+        state_layers(Library(states[::-1], device=2))
 
 
 def test_real_arrays_of_any_kind():

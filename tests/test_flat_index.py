@@ -296,3 +296,16 @@ def test_adding_no_points_adds_none():
 def test_hostile_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_points_and_queries_of_inference_mode(metric):
+    points = torch.from_numpy(np.random.default_rng(0).normal(size=(300, 8)))
+    expected = index_of(points, metric).search(points[:20], 4)
+    index = FlatIndex(8, metric)
+    with torch.inference_mode():
+        index.add(points * 1)
+        inside = index.search(points[:20] * 1, 4)
+    for values, indices in (inside, index.search(points[:20], 4)):
+        assert torch.equal(values, expected[0])
+        assert torch.equal(indices, expected[1])

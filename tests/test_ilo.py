@@ -113,7 +113,9 @@ def test_bad_languages(languages, message):
 def test_a_threshold_beyond_64_bits_is_named():
     with pytest.raises(ValueError, match=f"threshold must be below {1 << 63}; got {10**30}"):
         ilo_scores([[1], [0]], ["a", "b"], threshold=10**30)
-    assert ilo_scores([[1], [0]], ["a", "b"], threshold=(1 << 63) - 1).bridge.tolist() == [[0, 0]]
+    with pytest.warns(UserWarning, match="threshold must be at most 1"):
+        scores = ilo_scores([[1], [0]], ["a", "b"], threshold=(1 << 63) - 1)
+    assert scores.bridge.tolist() == [[0, 0]]
 
 
 def test_languages_that_are_no_labels_at_all():
@@ -147,8 +149,11 @@ def test_bad_threshold(threshold, error):
 
 @pytest.mark.parametrize("threshold", [3, 4, 9])
 def test_a_threshold_out_of_reach_gives_no_bridges(threshold):
-    """By the definition; `score` refuses it, where it can only be a mistake."""
+    """By the definition, as in the public code; `score` refuses it."""
     lists = np.array([[1, 2], [0, 2], [0, 1]])
-    scores = ilo_scores(lists, ["en", "de", "fr"], threshold=threshold)
+    message = "bridge and ILO are 0 whatever the points: threshold must be at most 2, or no point"
+    with pytest.warns(UserWarning, match=message) as warned:
+        scores = ilo_scores(lists, ["en", "de", "fr"], threshold=threshold)
+    assert warned[0].filename == __file__
     assert scores.bridge.tolist() == scores.ilo.tolist() == [[0.0, 0.0, 0.0]]
     assert scores.reach.tolist() == [[1.0, 1.0, 1.0]]

@@ -1,6 +1,8 @@
 """Neighbour lists and labels, as the metrics read them."""
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 
@@ -35,6 +37,13 @@ def test_labels_of_other_array_libraries():
 
 
 @pytest.mark.parametrize(
+    "labels", [pa.array(["b", "a"]), pa.chunked_array([["b"], ["a"]])], ids=["array", "chunks"]
+)
+def test_labels_of_arrow(labels):
+    assert label_codes(labels, 2)[0] == ("b", "a")
+
+
+@pytest.mark.parametrize(
     "labels",
     [
         torch.ones(2, dtype=torch.bfloat16),
@@ -47,6 +56,14 @@ def test_tensors_of_no_integers_are_no_labels(labels):
         ValueError, match=f"mine must be strings or integers, got dtype {labels.dtype}"
     ):
         label_codes(labels, 2, "mine")
+
+
+def test_a_table_is_no_sequence_of_labels():
+    """Its columns' names would be the labels."""
+    columns = {"a": ["x", "y"], "b": ["y", "x"]}
+    for table in (pd.DataFrame(columns), pa.table(columns)):
+        with pytest.raises(ValueError, match=r"mine must have one axis, got shape \[2, 2\]"):
+            label_codes(table, 2, "mine")
 
 
 @pytest.mark.parametrize("labels", [{"a", "b"}, frozenset("ab"), {"a": 0, "b": 1}])

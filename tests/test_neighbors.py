@@ -229,6 +229,22 @@ def test_traced_arrays_are_named():
         ilo_scores(Traced(), ["a", "b"])
 
 
+class Unreadable:
+    """As an Arrow array of lists: DLPack's, by name, of numbers that it cannot hand over."""
+
+    def __dlpack__(self, **options):
+        raise BufferError("lists are not numbers")
+
+    def __dlpack_device__(self):
+        return 1, 0
+
+
+def test_what_dlpack_cannot_read_is_named():
+    message = "x must be readable through DLPack; got Unreadable: lists are not numbers"
+    with pytest.raises(TypeError, match=message):
+        knn(Unreadable())
+
+
 @pytest.mark.parametrize(("value", "name"), [(np.nan, "NaN"), (np.inf, "inf"), (-np.inf, "inf")])
 def test_values_that_are_not_finite(value, name):
     x = np.stack([points(), points()])

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
-from ilo_fast import ilo_scores, knn
+from ilo_fast import ILO, ilo_scores, knn
 from ilo_fast.errors import HiddenStateError, InputError
 from ilo_fast.sharded import gather_neighbors, knn_sharded
 
@@ -180,6 +182,28 @@ def test_one_process_is_a_ring_too(alone):
     assert torch.equal(found.distances, expected.distances)
     languages = np.repeat(["a", "b", "c"], 50)
     assert (ilo_scores(found, languages).ilo == ilo_scores(expected, languages).ilo).all()
+
+
+def test_points_of_inference_mode(alone):
+    points = hard_points(4, 90, 6)
+    with torch.inference_mode():
+        found = knn_sharded(points * 1, 5)
+    assert torch.equal(found.indices, knn(points, 5).indices)
+
+
+def test_a_tensor_of_torchs_that_is_spread_is_named(alone):
+    mesh = init_device_mesh("cpu", (1,))
+    spread = distribute_tensor(hard_points(4, 20, 6), mesh, [Shard(0)])
+    metric = ILO()
+    for call in (
+        lambda: knn(spread),
+        lambda: knn_sharded(spread),
+        lambda: metric.update(spread, range(20)),
+    ):
+        with pytest.raises(TypeError, match=r"got a DTensor, .* each one's to_local\(\)\)"):
+            call()
+    found = knn_sharded(spread.to_local(), 3)
+    assert torch.equal(found.indices, knn(spread.full_tensor(), 3).indices)
 
 
 def test_all_points_equal(alone):

@@ -11,7 +11,7 @@ import torch
 
 from ilo_fast import ActivationStore, cli, extract, load_corpus, score, score_states
 from ilo_fast.activations import open_store
-from ilo_fast.errors import InputError
+from ilo_fast.errors import HiddenStateError, InputError
 from ilo_fast.models import load_model
 from ilo_fast.models.fingerprint import weights_sha256
 from ilo_fast.results import read_parquet
@@ -176,8 +176,15 @@ def test_what_is_no_state_is_named(tmp_path):
         score_states(1.5)
     with pytest.raises(InputError, match="holds no finished states"):
         score_states(tmp_path)
-    with pytest.raises(InputError, match=r"folder: there is no folder .*nothing"):
+    with pytest.raises(InputError, match=r"^states: there is no folder .*nothing"):
         score_states(tmp_path / "nothing")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"^states: .*file is no folder"):
+        score_states(tmp_path / "file")
+    store = made_by_hand()
+    store.states[1, 3] = torch.nan
+    with pytest.raises(HiddenStateError, match=r"^layer 2 of the states: .*found NaN in row 3 "):
+        score_states(store, k=4, threshold=1)
 
 
 def test_extract_says_of_states_what_it_is_told(tiny_model, corpus_folder, tmp_path):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ilo_fast import ILO, ilo_scores, knn
 from ilo_fast.errors import HiddenStateError
+from ilo_fast.lists import label_codes
 
 FIELDS = ("languages", "n_points", "bridge", "reach", "ilo", "reach_count")
 
@@ -92,6 +93,29 @@ def test_reset_and_reuse_of_memory():
     memory.zero_()
     assert_same(metric.compute(), one_shot(hidden, labels, k=3))
     assert repr(metric) == "ILO(k=3, threshold=3, metric='cosine', n=60)"
+
+
+def test_a_batch_added_amid_another_keeps_its_labels(monkeypatch):
+    """As by another thread, which may come at any moment."""
+    metric, others = ILO(), [[1, 1]]
+
+    class Codes:
+        def __init__(self, codes):
+            self.codes = codes
+
+        def tolist(self):
+            if others:
+                metric.update(torch.ones(2, 3), others.pop())
+            return self.codes.tolist()
+
+    def slow(labels, n):
+        names, codes = label_codes(labels, n)
+        return names, Codes(codes)
+
+    monkeypatch.setattr("ilo_fast.streaming_ilo.label_codes", slow)
+    metric.update(torch.zeros(1, 3), [0])
+    state = metric.state()
+    assert state["hidden"][0, :, 0].tolist() == state["languages"]
 
 
 def test_numpy_integers_and_one_layer():

@@ -17,7 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from ilo_fast.activations.attention import NotPackable, packed_rows
-from ilo_fast.activations.captures import evaluating, foreign_hooks, no_new_captures
+from ilo_fast.activations.captures import (
+    evaluating,
+    foreign_hooks,
+    no_new_captures,
+    users_hooks,
+)
 from ilo_fast.activations.hooks import hooked, misfit
 from ilo_fast.activations.packing import Segments, sent
 from ilo_fast.errors import ModelError
@@ -172,8 +177,8 @@ def counted_otherwise(backbone: Backbone, entries: Sequence[int]) -> list[int]:
 
     Mamba's and RWKV's begin behind the first layer, the last of CLIP's text models is the one
     before the final norm. None of a model that cannot be tried without changing what its user
-    sees or does: other hooks on the layers (a steering one, FSDP's, another tap's) would run too,
-    and may themselves be the difference; a model may want more than token ids.
+    sees or does: other hooks on the layers (a steering one, FSDP's, another tap's), and a user's
+    anywhere, would run too, and may themselves be the difference; a model may want more than ids.
 
     Raises:
         ModelError: when it returns no hidden states, or one of ``entries`` is not ``[batch, tokens,
@@ -205,6 +210,8 @@ def _check_fit(misfits: dict[int, str], entries: Sequence[int]) -> None:
 def _try_counting(backbone: Backbone) -> _Trial | None:
     module, blocks = backbone.module, backbone.blocks
     if blocks is None or any(foreign_hooks(each) for each in (module, *blocks)):
+        return None
+    if users_hooks(module):  # within the layers or before them: they would count its tokens
         return None
     if not _vocabulary(backbone):
         return None

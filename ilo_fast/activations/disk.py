@@ -125,7 +125,10 @@ class DiskSink:
         self._journal: TextIO | None = None
         self._lock: int | None = None
         if not is_finished(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise InputError(f"folder: {error.filename} is no folder") from error
             self._lock = lock_folder(folder)
         try:
             self._open_up(wanted, budget)
@@ -290,18 +293,22 @@ def open_store(folder: str | Path) -> ActivationStore:
     Raises:
         InputError: when the folder holds no finished states, damaged ones, or those of another
             version.
+        TypeError: what is no path.
     """
+    if not isinstance(folder, str | os.PathLike):
+        raise TypeError(f"folder must be a path, got {type(folder).__name__}")
     folder = expanded(folder)
     if not is_finished(folder) or not (folder / _STORE).is_file():
         if not folder.is_dir():
-            raise InputError(f"folder: there is no folder {folder}")
+            what = f"{folder} is no folder" if folder.exists() else f"there is no folder {folder}"
+            raise InputError(f"states: {what}")
         unfinished = (folder / _PARTIAL).is_file() and (folder / _STORE).is_file()
         how = "; the command that began them goes on there" if unfinished else ""
-        raise InputError(f"folder: {folder} holds no finished states ({_WHOLE}){how}")
+        raise InputError(f"states: {folder} holds no finished states ({_WHOLE}){how}")
     key = read_json(folder, _STORE, "key", "budget")["key"]
     if key.get("format") != _FORMAT:
         raise InputError(
-            f"folder: {folder} holds states of format {key.get('format')}, this version reads "
+            f"states: {folder} holds states of format {key.get('format')}, this version reads "
             f"format {_FORMAT}; make them again in another folder"
         )
     check_key(folder, _STORE, key)
@@ -348,7 +355,7 @@ def _check_states(folder: Path, states: Tensor, begin: int) -> None:
         places = ", ".join(f"{start} to {stop - 1}" for start, stop in bad[:3])
         more = f" and {len(bad) - 3} more" if bad[3:] else ""
         raise InputError(
-            f"folder: {_WHOLE} in {folder} is damaged: the states at places {places}{more} do not "
+            f"states: {_WHOLE} in {folder} is damaged: the states at places {places}{more} do not "
             f"have their checksum in {JOURNAL}; the command that made them (`ilo-fast score "
             "--states`, or `extract`) makes these batches again"
         )

@@ -60,7 +60,8 @@ def hooked(
     """Call ``receive(entry, states)`` on each forward pass; the hooks go when the block ends.
 
     ``states`` are ``[batch, tokens, dim]`` as they are in the model. With ``stop_early`` the
-    forward pass ends with `ForwardStopped` once the deepest entry is received.
+    forward pass ends with `ForwardStopped` once the deepest entry is received. A copy of the model
+    made within the block keeps the hooks, which do nothing there.
     """
     if backbone.blocks is None:
         raise ModelError(
@@ -69,23 +70,26 @@ def hooked(
     deepest = max(entries)
     handles = []
 
-    def before_block(entry: int) -> Callable[..., None]:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def before_block(entry: int, block: nn.Module) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if module is not block:
+                return
             receive(entry, args[0] if args else kwargs["hidden_states"])
             if stop_early and entry == deepest:
                 raise ForwardStopped
 
         return hook
 
-    def after_model(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        receive(backbone.n_layers, output[0])
+    def after_model(module: nn.Module, _: tuple[Any, ...], output: Any) -> None:
+        if module is backbone.module:
+            receive(backbone.n_layers, output[0])
 
     try:
         for entry in entries:
             if entry < backbone.n_layers:
                 block = backbone.blocks[entry]
                 handles.append(
-                    block.register_forward_pre_hook(before_block(entry), with_kwargs=True)
+                    block.register_forward_pre_hook(before_block(entry, block), with_kwargs=True)
                 )
             else:
                 handles.append(backbone.module.register_forward_hook(after_model))

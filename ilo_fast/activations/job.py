@@ -104,12 +104,13 @@ class Job:
 
     def _check_ids(self, chunk: TokenChunk) -> None:
         """That the embeddings have a row for each id: a card that looks for one is lost."""
-        largest = int(chunk.ids.argmax())
-        if self._known is not None and chunk.ids[largest] >= self._known:
-            sentence = int(np.searchsorted(chunk.offsets, largest, side="right")) - 1
+        for place in (int(chunk.ids.argmax()), int(chunk.ids.argmin())):
+            if self._known is None or 0 <= chunk.ids[place] < self._known:
+                continue
+            sentence = int(np.searchsorted(chunk.offsets, place, side="right")) - 1
             raise ModelError(
-                f"tokenizer: expected ids below {self._known}, the rows of the model's embeddings, "
-                f"got {chunk.ids[largest]} in {self.where(chunk.first + sentence)}",
+                f"tokenizer: expected ids 0 … {self._known - 1}, the rows of the model's "
+                f"embeddings, got {chunk.ids[place]} in {self.where(chunk.first + sentence)}",
                 kind="tokenizer",
             )
 

@@ -99,7 +99,7 @@ class _Padding(threading.local):
         self.batch: int | None = None  # where the arguments tell
         self._made: tuple[Segments, Tensor | None] | None = None
 
-    def note_outer(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def note_outer(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Look at what the whole model is given."""
         self.outer = _given(self._outer_signature, args, kwargs).get("attention_mask")
 
@@ -150,7 +150,13 @@ class _Padding(threading.local):
                         f"tap: attention_mask {list(mask.shape)} does not fit states of "
                         f"[{batch}, {length}] tokens (a cached prefix cannot be pooled)"
                     )
-                lengths = tuple(mask.sum(1).tolist())
+                counted, summed = torch.stack([mask.sum(1), self.mask.float().sum(1)]).tolist()
+                lengths = tuple(map(int, counted))
+                if counted != summed:
+                    raise ModelError(
+                        "tap: attention_mask must hold 1 for tokens and 0 for padding, got other "
+                        "numbers (of several sentences in a row, or to be added to scores)"
+                    )
                 if not all(lengths):
                     raise ModelError(
                         f"tap: sequence {lengths.index(0)} of the batch has no tokens in its "
@@ -220,10 +226,11 @@ def tap(
 
     The first tap of a model runs a few tokens through it: where its own ``hidden_states`` are not
     what hooks see (Mamba's, the last of CLIP's text models), `extract` alone can give them. That is
-    left out where the layers have other hooks already, or the model wants more than token ids.
+    left out where the model has other hooks already, or wants more than token ids.
 
     Args:
-        model: a transformers model, with or without a head, or PEFT's wrapper of one.
+        model: a transformers model, with or without a head, or PEFT's wrapper of one; of an
+            encoder-decoder, the encoder is tapped.
         layers: entries of ``hidden_states``, 0 (embedding output) to L (last, after the final
             norm): a number, a slice, a sequence of those or text such as ``"0,5,10:20"``, each
             layer once; None takes all.
@@ -241,7 +248,7 @@ def tap(
         ModelError: when ``model`` gives no hidden states, or some that are not ``[batch, tokens,
             dim]``, or its layers cannot be hooked, or hooks see others than it gives; from within
             a forward pass that goes on from a cache, has several sentences in a row, or whose mask
-            does not come to the layers.
+            does not come to the layers or holds more than 0 and 1.
         InputError: on a layer the model does not have or one named twice, or an unknown pooling.
 
     >>> import torch, ilo_fast
@@ -265,7 +272,14 @@ def tap(
         )
     collected, padding = Tap(entries), _Padding(backbone.module, model)
 
-    def begin(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    # A copy of the model made within the block keeps the hooks: each looks at the module it is on.
+    def outset(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if module is model:
+            padding.note_outer(args, kwargs)
+
+    def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if module is not backbone.module:
+            return
         if own_pass():  # of an extraction within the block
             collected.end()
             return
@@ -281,12 +295,13 @@ def tap(
         if stop_early and entry == max(entries):
             collected.end()  # the model goes no further
 
-    def end(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        collected.end(failed=output is None)
+    def end(module: nn.Module, _: tuple[Any, ...], output: Any) -> None:
+        if module is backbone.module:
+            collected.end(failed=output is None)
 
     with ExitStack() as stack:
         if model is not backbone.module:
-            outer = model.register_forward_pre_hook(padding.note_outer, with_kwargs=True)
+            outer = model.register_forward_pre_hook(outset, with_kwargs=True)
             stack.callback(outer.remove)
         before = backbone.module.register_forward_pre_hook(begin, with_kwargs=True)
         stack.callback(before.remove)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from torch.profiler import record_function
 
-from ilo_fast.errors import CorpusError
+from ilo_fast.errors import CorpusError, ModelError
 
 __all__ = ["CHUNK", "TokenChunk", "chunks_ahead", "tokenizer_sha256"]
 
@@ -57,11 +57,17 @@ def tokenise(
     Raises:
         CorpusError: on a sentence that gives no tokens, or none but special ones (a tokenizer may
             drop a script that it does not know), or more than ``limit`` without ``truncate``.
+        ModelError: when the tokenizer gives ids of fewer or more sentences than it was given.
     """
     special = set(getattr(tokenizer, "all_special_ids", ()))
     special.discard(getattr(tokenizer, "unk_token_id", None))  # that stands for some text
     options = {"add_special_tokens": True, "padding": False, "return_attention_mask": False}
     ids = tokenizer(list(texts), truncation=False, verbose=False, **options)["input_ids"]
+    if len(ids) != len(texts):
+        raise ModelError(
+            f"tokenizer: expected the ids of {len(texts)} sentences, got those of {len(ids)}",
+            kind="tokenizer",
+        )
     for position, sentence in enumerate(ids):
         if all(token in special for token in sentence):
             few = "no tokens but special ones" if sentence else "no tokens"

@@ -8,23 +8,31 @@ import numpy as np
 import torch
 
 from ilo_fast.arguments import whole_number
-from ilo_fast.arrays import without_mask
+from ilo_fast.arrays import to_torch, without_mask
 from ilo_fast.neighbors import knn
 
 __all__ = ["float_tensor", "neighbor_lists", "replaced", "self_first"]
 
 
 def float_tensor(x: Any, name: str) -> torch.Tensor:
-    """Dense points as a torch tensor; integers become float64, as most tools take them."""
+    """Dense points ``[n, d]`` as a torch tensor; integers become float64, as most tools take them.
+
+    Raises:
+        TypeError: on anything but a dense array of real numbers.
+        ValueError: on another number of axes.
+    """
     if isinstance(x, torch.Tensor):
-        return x if x.is_floating_point() else x.double()
-    if isinstance(x, np.ndarray):
-        without_mask(x, name)
-    array = np.asarray(x)
-    if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must be a dense array of numbers; got {type(x).__name__}")
-    array = array if array.dtype.kind == "f" else array.astype(np.float64)
-    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+        tensor = x if x.is_floating_point() else x.double()
+    else:
+        if isinstance(x, np.ndarray):
+            without_mask(x, name)
+        array = np.asarray(x)
+        if array.dtype.kind not in "fiu":
+            raise TypeError(f"{name} must be a dense array of numbers; got {type(x).__name__}")
+        tensor, _ = to_torch(array if array.dtype.kind == "f" else array.astype(np.float64), name)
+    if tensor.ndim != 2:
+        raise ValueError(f"{name} must be [n, d]; got shape {list(tensor.shape)}")
+    return tensor
 
 
 def self_first(x: Any, n_neighbors: Any, metric: str) -> tuple[np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ilo_fast.adapters._shared import neighbor_lists
+from ilo_fast.arrays import as_tensor
 from ilo_fast.calibration import calibrate as calibrate_values
 from ilo_fast.overlap.layers import scorer
 from ilo_fast.overlap.lists import LIST_METRICS
@@ -51,8 +52,8 @@ def calibrate(
 
     Raises:
         ValueError: on another ``sim`` (a function is for theirs), when X and Y are not ``[n, d]``
-            of the same n, on numbers out of range, NaN or infinity, or a similarity that is NaN
-            (CKA where all points of a layer are equal).
+            of the same n, on numbers out of range, NaN or infinity, a similarity that is NaN
+            (CKA where all points of a layer are equal), or a ``perm_fn`` that gives no permutation.
     """
     return calibrate_layers(
         [X],
@@ -119,7 +120,7 @@ def calibrate_layers(
         if perm_fn is None:
             order = torch.randperm(n, device=device, generator=generator)
         else:
-            order = perm_fn(n, device)
+            order = _permutation(perm_fn(n, device), n)
         draws.append(aggregate(order))
     found = calibrate_values(observed, draws, alpha=alpha, ceiling=1.0 if smax is None else smax)
     score = found.score if smax is not None else np.maximum(observed - found.threshold, 0)
@@ -143,6 +144,15 @@ def _points(X_layers: Sequence[Tensor], Y_layers: Sequence[Tensor]) -> int:
         found = " and ".join(map(str, counts))
         raise ValueError(f"X and Y must have the same points in all layers, got {found}")
     return counts[0]
+
+
+def _permutation(order: Any, n: int) -> Tensor:
+    """What a ``perm_fn`` gave, checked: lists are moved by it, not searched again."""
+    given = as_tensor(order, "perm_fn's permutation")
+    every = torch.arange(n, device=given.device)
+    if given.is_floating_point() or not torch.equal(given.sort().values, every):
+        raise ValueError(f"perm_fn must give a permutation of 0 … {n - 1}")
+    return given
 
 
 def _overlap(

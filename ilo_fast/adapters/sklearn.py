@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ilo_fast.arguments import check_choice
+from ilo_fast.arrays import as_tensor
 from ilo_fast.flat_index import FlatIndex
 from ilo_fast.neighbors import knn
 from ilo_fast.vectors import unit_rows
@@ -211,7 +212,7 @@ def _floats(x: np.ndarray) -> np.ndarray:
 def _distances(queries: Any, base: Any, indices: np.ndarray, metric: str) -> np.ndarray:
     """Distances of the pairs found, by float64 arithmetic, in the dtype scikit-learn gives."""
     small = metric == "cosine" and queries.dtype == base.dtype == np.float32
-    left, right = (torch.from_numpy(np.asarray(x, dtype=np.float64)) for x in (queries, base))
+    left, right = (as_tensor(np.asarray(x, dtype=np.float64), "X") for x in (queries, base))
     unit = 1.0
     if metric == "cosine":
         left, right = unit_rows(left), unit_rows(right)

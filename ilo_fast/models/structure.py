@@ -119,8 +119,10 @@ def find_backbone(model: nn.Module) -> Backbone:
         refuse_virtual_tokens(model)
         model = model.get_base_model()  # type: ignore[operator]
     if not isinstance(model, nn.Module) or not hasattr(model, "config"):
+        wrapped = hasattr(getattr(model, "module", None), "config")  # of data parallelism
         raise ModelError(
             f"model: expected a transformers PreTrainedModel, got {type(model).__name__}"
+            + (", whose .module is one" if wrapped else "")
         )
     module = _encoder_or_text(model)
     if not hasattr(module, "config"):

@@ -2,8 +2,9 @@
 
 import torch
 
+from ilo_fast.errors import InputError
 from ilo_fast.ops import dispatch
-from ilo_fast.ops.request import Request
+from ilo_fast.ops.request import Request, check_metric
 
 __all__ = ["knn_op"]
 
@@ -11,7 +12,7 @@ __all__ = ["knn_op"]
 def knn_op(
     x: torch.Tensor, k: int, metric: str = "cosine", exclude_self: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Neighbours as ``torch.ops.ilo_fast.knn``, for code under ``torch.compile``.
+    """Neighbours as ``torch.ops.ilo_fast.knn``, under ``torch.compile`` and ``torch.func``.
 
     Args:
         x: floating-point, finite, ``[layers, n, d]``.
@@ -22,13 +23,25 @@ def knn_op(
     Returns:
         indices int64 and distances float32 ``[layers, n, k]``, certified bool ``[layers, n]``.
 
-    ``ilo_fast.knn`` validates its input and takes other arrays; this does not.
+    No gradient flows. Values are not looked at, as that would read from a card: where one is NaN or
+    infinite, the lists mean nothing. ``ilo_fast.knn`` refuses that, and takes other arrays.
+
+    Raises:
+        ValueError: another number of axes, a k out of range or another metric.
 
     >>> lists, _, proved = knn_op(torch.tensor([[[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]]), 1)
     >>> lists.flatten().tolist(), bool(proved.all())
     ([1, 0, 1], True)
     """
-    return torch.ops.ilo_fast.knn(x, k, metric, exclude_self)  # type: ignore[no-any-return]
+    check_metric(metric)
+    if x.ndim != 3:
+        raise InputError(f"x must be [layers, n, d]; got shape {list(x.shape)}")
+    most = x.shape[1] - exclude_self
+    if not 1 <= k <= most:
+        raise InputError(f"k must be between 1 and {most} for {x.shape[1]} points; got {k}")
+    return torch.ops.ilo_fast.knn(  # type: ignore[no-any-return]
+        x.detach(), k, metric, exclude_self
+    )
 
 
 @torch.library.custom_op("ilo_fast::knn", mutates_args=())

@@ -63,10 +63,10 @@ def search_base(
     queries there are.
     """
     m, device = queries.shape[0], queries.device
-    indices = torch.empty(m, k, dtype=torch.int64, device=device)
-    distances = torch.empty(m, k, dtype=torch.float32, device=device)
     distinct = compared = repaired = 0
     with _engine(device, queries.numel() * base.points.u):
+        indices = torch.empty(m, k, dtype=torch.int64, device=device)
+        distances = torch.empty(m, k, dtype=torch.float32, device=device)
         for rows in _alike(base, row_max):
             search = _searched(base, queries[rows], row_max[rows], k)
             indices[rows], distances[rows] = search.found(scores)

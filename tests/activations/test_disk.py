@@ -283,11 +283,18 @@ def test_an_unfinished_folder_says_how_to_go_on(tmp_path):
     interrupted(tmp_path / "s")
     with pytest.raises(InputError, match=r"\(states.safetensors\); the command that began them go"):
         open_store(tmp_path / "s")
-    with pytest.raises(InputError, match=r"^folder: there is no folder .*none$"):
+    with pytest.raises(InputError, match=r"^states: there is no folder .*none$"):
         open_store(tmp_path / "none")
+    with pytest.raises(TypeError, match="folder must be a path, got Tensor"):
+        open_store(torch.ones(1, 2, 2))
 
 
 def test_refuses_folders_of_something_else(tmp_path):
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "states"):
+        with pytest.raises(InputError, match=r"^folder: .*file.* is no folder"):
+            keep(place)
+    (tmp_path / "file").unlink()
     with pytest.raises(InputError, match="holds no finished states"):
         open_store(tmp_path)
     (tmp_path / "states.safetensors").write_text("mine")

@@ -364,8 +364,28 @@ def test_compiled_layers_are_run_without_compiling_each_row():
 def test_a_tokenizer_of_another_model_is_named():
     model = make("llama")
     model.resize_token_embeddings(43)  # one too few for a z, as in "xyz"
-    with pytest.raises(ModelError, match=r"ids below 43, .* got 43 in sentence 4 of one"):
+    with pytest.raises(ModelError, match=r"ids 0 … 42, .* got 43 in sentence 4 of one"):
         extract(model, Characters(), CORPUS)
+
+    class Negative(Characters):
+        def encode(self, text):
+            return [*super().encode(text), -1]
+
+    with pytest.raises(ModelError, match=r"ids 0 … 98, .* got -1 in sentence 1 of one"):
+        extract(make("llama"), Negative(), CORPUS)
+
+
+def test_a_tokenizer_of_fewer_sentences_is_named():
+    """Their places held what was in memory."""
+
+    class Fewer(Characters):
+        def __call__(self, texts, **options):
+            return {"input_ids": super().__call__(texts, **options)["input_ids"][:-1]}
+
+    points = CORPUS.n_points
+    said = f"tokenizer: expected the ids of {points} sentences, got those of {points - 1}"
+    with pytest.raises(ModelError, match=said):
+        extract(make("llama"), Fewer(), CORPUS)
 
 
 class Both(transformers.ProcessorMixin):

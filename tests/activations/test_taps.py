@@ -1,5 +1,6 @@
 """tap(): the user's own forward passes, padded on either side, and hooks that always go away."""
 
+import copy
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -278,6 +279,17 @@ def test_others_hooks_on_the_layers_do_not_see_a_try():
     handle.remove()
 
 
+@pytest.mark.parametrize("place", ["embed_tokens", "layers.1.mlp", "norm"])
+def test_a_users_hooks_see_their_own_passes_only(place):
+    """As those that keep what a part within the layers gives."""
+    model, seen = make("llama"), []
+    model.model.get_submodule(place).register_forward_hook(lambda *_: seen.append(1))
+    with ilo_fast.tap(model) as tap:
+        assert seen == []
+        model(torch.tensor(ROWS[:1]))
+    assert (len(seen), tap.n_points) == (1, 1)
+
+
 def test_a_model_compiled_whole_is_tried_as_it_is():
     model = make("llama").model
     model.compile(backend="eager")  # at its first pass, with the hooks that are there then
@@ -393,6 +405,21 @@ def test_rows_of_several_sentences_are_refused():
     assert tap.n_points == 4
 
 
+def test_masks_of_other_numbers_than_0_and_1_are_refused():
+    """Of those to be added, padding was pooled; of a row's sentences, all as one."""
+    model, (ids, mask) = make("llama"), padded("right")
+    with ilo_fast.tap(model) as tap:
+        for kind in (torch.bool, torch.uint8, torch.float16, torch.float64):
+            model(ids, attention_mask=mask.to(kind))
+        assert torch.equal(tap.states[:, :3], tap.states[:, -3:])
+        added = torch.where(mask.bool(), 0.0, torch.finfo(torch.float32).min)
+        numbered = torch.tensor([[1, 1, 2, 2, 2], [1, 2, 0, 0, 0], [1, 1, 1, 0, 0]])
+        for other in (added, numbered):
+            with pytest.raises(ModelError, match="1 for tokens and 0 for padding, got other"):
+                model(ids, attention_mask=other)
+    assert tap.n_points == 12
+
+
 def test_an_extraction_within_a_tap_adds_no_points():
     """As that of a training's callback; in packed rows, as without the tap."""
     model, ids = make("llama"), torch.tensor(ROWS[:1])
@@ -443,6 +470,24 @@ def test_hooks_sit_on_asked_layers_only_and_go_away():
     assert hooks(model) == before
 
 
+@pytest.mark.parametrize("base", [False, True], ids=["head", "base"])
+def test_a_copy_made_within_the_block_is_not_tapped(base):
+    """As of weights averaged beside a training, or the best so far."""
+    model = make("llama").model if base else make("llama")
+    ids = torch.tensor([[5, 6, 7]])
+    with ilo_fast.tap(model, [1, 3]) as tap:
+        copied = copy.deepcopy(model)
+        copied(ids)
+        assert tap.n_points == 0
+        model(ids)
+        copied(ids)
+    copied(ids)
+    assert tap.n_points == 1
+    with ilo_fast.tap(model, [1], stop_early=True):
+        copied = copy.deepcopy(model)
+    copied(ids)  # to its end
+
+
 def test_gradients_flow_as_before():
     model = make("llama")
     ids = torch.tensor([[5, 6, 7]])
@@ -478,6 +523,9 @@ def test_refuses():
         pass
     no_model = pytest.raises(ModelError, match="expected a transformers PreTrainedModel")
     with no_model, ilo_fast.tap(torch.nn.Linear(2, 2), 0):
+        pass
+    wrapped = pytest.raises(ModelError, match=r"got DataParallel, whose \.module is one")
+    with wrapped, ilo_fast.tap(torch.nn.DataParallel(model), 0):
         pass
     with pytest.raises(ModelError, match="cannot be hooked"), ilo_fast.tap(make("albert"), 0):
         pass

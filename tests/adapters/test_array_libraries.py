@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ilo_fast import FlatIndex, knn
+from ilo_fast.cka import cka
 
 pytestmark = pytest.mark.adapters
 
@@ -35,3 +36,17 @@ def test_what_jax_traces_is_refused_in_a_line():
     for transform in (jax.jit, jax.grad):
         with pytest.raises(TypeError, match=r"x must hold numbers; got \w+Tracer, .* jax.jit"):
             transform(lambda x: knn(x, 5).distances.sum())(points)
+
+
+def test_bfloat16_of_numpy():
+    """As JAX gives it: a dtype of ml_dtypes, which is not NumPy's own."""
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason="needs ml_dtypes: make test-adapters")
+    points = np.random.default_rng(0).normal(size=(200, 16)).astype(ml_dtypes.bfloat16)
+    for given in (points, points[::-1, ::2]):
+        found, expected = knn(given, 5), knn(given.astype(np.float32), 5)
+        assert isinstance(found.indices, np.ndarray)
+        np.testing.assert_array_equal(found.indices, expected.indices)
+        np.testing.assert_array_equal(found.distances, expected.distances)
+    assert cka(points, points.astype(np.float32)) == 1
+    with pytest.raises(TypeError, match="got float8_e5m2"):
+        knn(points.astype(ml_dtypes.float8_e5m2))

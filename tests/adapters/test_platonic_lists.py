@@ -71,3 +71,10 @@ def test_no_alignment_where_no_score_is_a_number(monkeypatch):
     x, y = torch.randn(2, 20, 2, 4)
     monkeypatch.setattr(platonic, "_alignment", lambda one, two: float("nan"))
     assert platonic.compute_score(x, y, "cknna", 5) == (0, None)
+
+
+@pytest.mark.parametrize("metric", ["cknna", "mutual_knn"])
+def test_features_that_take_gradients(metric):
+    x, y = (torch.randn(40, d, generator=torch.Generator().manual_seed(d)) for d in (5, 7))
+    expected = platonic.compute_score([x], [y], metric, 5)
+    assert platonic.compute_score([x.requires_grad_()], [y], metric, 5) == expected

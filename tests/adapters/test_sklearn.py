@@ -45,7 +45,7 @@ def test_kneighbors_agree(blobs, metric, dtype):
     mine, reference = pair(NearestNeighbors, theirs.NearestNeighbors, n_neighbors=7, metric=metric)
     mine.fit(points[:200])
     reference.set_params(algorithm="brute").fit(points[:200].astype(np.float64))
-    for queries in (None, points[200:], points[:5]):
+    for queries in (None, points[200:], points[:5], points[::-1][:1]):
         distances, indices = mine.kneighbors(queries)
         if queries is None:
             expected = reference.kneighbors()

@@ -28,6 +28,34 @@ def test_under_compile() -> None:
     assert torch.equal(compiled(x), knn_op(x, 3)[0] + 1)
 
 
+def test_beside_what_takes_gradients() -> None:
+    def spread(x: torch.Tensor) -> torch.Tensor:
+        lists, distances, _ = knn_op(x[None], 3)
+        assert not distances.requires_grad
+        return (x[:, None] - x[lists[0]]).square().sum()
+
+    x = torch.randn(20, 5, generator=torch.Generator().manual_seed(3), requires_grad=True)
+    (plain,) = torch.autograd.grad(spread(x), x)
+    compiled = torch.compile(spread, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(torch.autograd.grad(compiled(x), x)[0], plain)
+    torch.testing.assert_close(torch.func.grad(spread)(x.detach()), plain)
+    both = torch.stack([x, x]).detach()
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(spread))(both)[1], plain)
+
+
+def test_shapes_and_k_are_checked() -> None:
+    """Beyond the points, lists held -1, which indexes the last one."""
+    x = torch.randn(1, 5, 3)
+    assert knn_op(x, 5, exclude_self=False)[0].amin() == 0
+    for k, message in ((5, "between 1 and 4 for 5 points; got 5"), (0, "got 0")):
+        with pytest.raises(ValueError, match=message):
+            knn_op(x, k)
+    with pytest.raises(ValueError, match=r"x must be \[layers, n, d\]; got shape \[5, 3\]"):
+        knn_op(x[0], 2)
+    with pytest.raises(ValueError, match="metric must be one of"):
+        knn_op(x, 2, "l2")
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a CUDA device: python -m benchmarks gpu"
