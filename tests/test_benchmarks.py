@@ -180,6 +180,7 @@ def test_busy_time_counts_overlapping_kernels_once():
     assert covered([(0.0, 2.0), (1.0, 3.0), (5.0, 6.0), (5.5, 5.7)]) == 4.0
 
 
+@pytest.mark.xdist_group("compiler")
 def test_compiled_layers_are_timed_cold_and_warm(graphs_alone):
     shape, failures = replace(TINY, compiled=True), []
     found = measure(shape, torch.device("cpu"), failures, peer_sentences=16, rounds=1, gemm=16)

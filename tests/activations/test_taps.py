@@ -278,6 +278,7 @@ def test_others_hooks_on_the_layers_do_not_see_a_try():
     handle.remove()
 
 
+@pytest.mark.xdist_group("compiler")
 def test_a_model_compiled_whole_is_tried_as_it_is():
     model = make("llama").model
     model.compile(backend="eager")  # at its first pass, with the hooks that are there then
