@@ -8,7 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks import gpu_extraction, gpu_overlap
+from benchmarks import gpu_command, gpu_extraction, gpu_overlap
 from benchmarks.__main__ import main
 from benchmarks.cpu import exact_rows, right_rows
 from benchmarks.data import synthetic_states
@@ -206,7 +206,7 @@ def test_wrong_means_fail_the_gpu_command(monkeypatch):
     ]
 
 
-def test_the_whole_command_is_timed_from_its_record(tiny_model, corpus_folder):
+def test_the_whole_command_is_timed_from_its_record(tiny_model, corpus_folder, monkeypatch):
     given = (str(tiny_model), str(corpus_folder))
     found = end_to_end(*given, ["--device", "cpu", "--no-plots"], rounds=1)
     assert (found["languages"], found["sentences"], found["dtype"]) == (4, 48, "float32")
@@ -218,5 +218,6 @@ def test_the_whole_command_is_timed_from_its_record(tiny_model, corpus_folder):
     assert found["meets_target"] is (run["after_loading_s"] <= 12)
     first = first_batch(*given, "cpu", "float32", rounds=1)
     assert first["meets_target"] is (first["seconds"][0] <= 10)
-    with pytest.raises(RuntimeError, match="exit status"):
-        first_batch(*given, "cpu", "float31", rounds=1)
+    monkeypatch.setattr(gpu_command, "_FIRST_BATCH", "raise SystemExit('no such card')")
+    with pytest.raises(RuntimeError, match="exit status 1: no such card"):
+        first_batch(*given, "cpu", "float32", rounds=1)
