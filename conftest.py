@@ -4,7 +4,11 @@ They are named rather than skipped when their import fails: with
 ``--doctest-ignore-import-errors`` pytest also passes over a test module that cannot be imported.
 """
 
+import gc
+from collections.abc import Generator
 from importlib.util import find_spec
+
+import pytest
 
 # module: the packages any one of which will do
 OPTIONAL = {
@@ -30,3 +34,14 @@ def pytest_report_header() -> list[str]:
         f"without doctests: {modules} (needs {' or '.join(packages)})"
         for modules, packages in MISSING.items()
     ]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported now stays: no garbage collection, now or in a test, walks through it."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()

@@ -302,6 +302,6 @@ def _seconds(run: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
 
 
 def _empty(device: torch.device) -> None:
-    gc.collect()
     if device.type == "cuda":
+        gc.collect()
         torch.cuda.empty_cache()

@@ -14,7 +14,7 @@ import pytest
 from tables import make_result
 from tiny import FILES, save_tiny_model
 
-from ilo_fast import cli
+from ilo_fast import cli, score
 from ilo_fast.cli import display
 from ilo_fast.errors import ModelError
 from ilo_fast.ops import dispatch
@@ -96,7 +96,8 @@ def test_reference_flag(run, tiny_model, corpus_folder, tmp_path):
 
 
 def test_a_terminal_without_unicode_is_written_to_all_the_same(tiny_model, corpus_folder, tmp_path):
-    given = ("score", tiny_model, "--corpus", corpus_folder, "--out", tmp_path / "schön")
+    score(str(tiny_model), str(corpus_folder), states=tmp_path / "states")
+    given = ("score", "--states", tmp_path / "states", "--out", tmp_path / "schön")
     done = subprocess.run(
         [COMMAND, *given, "--no-plots"],
         env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},

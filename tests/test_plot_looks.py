@@ -78,6 +78,9 @@ PICTURES = {
 }
 
 
+pytestmark = pytest.mark.xdist_group("pictures")  # one process draws each
+
+
 @pytest.fixture(scope="module", params=PICTURES, ids=lambda name: name.replace(" ", "-"))
 def picture(request):
     ax = PICTURES[request.param]()

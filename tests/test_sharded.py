@@ -129,6 +129,7 @@ def two_processes(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
+@pytest.mark.xdist_group("sharded")  # one process starts the two
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
 @pytest.mark.parametrize("metric", METRICS)
 def test_two_processes_agree_with_one(two_processes, case, metric):
@@ -141,6 +142,7 @@ def test_two_processes_agree_with_one(two_processes, case, metric):
         assert bool(certified.all())
 
 
+@pytest.mark.xdist_group("sharded")
 def test_every_process_says_what_is_wrong(two_processes):
     wrong_axes = "x must be [n, d] or [layers, n, d]; got shape [4]"
     for rank, process in enumerate(two_processes):

@@ -10,6 +10,7 @@ from ilo_fast.errors import InputError
 from ilo_fast.models import find_backbone
 from ilo_fast.models.compiled import compiled_layers
 
+pytestmark = pytest.mark.xdist_group("compiler")  # one process compiles, and loads what does
 CORPUS = Corpus("pair", ("one", "two"), SENTENCES)
 LONGER = Corpus("more", ("one", "two"), tuple(tuple(s * 2 for s in each) for each in SENTENCES))
 

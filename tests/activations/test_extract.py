@@ -345,6 +345,7 @@ def test_refuses(options, error, named):
         extract(make("llama"), Characters(), CORPUS, **options)
 
 
+@pytest.mark.xdist_group("compiler")
 def test_compiled_layers_are_run_without_compiling_each_row():
     model, compiled = make("llama"), []
     expected = extract(model, Characters(), CORPUS, batch_tokens=30).states

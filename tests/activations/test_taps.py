@@ -290,6 +290,7 @@ def test_a_users_hooks_see_their_own_passes_only(place):
     assert (len(seen), tap.n_points) == (1, 1)
 
 
+@pytest.mark.xdist_group("compiler")
 def test_a_model_compiled_whole_is_tried_as_it_is():
     model = make("llama").model
     model.compile(backend="eager")  # at its first pass, with the hooks that are there then

@@ -66,8 +66,10 @@ def test_best_rivals(dim: int) -> None:
 
 INTERPRETED = """
 import torch
+from quick_interpreter import prepare_once_a_launch
 from test_largest import check
 from ilo_fast.ops import largest
+prepare_once_a_launch()
 generator = torch.Generator().manual_seed(0)
 for shape in [(1, 3, 5), (2, 35, 64), (2, 9, 997), (1, 17, 2049)]:
     for dim in (1, 2):
@@ -87,7 +89,7 @@ print("equal")
 
 def test_kernels_in_the_interpreter() -> None:
     pytest.importorskip("triton", reason="Triton has no wheel for this platform")
-    paths = os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([os.path.dirname(__file__), *sys.path])
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     run = subprocess.run(
         [sys.executable, "-c", INTERPRETED],

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,32 +20,42 @@ SPILL_BYTES = 512  # of stack a thread: the filter's epilogue spills a little, n
 OLDER_SPILL_BYTES = {"3.7": 640, "3.8": 640}  # with bins of 8: 632 and 600, where 3.9 has 376
 
 
-def compiled(*arguments: str) -> list[str]:
+pytestmark = pytest.mark.xdist_group("compiles")  # one process compiles for all of them
+ENGINE = {
+    "90 4096 5 cosine": [],
+    "90 576 5 inner_product": [],  # the most registers of the float64 kernels
+    "90 1000 128 cosine": ["_filter_kernel", "_select_kernel"],  # bins of 8
+    "80 576 5 cosine": ["_filter_kernel"],
+    "100 4096 5 cosine": ["_filter_kernel", "_prepare_kernel"],
+    "120 4096 5 cosine": ["_filter_kernel"],
+}
+BESIDE = {card: ["bfloat16"] for card in SHARED} | {90: ["bfloat16", "float16", "float32"]}
+VARIANTS = ["variants 90 64 5 cosine", "variants 90 64 5 euclidean"]
+
+
+@pytest.fixture(scope="module")
+def compiled() -> dict[str, Any]:
+    """What each command of the script answers, all in one process."""
     pytest.importorskip("triton", reason="Triton has no wheel for this platform")
+    commands = [
+        *(" ".join([asked, *kernels]) for asked, kernels in ENGINE.items()),
+        *(" ".join(["beside", str(card), *dtypes]) for card, dtypes in BESIDE.items()),
+        *VARIANTS,
+    ]
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments],
+        [sys.executable, str(SCRIPT), *commands],
         env=environment, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     assert "Warning" not in done.stderr  # such as that a launch leaves a default that will change
-    return done.stdout.splitlines()
+    return dict(zip(commands, map(json.loads, done.stdout.splitlines()), strict=True))
 
 
-@pytest.mark.parametrize(
-    ("card", "d", "k", "metric", "kernels"),
-    [
-        (90, 4096, 5, "cosine", []),
-        (90, 576, 5, "inner_product", []),  # the most registers of the float64 kernels
-        (90, 1000, 128, "cosine", ["_filter_kernel", "_select_kernel"]),  # bins of 8
-        (80, 576, 5, "cosine", ["_filter_kernel"]),
-        (100, 4096, 5, "cosine", ["_filter_kernel", "_prepare_kernel"]),
-        (120, 4096, 5, "cosine", ["_filter_kernel"]),
-    ],
-)
-def test_compiles(card: int, d: int, k: int, metric: str, kernels: list[str]) -> None:
-    said = compiled(str(card), str(d), str(k), metric, *kernels)
-    found = {facts["kernel"]: facts for facts in map(json.loads, said)}
+@pytest.mark.parametrize("asked", ENGINE)
+def test_compiles(asked: str, compiled: dict[str, Any]) -> None:
+    kernels, card = ENGINE[asked], int(asked.split()[0])
+    found = {facts["kernel"]: facts for facts in compiled[" ".join([asked, *kernels])]}
     assert set(found) >= set(kernels or ["_rescore_kernel", "_repair_kernel_tiers", "_sort_kernel"])
     for name, facts in found.items():
         assert facts["shared_bytes"] <= SHARED[card], facts
@@ -60,10 +71,10 @@ def test_compiles(card: int, d: int, k: int, metric: str, kernels: list[str]) ->
     assert not product["product_loop_spills"]  # None where the loop is unrolled
 
 
-@pytest.mark.parametrize("card", [80, 90, 100, 120])
-def test_kernels_beside_the_engine_compile(card: int) -> None:
-    dtypes = ["bfloat16", "float16", "float32"] if card == 90 else ["bfloat16"]
-    found = [json.loads(line) for line in compiled("beside", str(card), *dtypes)]
+@pytest.mark.parametrize("card", BESIDE)
+def test_kernels_beside_the_engine_compile(card: int, compiled: dict[str, Any]) -> None:
+    dtypes = BESIDE[card]
+    found = compiled[" ".join(["beside", str(card), *dtypes])]
     pools = [facts for facts in found if facts["kernel"] == "segment_pool_kernel"]
     assert len(pools) == 2 * len(dtypes)  # two modes
     [product] = [facts for facts in found if facts["kernel"] == "_product_kernel"]
@@ -76,10 +87,11 @@ def test_kernels_beside_the_engine_compile(card: int) -> None:
         assert not facts["flushes_subnormals"], facts
 
 
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_a_search_runs_the_kernels_that_its_trial_tried(metric: str) -> None:
+@pytest.mark.parametrize("asked", VARIANTS)
+def test_a_search_runs_the_kernels_that_its_trial_tried(
+    asked: str, compiled: dict[str, Any]
+) -> None:
     """Where layers begin in memory, and strides that happen to divide, make no other kernels."""
-    [said] = compiled("variants", "90", "64", "5", metric)
-    found = json.loads(said)
+    found = compiled[asked]
     assert len(found) == 12
     assert set(found.values()) == {1}, found

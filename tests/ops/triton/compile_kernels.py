@@ -1,14 +1,16 @@
-"""Compile the engine's kernels for a card that need not be there; print what each one takes.
+"""Compile the engine's kernels for cards that need not be there; print what each one takes.
 
-``python compile_kernels.py 90 4096 5 cosine [kernel ...]``: compute capability, dimensions, k,
+``python compile_kernels.py "90 4096 5 cosine [kernel ...]"``: compute capability, dimensions, k,
 metric, and which kernels (all when none is named). Every launch of the engine is made as on the
-card, with the same specialisation, and compiled instead of run. One JSON object a kernel.
+card, with the same specialisation, and compiled instead of run. A JSON object for each kernel.
 
-``python compile_kernels.py variants 90 576 5 cosine [kernel ...]``: the trial's launches, then
+``python compile_kernels.py "variants 90 576 5 cosine [kernel ...]"``: the trial's launches, then
 those of seven layers of an odd number of points in three parts; how many kernels each name is.
 
-``python compile_kernels.py beside 90 dtype ...``: the kernels beside the engine's, as first.
+``python compile_kernels.py "beside 90 dtype ..."``: the kernels beside the engine's, as first.
 Pooling has one for each dtype and mode.
+
+Several such commands may be given; each answers with one line.
 """
 
 import json
@@ -42,7 +44,7 @@ class AbsentCard:
         return self.target
 
     def get_current_device(self) -> int:
-        return 0
+        return self.target.arch  # kernels are kept for each device
 
     def get_current_stream(self, device: int | None = None) -> int:
         return 0
@@ -146,31 +148,35 @@ def _facts(name: str, built: Any) -> dict[str, Any]:
     cubin = built.asm["cubin"]
     usage = dict(re.findall(r"(REG|STACK):(\d+)", _dumped(cubin, "--dump-resource-usage")))
     ptx = built.asm["ptx"]
-    sass = _dumped(cubin, "-sass")
-    code = re.findall(r"/\*[0-9a-f]{4,}\*/ +(?:@!?U?P\d+ )?(\w+)", sass)
-    return {
+    facts = {
         "kernel": name,
-        "instructions": len(code),
-        "shared_accesses": sum(word in ("LDS", "STS", "LDSM", "STSM") for word in code),
         "registers": int(usage["REG"]),
         "stack_bytes": int(usage["STACK"]),
         "shared_bytes": built.metadata.shared,
         "warps": built.metadata.num_warps,
         "flushes_subnormals": ".ftz" in ptx,
         "fuses_float64": "fma.rn.f64" in ptx,
-        "product_loop_spills": _spills_beside_products(sass),
         "tensor_copies": "cp.async.bulk.tensor" in ptx,
         "matrix_unit": next((w for w in ("tcgen05.mma", "wgmma", "mma.sync") if w in ptx), None),
     }
+    if name == "_filter_kernel":  # the dearest: to disassemble a kernel takes as long as compiling
+        sass = _dumped(cubin, "-sass")
+        code = re.findall(r"/\*[0-9a-f]{4,}\*/ +(?:@!?U?P\d+ )?(\w+)", sass)
+        facts["instructions"] = len(code)
+        facts["shared_accesses"] = sum(word in ("LDS", "STS", "LDSM", "STSM") for word in code)
+        facts["product_loop_spills"] = _spills_beside_products(sass)
+    return facts
+
+
+def answer(command: str) -> Any:
+    mode, *given = command.split() if command[0].isalpha() else ["engine", *command.split()]
+    if mode == "beside":
+        return compile_beside(int(given[0]), given[1:])
+    card, dims, count = map(int, given[:3])
+    work = count_variants if mode == "variants" else compile_engine
+    return work(card, dims, count, given[3], given[4:])
 
 
 if __name__ == "__main__":
-    mode, *given = sys.argv[1:] if sys.argv[1].isalpha() else ["engine", *sys.argv[1:]]
-    if mode == "beside":
-        lines: list[Any] = compile_beside(int(given[0]), given[1:])
-    else:
-        card, dims, count = map(int, given[:3])
-        wanted = (card, dims, count, given[3], given[4:])
-        lines = [count_variants(*wanted)] if mode == "variants" else compile_engine(*wanted)
-    for line in lines:
-        sys.stdout.write(json.dumps(line) + "\n")
+    for command in sys.argv[1:]:
+        sys.stdout.write(json.dumps(answer(command)) + "\n")
