@@ -192,6 +192,13 @@ def test_inexact_says_which_rows_are_proved(device: torch.device) -> None:
     np.testing.assert_array_equal(found.indices[0].cpu().numpy()[proved], truth[proved])
 
 
+def test_inexact_lists_are_never_short(device: torch.device) -> None:
+    """Few bins hold fewer entries than half the points: such rows are repaired all the same."""
+    x = torch.tensor(cloud("gauss", 40, 8), dtype=torch.float32)[None]
+    found = _check(x, 20, "cosine", device, exact=False)
+    assert found.stats.rows_repaired == (1.0,)
+
+
 def test_larger_k(device: torch.device) -> None:
     """Lists longer than a power of two allows, from the repair and from the first pass."""
     few = torch.tensor(cloud("gauss", 14, 9), dtype=torch.float32)[None]
