@@ -76,10 +76,11 @@ def test_kernels_beside_the_engine_compile(card: int) -> None:
         assert not facts["flushes_subnormals"], facts
 
 
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_a_search_runs_the_kernels_that_its_trial_tried(metric: str) -> None:
-    """Where layers begin in memory, and strides that happen to divide, make no other kernels."""
-    [said] = compiled("variants", "90", "64", "5", metric)
+@pytest.mark.parametrize(("metric", "points"), [("cosine", 9001), ("euclidean", 133)])
+def test_a_search_runs_the_kernels_that_its_trial_tried(metric: str, points: int) -> None:
+    """Where layers begin in memory, strides that happen to divide, more points or fewer make no
+    other kernels."""
+    [said] = compiled("variants", "90", "64", "5", metric, str(points))
     found = json.loads(said)
     assert len(found) == 12
     assert set(found.values()) == {1}, found

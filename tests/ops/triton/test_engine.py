@@ -11,7 +11,7 @@ import triton.language as tl
 from clouds import cloud, neighbours
 
 from ilo_fast.errors import InputError
-from ilo_fast.ops import knn_triton, triton_filter, triton_prepare
+from ilo_fast.ops import knn_triton, triton_filter, triton_prepare, triton_repair
 from ilo_fast.ops.request import EngineResult, Request
 from ilo_fast.ops.triton_config import row_config
 from ilo_fast.ops.triton_order import merge_nearest, sort_lists
@@ -253,6 +253,7 @@ def test_chains_of_near_ties(
         return replace(made, row=replace(made.row, **rows))
 
     monkeypatch.setattr(knn_triton, "plan", cut)
+    monkeypatch.setattr(triton_repair, "_SCANNED_BINS", 2)  # of 8
     x = _chains(3)
     n, d = x.shape
     found = _search(torch.tensor(x)[None], k, "euclidean", device)
