@@ -191,7 +191,7 @@ def _try(launch: FilterConfig, points: int, d: int, name: str) -> str:
     """Is the launch right? Its binaries are on disk afterwards."""
     try:
         device = torch.device(name)
-        wrong = lists(device, launch, d, K, "cosine", torch.float32)
+        wrong = lists(device, launch, d, K, "cosine", torch.float32, True)
         if not wrong:
             knn_triton.search(_request(synthetic(points, d, device)[None]), launch)
     except Exception as error:  # of a compiler or a launch

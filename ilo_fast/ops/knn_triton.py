@@ -199,13 +199,12 @@ def _search_layers(request: Request, chosen: Plan, first: int, last: int, made: 
             candidates = select(operands, bins, request.k, first_row=first_row, config=chosen.row)
             unproved = rescore(
                 x, operands, bins, candidates, lists,
-                first_row=first_row, config=chosen.row,
+                first_row=first_row, exact=request.exact, config=chosen.row,
             )  # fmt: skip
-            if request.exact:
-                repair(
-                    x, operands, bins, lists, unproved,
-                    first_row=first_row, exclude_self=request.exclude_self, config=chosen.row,
-                )  # fmt: skip
+            repair(
+                x, operands, bins, lists, unproved,
+                first_row=first_row, exclude_self=request.exclude_self, config=chosen.row,
+            )  # fmt: skip
         distances = made.distances[part]
         values = distances if request.metric == "cosine" else torch.empty_like(lists.value)
         sort_lists(lists, chosen.row, values=values, indices=made.indices[part])

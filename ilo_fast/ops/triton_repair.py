@@ -33,6 +33,7 @@ from ilo_fast.ops.triton_select import upper_bound
 __all__ = ["repair"]
 
 _PARTIAL_ENTRIES = 256  # partial list entries kept a row, whatever k
+_SCANNED_BINS = 256  # looked at together; no kernel depends on how many there are
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,16 @@ def _repair_kernel(
 
         first_bin = part * per_part
         end_bin = tl.minimum(first_bin + per_part, n_bins)
-        scan = first_bin + tl.arange(0, SCAN)
-        highest = tl.load(best + table + scan.to(tl.int64) * rows, mask=scan < end_bin, other=-3e38)
-        any_reach = (upper_bound(highest, BITS) >= own_bar) & (scan < end_bin)
-        if tl.max(any_reach.to(tl.int32), axis=0) > 0:
+        any_reach = tl.zeros((SCAN,), tl.int32)
+        start = first_bin
+        while start < end_bin:
+            scan = start + tl.arange(0, SCAN)
+            at = table + scan.to(tl.int64) * rows
+            highest = tl.load(best + at, mask=scan < end_bin, other=-3e38)
+            reaches = (upper_bound(highest, BITS) >= own_bar) & (scan < end_bin)
+            any_reach = tl.maximum(any_reach, reaches.to(tl.int32))
+            start += SCAN
+        if tl.max(any_reach, axis=0) > 0:
             start = first_bin * WIDTH
             while start < end_bin * WIDTH:
                 place = start + tl.arange(0, TILE)
@@ -200,7 +207,7 @@ def repair(
     k, device = lists.index.shape[2], x.device
     slots = triton.next_power_of_2(k)
     here = min(rows, n - first_row)
-    parts = min(max(1, _PARTIAL_ENTRIES // slots), n_bins, config.repair_parts)
+    parts = min(max(1, _PARTIAL_ENTRIES // slots), config.repair_parts)
     per_part = triton.cdiv(n_bins, parts)
     items = layers * here * parts
 
@@ -228,7 +235,7 @@ def repair(
             n, d, x.stride(0), x.stride(1), n_bins, rows, first_row, k, per_part, programs,
             DEPTH=tie_depth(d, operands.metric), METRIC=METRIC_CODES[operands.metric],
             BITS=bins.width.bit_length() - 1, WIDTH=bins.width,
-            KP=slots, PARTS=parts, SCAN=triton.next_power_of_2(per_part), TILE=tile,
+            KP=slots, PARTS=parts, SCAN=_SCANNED_BINS, TILE=tile,
             DIMS=dims, EXCLUDE_SELF=exclude_self, TIERS=tiers, num_warps=4,
             enable_fp_fusion=False,  # as in rescore: the same values
         )  # fmt: skip

@@ -59,7 +59,7 @@ class Lists:
 
 @dataclass(frozen=True)
 class Unproved:
-    """Rows of a strip without a proof, in any order: ``layer * rows + row``, int64. ``count``
+    """Rows of a strip that need a repair, in any order: ``layer * rows + row``, int64. ``count``
     int64 ``[2]``: how many there are, and how many of them the repair finds level so far."""
 
     rows: torch.Tensor
@@ -202,13 +202,13 @@ def bar_of(
 
 # What lies behind other layers' results is not aligned as they are: one kernel for both.
 @triton.jit(
-    do_not_specialize=["n", "n_visits", "k"],
+    do_not_specialize=["n", "n_visits", "k", "enough"],
     do_not_specialize_on_alignment=["proved_out", "scored_out"],
 )
 def _rescore_kernel(
     x, factor, order, visits, held, shift, score, place, count, line,
     value_out, error_out, index_out, proved_out, bar_out, scored_out, todo, n_todo,
-    n, n_pad, d, x_layer, x_row, rows, n_visits, first_row, k,
+    n, n_pad, d, x_layer, x_row, rows, n_visits, first_row, k, enough,
     SCALE: tl.constexpr, DEPTH: tl.constexpr,
     METRIC: tl.constexpr, BITS: tl.constexpr, CAPACITY: tl.constexpr, KP: tl.constexpr,
     ROWS: tl.constexpr, DIMS: tl.constexpr,
@@ -281,7 +281,7 @@ def _rescore_kernel(
     # Sums and a set: neither depends on the order in which programs come here, and what a row's
     # list is does not depend on its place among the unproved.
     tl.atomic_add(scored_out + layer, tl.sum(scored, axis=0).to(tl.int64), sem="relaxed")
-    unproved = (real & (proved == 0)).to(tl.int32)
+    unproved = (real & (proved == 0) & (filled < enough)).to(tl.int32)
     many = tl.sum(unproved, axis=0)
     if many > 0:
         first_free = tl.atomic_add(n_todo, many.to(tl.int64), sem="relaxed")
@@ -297,9 +297,11 @@ def rescore(
     lists: Lists,
     *,
     first_row: int,
+    exact: bool,
     config: RowConfig,
 ) -> Unproved:
-    """Write the lists of the strip's points, proved or not; returns the rows without a proof."""
+    """Write the lists of the strip's points, proved or not; returns the rows to repair: those
+    without a proof, or with ``exact=False`` those that found fewer than k candidates."""
     layers, n, d = x.shape
     rows = candidates.score.shape[1]
     k = lists.index.shape[2]
@@ -318,7 +320,7 @@ def rescore(
         lists.value, lists.error, lists.index, lists.proved, lists.bar, lists.counts[1],
         unproved.rows, unproved.count,
         n, operands.rows.shape[1], d, x.stride(0), x.stride(1), rows,
-        visits.shape[0], first_row, k,
+        visits.shape[0], first_row, k, k + 1 if exact else k,
         SCALE=operands.scale, DEPTH=tie_depth(d, operands.metric),
         METRIC=METRIC_CODES[operands.metric], BITS=bins.width.bit_length() - 1,
         CAPACITY=config.capacity, KP=triton.next_power_of_2(k),

@@ -34,7 +34,7 @@ def doubt(device: torch.device, request: Request) -> str:
     launch = filter_config(major, n, d, request.k)
     try:
         return sums(card, accumulation(major), (64, 4160)) or lists(
-            card, launch, d, request.k, request.metric, request.x.dtype
+            card, launch, d, request.k, request.metric, request.x.dtype, request.exclude_self
         )
     except (RuntimeError, InputError) as error:
         if not out_of_memory(error):
@@ -63,12 +63,14 @@ def lists(
     k: int,
     metric: str,
     dtype: torch.dtype,
+    exclude_self: bool,
     n: int = _POINTS,
 ) -> str:
     """Why the engine's lists of hard points are not plain torch's, "" when they are."""
     points = hard_points(n, d).to(dtype).to(device)
     x = torch.stack([points, points.flip(0)])
-    request = Request(x, x.abs().amax(dim=2).double(), k, metric)
+    row_max = x.abs().amax(dim=2).double()
+    request = Request(x, row_max, k, metric, exclude_self=exclude_self)
     try:
         found = knn_triton.search(request, launch)
     except Exception as error:

@@ -6,9 +6,14 @@ __all__ = ["aligned_and_cut"]
 
 
 def aligned_and_cut(
-    a: torch.Tensor, b: torch.Tensor, bits: int, terms: int = 16, parts: int = 1
+    a: torch.Tensor,
+    b: torch.Tensor,
+    bits: int,
+    terms: int = 16,
+    parts: int = 1,
+    so_far: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """float32 ``a @ b.T`` of float16 ``[m, K]`` and ``[n, K]``.
+    """float32 ``a @ b.T`` of float16 ``[m, K]`` and ``[n, K]``, added to ``so_far`` (of one part).
 
     ``terms`` exact products a step and the sum so far are aligned to the largest magnitude and cut
     after ``bits`` bits, the sum of a step after float32's 24; ``parts`` of K are added in the end.
@@ -16,7 +21,7 @@ def aligned_and_cut(
     total = torch.zeros(len(a), len(b), dtype=torch.float32)
     span = -(-a.shape[1] // parts)
     for first in range(0, a.shape[1], span):
-        part = torch.zeros(len(a), len(b), dtype=torch.float64)
+        part = (torch.zeros_like(total) if so_far is None else so_far).double()
         for start in range(first, min(first + span, a.shape[1]), terms):
             step = slice(start, min(start + terms, first + span, a.shape[1]))
             added = a[:, None, step].double() * b[None, :, step].double()

@@ -4,8 +4,8 @@
 metric, and which kernels (all when none is named). Every launch of the engine is made as on the
 card, with the same specialisation, and compiled instead of run. A JSON object for each kernel.
 
-``python compile_kernels.py "variants 90 576 5 cosine [kernel ...]"``: the trial's launches, then
-those of seven layers of an odd number of points in three parts; how many kernels each name is.
+``python compile_kernels.py "variants 90 576 5 cosine 2149"``: the trial's launches, then those of
+seven layers of that many points in three parts; how many kernels each name is.
 
 ``python compile_kernels.py "beside 90 dtype ..."``: the kernels beside the engine's, as first.
 Pooling has one for each dtype and mode.
@@ -30,6 +30,7 @@ from triton.runtime.jit import JITFunction
 
 from ilo_fast.ops import knn_triton, largest, segment_pool, triton_probe
 from ilo_fast.ops.request import Request
+from ilo_fast.ops.triton_config import FilterConfig, filter_config
 
 np.seterr(all="ignore")  # no kernel runs: what the buffers hold is nobody's numbers
 
@@ -75,12 +76,17 @@ def instead_of_a_card(capability: int, wanted: list[str]) -> dict[str, list[Any]
 
 
 def launch_engine(
-    capability: int, layers: int, n: int, d: int, k: int, metric: str, parts: list[tuple[int, int]]
+    capability: int,
+    x: torch.Tensor,
+    k: int,
+    metric: str,
+    parts: list[tuple[int, int]],
+    launch: FilterConfig | None = None,
 ) -> None:
-    x = torch.zeros(layers, n, d)
+    layers, n, d = x.shape
     row_max = torch.ones(layers, n, dtype=torch.float64)
     request = Request(x=x, row_max=row_max, k=k, metric=metric)
-    plan = knn_triton.plan(capability // 10, layers, n, d, k)
+    plan = knn_triton.plan(capability // 10, layers, n, d, k, launch=launch)
     made = knn_triton._Results(request)
     for first, last in parts:
         knn_triton._search_layers(request, plan, first, last, made)
@@ -90,16 +96,17 @@ def compile_engine(
     capability: int, d: int, k: int, metric: str, wanted: list[str]
 ) -> list[dict[str, Any]]:
     made = instead_of_a_card(capability, wanted)
-    launch_engine(capability, 1, 9000 if d >= 2048 else 1500, d, k, metric, [(0, 1)])
+    x = torch.zeros(1, 9000 if d >= 2048 else 1500, d)
+    launch_engine(capability, x, k, metric, [(0, 1)])
     return [_facts(name, built) for name, (built,) in made.items()]
 
 
-def count_variants(
-    capability: int, d: int, k: int, metric: str, wanted: list[str]
-) -> dict[str, int]:
-    made = instead_of_a_card(capability, wanted)
-    launch_engine(capability, 2, 2083, d, k, metric, [(0, 2)])  # triton_trial's
-    launch_engine(capability, 7, 2149, d, k, metric, [(0, 3), (3, 6), (6, 7)])
+def count_variants(capability: int, d: int, k: int, metric: str, n: int) -> dict[str, int]:
+    made = instead_of_a_card(capability, [])
+    launch = filter_config(capability // 10, n, d, k)
+    trial = torch.zeros(2, 2083, d)  # triton_trial's
+    launch_engine(capability, trial, k, metric, [(0, 2)], launch)
+    launch_engine(capability, torch.zeros(7, n, d), k, metric, [(0, 3), (3, 6), (6, 7)])
     return {name: len(built) for name, built in made.items()}
 
 
@@ -173,8 +180,9 @@ def answer(command: str) -> Any:
     if mode == "beside":
         return compile_beside(int(given[0]), given[1:])
     card, dims, count = map(int, given[:3])
-    work = count_variants if mode == "variants" else compile_engine
-    return work(card, dims, count, given[3], given[4:])
+    if mode == "variants":
+        return count_variants(card, dims, count, given[3], int(given[4]))
+    return compile_engine(card, dims, count, given[3], given[4:])
 
 
 if __name__ == "__main__":

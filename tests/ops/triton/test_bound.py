@@ -1,22 +1,37 @@
 """No pair's similarity exceeds what its bin shows: prepare and filter against float64."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from clouds import CLOUDS, cloud
+from matrix_units import aligned_and_cut
+from triton.runtime import interpreter
 
 from ilo_fast.ops import triton_filter
 from ilo_fast.ops.knn_triton import _scaled
 from ilo_fast.ops.request import Request
-from ilo_fast.ops.triton_config import FilterConfig, accumulation, filter_config, row_config
+from ilo_fast.ops.triton_config import (
+    Accumulation,
+    FilterConfig,
+    accumulation,
+    filter_config,
+    row_config,
+)
 from ilo_fast.ops.triton_filter import Bins, allocate, filter_bins
 from ilo_fast.ops.triton_prepare import Operands, prepare
 
 
 def _run(
-    x: torch.Tensor, metric: str, config: FilterConfig, major: int, *, strip: int = 0
+    x: torch.Tensor,
+    metric: str,
+    config: FilterConfig,
+    major: int,
+    *,
+    strip: int = 0,
+    sums: Accumulation | None = None,
 ) -> tuple[Operands, list[tuple[int, Bins]]]:
     layers, n, d = x.shape
     request = Request(x=x, row_max=x.double().abs().amax(2), k=3, metric=metric)
@@ -24,7 +39,7 @@ def _run(
     made = prepare(
         scaled, largest, metric,
         row_multiple=config.row_multiple,
-        gamma=accumulation(major).gamma(-(-d // 64) * 64 + 64),
+        gamma=(sums or accumulation(major)).gamma(-(-d // 64) * 64 + 64),
         config=row_config(major, d, 3),
     )  # fmt: skip
     n_pad = made.rows.shape[1]
@@ -107,6 +122,32 @@ def test_bound_holds(name: str, metric: str, device: torch.device, major: int) -
     loosest = _check(x, made, strips)
     norm = float(made.rows[0, :, made.main + 62].float().max())
     assert loosest <= 0.02 * norm**2 + 1  # a bound that says nothing would pass the check above
+
+
+@pytest.mark.parametrize("card", [7, 8, 9])
+def test_bound_holds_for_the_sums_of_matrix_units(
+    card: int, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Terms of one sign and no rounding of operands: what is cut adds up, nothing else hides it."""
+    if device.type == "cuda":
+        pytest.skip("a card sums as it does: python -m benchmarks gpu")
+    sums = accumulation(card)
+
+    def create_dot(_: object, a: Any, b: Any, so_far: Any, *options: object) -> Any:
+        left, right, start = (torch.from_numpy(each.data) for each in (a, b, so_far))
+        bits, terms = sums.fraction_bits, sums.terms
+        added = aligned_and_cut(left, right.T, bits, terms, so_far=start)
+        return interpreter.TensorHandle(added.numpy(), so_far.dtype.scalar)
+
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", create_dot)
+    rng = np.random.default_rng(0)
+    half = 1 + (rng.integers(1, 1022, 700) + rng.integers(-1, 2, (30, 700))) / 1024
+    x = np.concatenate([half, -half])
+    tensor = torch.tensor(x, dtype=torch.float32)[None]
+    _check(x, *_run(tensor, "euclidean", _config(0), 0, sums=sums))
+    unbounded = _run(tensor, "euclidean", _config(0), 0, sums=Accumulation(1024, 40, "no loss"))
+    with pytest.raises(AssertionError):
+        _check(x, *unbounded)
 
 
 @pytest.mark.parametrize(("n", "d"), [(2, 1), (63, 64), (64, 29), (65, 65), (129, 2)])

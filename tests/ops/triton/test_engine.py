@@ -11,7 +11,7 @@ import triton.language as tl
 from clouds import cloud, neighbours
 
 from ilo_fast.errors import InputError
-from ilo_fast.ops import knn_triton, triton_filter, triton_prepare
+from ilo_fast.ops import knn_triton, triton_filter, triton_prepare, triton_repair
 from ilo_fast.ops.request import EngineResult, Request
 from ilo_fast.ops.triton_config import row_config
 from ilo_fast.ops.triton_order import merge_nearest, sort_lists
@@ -192,6 +192,13 @@ def test_inexact_says_which_rows_are_proved(device: torch.device) -> None:
     np.testing.assert_array_equal(found.indices[0].cpu().numpy()[proved], truth[proved])
 
 
+def test_inexact_lists_are_never_short(device: torch.device) -> None:
+    """Few bins hold fewer entries than half the points: such rows are repaired all the same."""
+    x = torch.tensor(cloud("gauss", 40, 8), dtype=torch.float32)[None]
+    found = _check(x, 20, "cosine", device, exact=False)
+    assert found.stats.rows_repaired == (1.0,)
+
+
 def test_larger_k(device: torch.device) -> None:
     """Lists longer than a power of two allows, from the repair and from the first pass."""
     few = torch.tensor(cloud("gauss", 14, 9), dtype=torch.float32)[None]
@@ -246,6 +253,7 @@ def test_chains_of_near_ties(
         return replace(made, row=replace(made.row, **rows))
 
     monkeypatch.setattr(knn_triton, "plan", cut)
+    monkeypatch.setattr(triton_repair, "_SCANNED_BINS", 2)  # of 8
     x = _chains(3)
     n, d = x.shape
     found = _search(torch.tensor(x)[None], k, "euclidean", device)

@@ -12,9 +12,11 @@ from ilo_fast.ops.request import EngineResult, Request
 from ilo_fast.ops.triton_config import Accumulation, accumulation, filter_config
 
 
-def _lists(device: torch.device, major: int, n: int = 100, k: int = 2) -> str:
+def _lists(
+    device: torch.device, major: int, n: int = 100, k: int = 2, exclude_self: bool = True
+) -> str:
     launch = filter_config(major, n, 20, k)
-    return triton_trial.lists(device, launch, 20, k, "cosine", torch.float32, n)
+    return triton_trial.lists(device, launch, 20, k, "cosine", torch.float32, exclude_self, n)
 
 
 @pytest.fixture(autouse=True)
@@ -32,8 +34,11 @@ def test_sums_beyond_a_bound_are_noticed(device: torch.device) -> None:
     assert "off by" in triton_trial.sums(device, wide, (64,))
 
 
-def test_lists_of_hard_points_are_proved(device: torch.device, major: int) -> None:
-    assert _lists(device, major) == ""
+@pytest.mark.parametrize("exclude_self", [True, False])
+def test_lists_of_hard_points_are_proved(
+    exclude_self: bool, device: torch.device, major: int
+) -> None:
+    assert _lists(device, major, exclude_self=exclude_self) == ""
 
 
 def _swap(found: EngineResult) -> None:
@@ -116,6 +121,20 @@ def test_no_memory_is_a_doubt_for_now(error: Exception, monkeypatch: pytest.Monk
     x = torch.zeros(1, 9, 4, device="meta")
     request = Request(x, x[..., 0].double(), 2, "cosine")
     assert "no memory" in triton_trial.doubt(torch.device("cuda", 0), request)
+
+
+@pytest.mark.parametrize("exclude_self", [True, False])
+def test_the_search_that_is_tried_is_the_one_asked_for(
+    exclude_self: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda card: (9, 0))
+    monkeypatch.setattr(triton_trial, "sums", lambda *_: "")
+    monkeypatch.setattr(triton_trial, "lists", lambda *call: asked.append(call) or "")
+    x = torch.zeros(1, 9, 4, dtype=torch.float16, device="meta")
+    request = Request(x, x[..., 0].double(), 2, "euclidean", exclude_self=exclude_self)
+    assert triton_trial.doubt(torch.device("cuda", 0), request) == ""
+    assert asked[0][2:] == (4, 2, "euclidean", torch.float16, exclude_self)
 
 
 @pytest.fixture(params=["bfloat16", "float64"])
