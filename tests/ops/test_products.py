@@ -156,6 +156,29 @@ def test_linear_layers(shape, bias, monkeypatch):
     assert shapes == [(-(-rows // 64) * 64, 5, 3)]
 
 
+@needs_onednn
+def test_long_sums_are_as_near_as_torchs(monkeypatch):
+    shapes = linear_calls(monkeypatch)
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(64, 2100, generator=generator) for _ in range(2))
+    exact = x.double() @ weight.double().T
+    with torch.inference_mode(), products.fast_linears(CPU):
+        found = F.linear(x, weight)
+    assert float((found - exact).norm() / exact.norm()) < 4e-7  # 6e-7 where oneDNN sums at once
+    assert shapes == [(64, 256, 64)] * 8 + [(64, 52, 64)]
+
+
+@needs_onednn
+def test_rows_and_weights_that_are_not_side_by_side(monkeypatch):
+    shapes = linear_calls(monkeypatch)
+    x, weight = torch.randn(64, 300)[:, ::2], torch.randn(150, 300).T[::2]
+    with torch.inference_mode():
+        expected = F.linear(x[:, :75], weight[:, :75])
+        with products.fast_linears(CPU):
+            torch.testing.assert_close(F.linear(x[:, :75], weight[:, :75]), expected)
+    assert shapes == [(64, 75, 150)]
+
+
 class Halved(torch.Tensor):
     """A weight that says float32 and means something else, as quantised ones do."""
 
