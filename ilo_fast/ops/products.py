@@ -108,11 +108,10 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     rows = x.reshape(-1, x.shape[-1])
     count = rows.shape[0]
     rows = F.pad(rows, (0, 0, 0, -count % _ROWS))
-    parts = (torch.split(whole, _TERMS, dim=1) for whole in (rows, weight))
-    first, *others = zip(*parts, strict=True)
-    made = _onednn(*first, bias)
-    for some in others:
-        made += _onednn(*some)
+    rows_of, weights_of = torch.split(rows, _TERMS, dim=1), torch.split(weight, _TERMS, dim=1)
+    made = _onednn(rows_of[0], weights_of[0], bias)
+    for left, right in zip(rows_of[1:], weights_of[1:], strict=True):
+        made += _onednn(left, right)
     return made[:count].view(*x.shape[:-1], weight.shape[0])
 
 
