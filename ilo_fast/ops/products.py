@@ -84,7 +84,7 @@ class _Linears(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if func is F.linear and not kwargs and _plain(*args):
+        if func is F.linear and not kwargs and _plain(*args) and args[1].dim() == 2:
             return _linear(*args)
         return func(*args, **(kwargs or {}))
 

@@ -30,7 +30,7 @@ def agrees(name: str, device: torch.device, compare: Callable[[], bool]) -> str:
         right = compare()
     except Exception as error:
         return f"{name}: {verdict(error, device)}"
-    return "" if right else f"{name}: its trial on this card differs from plain torch"
+    return "" if right else f"{name}: its trial on {device} differs from plain torch"
 
 
 def verdict(error: Exception, device: torch.device) -> str:

@@ -195,6 +195,7 @@ class Halved(torch.Tensor):
         lambda x, w: (x.double(), w.double()),
         lambda x, w: (x.bfloat16(), w.bfloat16()),
         lambda x, w: (x[:0], w),
+        lambda x, w: (x, w[0]),
         lambda x, w: (x, w.as_subclass(Halved)),
         lambda x, w: (x.to("meta"), w.to("meta")),
     ],
