@@ -107,12 +107,13 @@ def _plain(*operands: Tensor | None) -> bool:
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     rows = x.reshape(-1, x.shape[-1])
-    count = rows.shape[0]
-    rows = F.pad(rows, (0, 0, 0, -count % _ROWS))
-    parts = math.ceil(rows.shape[1] / _TERMS)
-    rows_of, weights_of = rows.tensor_split(parts, dim=1), weight.tensor_split(parts, dim=1)
-    made = _onednn(rows_of[0], weights_of[0], bias)
-    for left, right in zip(rows_of[1:], weights_of[1:], strict=True):
+    count, width = rows.shape
+    zeros = rows.new_zeros(-count % _ROWS, width)
+    parts = math.ceil(width / _TERMS)
+    rows_of, zeros_of, rights = (t.tensor_split(parts, 1) for t in (rows, zeros, weight))
+    lefts = [torch.cat(both) for both in zip(rows_of, zeros_of, strict=True)]
+    made = _onednn(lefts[0], rights[0], bias)
+    for left, right in zip(lefts[1:], rights[1:], strict=True):
         made += _onednn(left, right)
     return made[:count].view(*x.shape[:-1], weight.shape[0])
 

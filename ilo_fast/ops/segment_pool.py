@@ -8,8 +8,9 @@ With n tokens h_1 … h_n in a sentence:
   MEXA, arXiv 2410.05873, after SGPT, arXiv 2202.08904)
 - ``last``: h_n
 
-Sums are accumulated in float32 whatever the dtype of the states (float64 states: in float64, then
-rounded). The truth is plain torch; CUDA tensors go to a Triton kernel that reads every state once.
+Sums are accumulated in float64 on a CPU, in float32 elsewhere (float64 states: in float64), and
+rounded to float32. The truth is plain torch, which sums a sentence at a time on a CPU; CUDA tensors
+go to a Triton kernel that reads every state once.
 """
 
 from functools import cache
@@ -85,6 +86,23 @@ def _last(states: Tensor, offsets: Tensor, lengths: Tensor) -> Tensor:
 @torch.library.custom_op("ilo_fast::segment_pool", mutates_args=(), device_types=None)
 def _segment_pool(states: Tensor, offsets: Tensor, mode: str) -> Tensor:
     return segment_pool_torch(states, offsets, mode)
+
+
+@_segment_pool.register_kernel("cpu")
+def _segment_pool_cpu(states: Tensor, offsets: Tensor, mode: str) -> Tensor:
+    """Several times as fast as `segment_pool_torch`, whose sums stand on one core."""
+    lengths = offsets.diff()
+    if mode == "last":
+        return _last(states, offsets, lengths)
+    sentences = torch.split(states, lengths.tolist())
+    if mode == "mean":
+        sums, weights = [tokens.sum(0, dtype=torch.float64) for tokens in sentences], lengths
+    else:
+        position = torch.arange(1, states.shape[0] + 1, dtype=torch.float64)
+        sums = [position[: len(tokens)] @ tokens.double() for tokens in sentences]
+        weights = lengths * (lengths + 1) // 2
+    total = torch.stack(sums) if sums else states.new_empty(states[:0].shape, dtype=torch.float64)
+    return (total / weights[:, None]).float()
 
 
 @_segment_pool.register_kernel("cuda")

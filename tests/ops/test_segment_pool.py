@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ilo_fast.ops.segment_pool import MODES, segment_pool
+from ilo_fast.ops.segment_pool import MODES, segment_pool, segment_pool_torch
 
 
 def truth(states, offsets, mode):
@@ -44,16 +44,21 @@ def test_equals_float64(lengths, dim, mode, dtype, seed):
     assert pooled.dtype == torch.float32
     assert pooled.shape == (len(lengths), dim)
     expected = truth(states.double().numpy(), offsets, mode)
-    np.testing.assert_allclose(pooled.numpy(), expected, rtol=2e-6, atol=1e-4)
+    np.testing.assert_allclose(pooled.numpy(), expected, rtol=2.0**-23, atol=1e-11)
+    plain = segment_pool_torch(states, torch.from_numpy(offsets), mode)
+    np.testing.assert_allclose(plain.numpy(), expected, rtol=2e-6, atol=1e-4)
 
 
-def test_accumulates_in_float32():
-    # 4,096 ones and a half: a bfloat16 or float16 running sum would stop at 256 or 2,048
-    for dtype in (torch.bfloat16, torch.float16):
+def test_long_sums_do_not_stop():
+    # A bfloat16 or float16 running sum of ones would stop at 256 or 2,048, one of float32 here too.
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
         states = torch.full((4097, 3), 1.0, dtype=dtype)
-        states[-1] = 0.5
-        pooled = segment_pool(states, torch.tensor([0, 4097]))
-        torch.testing.assert_close(pooled, torch.full((1, 3), 4096.5 / 4097))
+        states[0] = 65504 * 512 if dtype == torch.float32 else 0.5
+        states[-1] = 0 if dtype == torch.float32 else 0.5
+        for mode in ("mean", "weighted"):
+            pooled = segment_pool(states, torch.tensor([0, 4097]), mode)
+            expected = truth(states.double().numpy(), [0, 4097], mode)
+            np.testing.assert_array_equal(pooled.numpy(), expected.astype(np.float32))
 
 
 def test_strided_states():
@@ -70,19 +75,22 @@ def test_sentence_without_tokens_is_nan():
         pooled = segment_pool(states, torch.tensor([0, 3, 3]), mode)
         assert pooled[0].tolist() == [1, 1]
         assert pooled[1].isnan().all()
+        assert segment_pool(states[:0], torch.tensor([0]), mode).shape == (0, 2)
 
 
 def test_nan_stays_in_its_sentence():
     states = torch.ones(6, 2)
     states[4] = float("nan")
-    pooled = segment_pool(states, torch.tensor([0, 3, 6]), "mean")
-    assert pooled[0].isfinite().all()
-    assert pooled[1].isnan().all()
+    for mode in ("mean", "weighted"):
+        pooled = segment_pool(states, torch.tensor([0, 3, 6]), mode)
+        assert pooled[0].isfinite().all()
+        assert pooled[1].isnan().all()
 
 
 def test_operator_is_well_registered():
-    arguments = (torch.randn(6, 4), torch.tensor([0, 2, 6]), "mean")
-    torch.library.opcheck(torch.ops.ilo_fast.segment_pool.default, arguments)
+    for mode in MODES:
+        arguments = (torch.randn(6, 4), torch.tensor([0, 2, 6]), mode)
+        torch.library.opcheck(torch.ops.ilo_fast.segment_pool.default, arguments)
 
 
 INTERPRETED = """
