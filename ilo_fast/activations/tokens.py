@@ -134,8 +134,10 @@ def tokenizer_sha256(tokenizer: Any) -> str:
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
-        definition = json.loads(backend.to_str())
-        parts = {**definition, "truncation": None, "padding": None}
+        # Calls set what stands before the model, whose vocabulary takes seconds to parse.
+        head, found, model_text = backend.to_str().partition(',"model":')
+        definition = json.loads(head + "}" if found else head)
+        parts = {**definition, "truncation": None, "padding": None, "model_text": model_text}
     else:
         settings = getattr(tokenizer, "init_kwargs", {})
         parts = {

@@ -47,6 +47,18 @@ def test_another_vocabulary_has_another_hash():
     assert tokenizer_sha256(other) != tokenizer_sha256(tokenizer)
 
 
+def test_a_word_that_no_probe_holds_counts():
+    tokenizer, other = tiny_tokenizer(), tiny_tokenizer()
+    assert tokenizer_sha256(other) == tokenizer_sha256(tokenizer)
+    definition = json.loads(other.backend_tokenizer.to_str())
+    definition["model"]["vocab"]["unheard"] = len(definition["model"]["vocab"])
+    other = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizers.Tokenizer.from_str(json.dumps(definition)),
+        **tokenizer.special_tokens_map,
+    )
+    assert tokenizer_sha256(other) != tokenizer_sha256(tokenizer)
+
+
 @pytest.mark.parametrize("same", [True, False])
 def test_python_tokenizers_count_their_merges(tmp_path, same):
     vocabulary = {"<unk>": 0, "a@@": 1, "b": 2, "a": 3, "ab": 4, "b@@": 5, "ba": 6, "a</w>": 7}
