@@ -2,6 +2,7 @@
 
 import _thread
 import errno
+import gc
 import io
 import os
 import sys
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     0: done. 2: bad input, said in one line on standard error. 130: interrupted. 1: a failure that
     is not the user's, said in one line too. ``--debug`` adds the traceback.
     """
+    gc.set_threshold(10_000)  # imports make many objects and no garbage
     given = list(sys.argv[1:] if arguments is None else arguments)
     sys.exit(_run(given or ["--help"]))
 
