@@ -173,8 +173,8 @@ def test_long_sums_are_as_near_as_torchs(monkeypatch):
     exact = x.double() @ weight.double().T
     with torch.inference_mode(), products.fast_linears(CPU):
         found = F.linear(x, weight)
-    assert float((found - exact).norm() / exact.norm()) < 4e-7  # 6e-7 where oneDNN sums at once
-    assert shapes == [(64, 420, 64)] * 5
+    assert float((found - exact).norm() / exact.norm()) < 3.2e-7  # 5.6e-7 where oneDNN sums at once
+    assert shapes == [(64, 234, 64)] * 3 + [(64, 233, 64)] * 6
 
 
 @needs_onednn
