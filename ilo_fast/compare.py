@@ -18,6 +18,7 @@ from ilo_fast.files import check_utf8, expanded, staged
 from ilo_fast.groups import language_groups
 from ilo_fast.overlap import LayerOverlap, layer_overlap
 from ilo_fast.pairing import match_layers, notes_on, pairs_to_compare
+from ilo_fast.shown import Shown, counted
 from ilo_fast.sources import Source
 from ilo_fast.tables import read_table, write_table
 
@@ -26,8 +27,8 @@ __all__ = ["COLUMNS", "Comparison", "LayerPair", "compare", "left_behind"]
 _BESIDE = re.compile(r"(differences|groups|overlap)(-\d+)?\.png|overlap\.(parquet|csv)")
 
 
-@dataclass(frozen=True)
-class LayerPair:
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerPair(Shown):
     """Two sources over the same points: names, layers, metric, and layers × layers overlap."""
 
     a: str
@@ -38,7 +39,7 @@ class LayerPair:
     overlap: LayerOverlap
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
     """Differences between results, b minus a.
 
@@ -57,6 +58,9 @@ class Comparison:
     table: pd.DataFrame
     overlaps: tuple[LayerPair, ...] = ()
     record: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Comparison({counted(len(self.table), 'row')}: pairs {self.pairs()})"
 
     def pairs(self) -> list[tuple[str, str]]:
         """The names compared, in order."""
@@ -152,7 +156,8 @@ def compare(
     nearest to it as a share of the model's depth.
 
     Args:
-        inputs: what `ilo_fast.sources.read_sources` gave for each input.
+        inputs: what `ilo_fast.sources.read_inputs` gave for paths, or
+            `ilo_fast.sources.from_result` for each result.
         steps: of a training, to compare instead of its first and last.
         samples: bootstrap draws.
         level: coverage of the intervals, between 0 and 1.
@@ -167,6 +172,7 @@ def compare(
         InputError: when there is nothing to compare, or the inputs differ in corpus, languages,
             sentences, k, threshold, metric or pooling, naming the difference; when no pair has
             the neighbour lists that ``permutations`` ask for.
+        TypeError: on inputs that are no lists of sources.
 
     >>> from ilo_fast.sources import from_result
     >>> from ilo_fast.results import COLUMNS, Result

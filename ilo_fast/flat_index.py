@@ -10,6 +10,7 @@ from ilo_fast.errors import InputError
 from ilo_fast.neighbors import Neighbors
 from ilo_fast.ops.knn_queries import Base, prepare_base, search_base
 from ilo_fast.ops.request import EngineResult, NeighborStats, check_metric
+from ilo_fast.ops.untraced import untraced
 from ilo_fast.vectors import row_max
 
 __all__ = ["FlatIndex"]
@@ -54,6 +55,7 @@ class FlatIndex:
         """Number of points."""
         return sum(part.shape[0] for part in self._added)
 
+    @untraced
     def add(self, x: Any) -> None:
         """Append points ``[n, d]``; they are numbered in the order they were added.
 
@@ -143,6 +145,7 @@ class FlatIndex:
             stats=found.stats,
         )
 
+    @untraced
     def _search(self, queries: Any, k: int, *, scores: bool = False) -> tuple[EngineResult, Any]:
         asked, in_kind = _points(queries, "queries", self.d)
         m = asked.shape[0]

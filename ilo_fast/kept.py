@@ -11,7 +11,7 @@ import pandas as pd
 from ilo_fast.errors import InputError
 from ilo_fast.tables import read_beside
 
-__all__ = ["NEIGHBORS_FILE", "list_rows", "read_lists"]
+__all__ = ["NEIGHBORS_FILE", "list_rows", "lists_of", "read_lists"]
 
 NEIGHBORS_FILE = "neighbors.parquet"
 """Where a results folder keeps its neighbour lists."""
@@ -42,15 +42,23 @@ def read_lists(
     Raises InputError when they are of another run than ``record`` says the scores are of, or are
     not those of every point and layer.
     """
-    table = read_beside(path, record)
+    return lists_of(read_beside(path, record), layers, points, k, repr(str(path)))
+
+
+def lists_of(
+    table: pd.DataFrame, layers: Sequence[int], points: int, k: int, name: str
+) -> npt.NDArray[np.int64]:
+    """What `list_rows` made a table of, int64 ``[layers, points, k]``.
+
+    Raises InputError when it does not hold the lists of every point and layer.
+    """
     ordered = table.sort_values(["layer", "point"], kind="stable")
     whole = np.array_equal(ordered["layer"], np.repeat(layers, points)) and np.array_equal(
         ordered["point"], np.tile(np.arange(points), len(layers))
     )
     if not whole or set(ordered["neighbors"].map(len)) != {k}:
         raise InputError(
-            f"{str(path)!r} must hold {k} neighbours of {points} points in each layer "
-            f"{list(layers)}"
+            f"{name} must hold {k} neighbours of {points} points in each layer {list(layers)}"
         )
     lists = np.stack(ordered["neighbors"].to_list()).astype(np.int64)
     return lists.reshape(len(layers), points, k)

@@ -8,6 +8,7 @@ from ilo_fast.arrays import to_torch
 from ilo_fast.errors import InputError
 from ilo_fast.ops import dispatch
 from ilo_fast.ops.request import NeighborStats, Request, check_metric
+from ilo_fast.ops.untraced import untraced
 from ilo_fast.shown import Shown, counted
 from ilo_fast.vectors import row_max
 
@@ -44,6 +45,7 @@ class Neighbors(Shown):
         return int(self.indices.shape[-1])
 
 
+@untraced
 def knn(
     x: Any,
     k: SupportsIndex = 5,

@@ -21,6 +21,13 @@ def pairs_to_compare(
     Each training's first step (or ``steps``) with its last; then the last of each further input
     with that of the first. Names that would be the same are numbered.
     """
+    for number, sources in enumerate(inputs):
+        is_list = isinstance(sources, Sequence)
+        if not is_list or not all(isinstance(one, Source) for one in sources):
+            raise TypeError(
+                f"inputs[{number}] must be a list of sources, as read_inputs(paths) and "
+                f"from_result(result) of ilo_fast.sources make them; got {type(sources).__name__}"
+            )
     if not inputs or not all(inputs):
         raise InputError("compare needs something to compare, got nothing")
     _check_trainings(inputs, steps)

@@ -64,7 +64,7 @@ _PLOT_BYTES = 4 << 20  # two pictures at 160 dots an inch, with room to spare
 _ROW_BYTES = 400  # one row as CSV plus Parquet, generously
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
     """Scores of one or more models, one row per (model, layer, language), and how they came about.
 

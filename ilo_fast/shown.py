@@ -1,4 +1,4 @@
-"""How results print: their arrays by dtype and shape, never by their numbers; and counts."""
+"""How results print: their arrays by dtype and shape, single numbers as they are; and counts."""
 
 import dataclasses
 from typing import Any
@@ -36,6 +36,8 @@ def counted(count: int, noun: str) -> str:
 
 
 def _short(value: Any) -> str:
+    if type(value).__module__ == "numpy" and value.shape == ():  # none that is on a card
+        return f"{value.item():.4g}" if value.dtype.kind == "f" else repr(value.item())
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
     text = "" if hasattr(value, "named_modules") else repr(value)

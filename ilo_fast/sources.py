@@ -19,7 +19,7 @@ from ilo_fast.companions import read_companions
 from ilo_fast.errors import InputError
 from ilo_fast.files import expanded
 from ilo_fast.ilo import check_threshold
-from ilo_fast.kept import NEIGHBORS_FILE, read_lists
+from ilo_fast.kept import NEIGHBORS_FILE, lists_of, read_lists
 from ilo_fast.models.devices import default_device
 from ilo_fast.options import ScoreOptions
 from ilo_fast.results import SCORES, TRAINING_FILE, Result, read_parquet
@@ -191,12 +191,22 @@ def read_sources(
 def from_result(result: Result, name: str | None = None) -> list[Source]:
     """A source, or one for each step of a table with a ``step`` column.
 
+    The neighbour lists among the result's companions, if any, are the source's.
+
     Raises:
-        InputError: when the table holds several models, settings, or a row twice.
+        InputError: when the table holds several models, settings, or a row twice, or the lists are
+            not those of its layers and points.
     """
     label = short_name(result.model) if name is None else name
     if "step" not in result.table.columns:
-        return [_from_table(result, label)]
+        source = _from_table(result, label)
+        kept = result.companions.get("neighbors")
+        if kept is None:
+            return [source]
+        points = len(source.languages) * source.n_sentences
+        where = f"{label}: companions['neighbors']"
+        lists = lists_of(kept, source.layers, points, source.settings["k"], where)
+        return [replace(source, lists=lists)]
     steps = sorted(int(step) for step in result.table["step"].unique())
     sources = []
     for step in steps:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from ilo_fast.overlap import mutual_knn
 from ilo_fast.pairing import match_layers
 from ilo_fast.results import SCORES, Result
 from ilo_fast.sources import from_result, from_store, read_inputs, read_sources
+from ilo_fast.stored import score_states
 from ilo_fast.tables import write_table
 
 LANGUAGES = ("eng_Latn", "deu_Latn", "hin_Deva", "rus_Cyrl", "zho_Hans")
@@ -241,6 +243,30 @@ def test_states_give_intervals_over_sentences_and_the_overlap():
         one = mutual_knn(a.lists[row["layer_a"]], b.lists[row["layer_b"]])[0]
         assert row["mutual_knn"] == pytest.approx(one)
     assert table["p"].between(1 / 20, 1).all()
+
+
+def test_lists_among_a_results_companions_give_intervals_over_sentences():
+    """As those of its folder; from memory they were passed over."""
+    results = [
+        score_states(store(scale=scale), k=4, metrics="neighbors", name=name)
+        for name, scale in (("a", 1.0), ("b", 4.0))
+    ]
+    stored = [
+        [from_store(store(scale=scale), name, k=4)] for name, scale in (("a", 1.0), ("b", 4.0))
+    ]
+    found = compare([from_result(one) for one in results], samples=20)
+    pd.testing.assert_frame_equal(found.table, compare(stored, samples=20).table)
+    assert len(found.overlaps) == 1
+    lists = results[0].companions["neighbors"]
+    fewer = replace(results[0], companions={"neighbors": lists[lists["layer"] > 0]})
+    with pytest.raises(InputError, match=r"a: companions\['neighbors'\] must hold 4 neighbours of"):
+        from_result(fewer)
+
+
+def test_what_is_no_list_of_sources_is_named():
+    for inputs, got in ((["results"], "str"), ([[1]], "list"), ([result(), result()], "Result")):
+        with pytest.raises(TypeError, match=rf"inputs\[0\] must be a list of .*; got {got}"):
+            compare(inputs)
 
 
 def test_the_same_states_do_not_differ():

@@ -5,8 +5,10 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import colormaps
+from matplotlib import colormaps, image
 from matplotlib.colors import to_hex, to_rgb, to_rgba
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from tables import make_result
 
 from ilo_fast import plots
@@ -332,3 +334,30 @@ def test_dots_in_boxes_are_counted_as_one_by_one():
     inside = (points > low[:, None]) & (points < high[:, None])
     np.testing.assert_array_equal(_count(points, low, high), inside.all(axis=2).sum(axis=1))
     assert _count(np.zeros((0, 2)), low, high).tolist() == [0] * 41
+
+
+@pytest.mark.parametrize("size", [(7, 2.6), (3.3, 2.4)])
+def test_curves_fit_small_panels(size):
+    figure = Figure(figsize=size, layout="constrained")
+    for ax in figure.subplots(1, 2 if size[0] > 4 else 1, squeeze=False).flat:
+        plots.layers(make_result(layers=31, languages=PAPER_LANGUAGES), ax=ax)
+    figure.canvas.draw()
+    for ax in figure.axes:
+        legends = [box for box in ax.get_children() if isinstance(box, Legend)]
+        low, high = ax.get_xlim()
+        ticks = zip(ax.get_xticklabels(), ax.get_xticks(), strict=True)
+        numbers = [text for text, at in ticks if low <= at <= high]
+        found = boxes([*numbers, ax.xaxis.label]) + [box.get_window_extent() for box in legends]
+        assert len(numbers) > 3
+        for one, two in combinations(found, 2):
+            assert not inner(one).overlaps(two)
+
+
+@pytest.mark.parametrize("name", ["layers", "overlap"])
+def test_figures_are_saved_whole_by_their_own_method(tmp_path, name):
+    ax = PICTURES[name]()
+    ours, theirs = plots.save(ax, tmp_path / "ours.png", dpi=100), tmp_path / "theirs.png"
+    ax.figure.savefig(theirs, dpi=100)
+    assert image.imread(theirs).shape == image.imread(ours).shape
+    ax.figure.savefig(theirs, dpi=100, bbox_inches=None)
+    assert image.imread(theirs).shape[1] == round(100 * ax.figure.get_figwidth())

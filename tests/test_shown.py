@@ -1,8 +1,11 @@
 """Results print in a line: what they hold, not its numbers."""
 
 import numpy as np
+from tables import make_result
 
-from ilo_fast import alignment, ilo_scores, knn
+from ilo_fast import alignment, ilo_scores, knn, overlap
+from ilo_fast.compare import compare
+from ilo_fast.sources import from_result
 
 
 def test_results_of_any_size_print_in_a_line():
@@ -23,3 +26,20 @@ def test_results_with_arrays_are_equal_to_themselves_only():
     assert found == found
     assert found != again
     assert len({found, again}) == 2
+
+
+def test_single_numbers_are_shown():
+    lists = knn(np.random.default_rng(0).normal(size=(2, 30, 4)), 3)
+    best = overlap.layer_overlap(lists, permutations=9).best
+    assert repr(best).startswith("Calibration(observed=1, score=0, p_value=0.1, p_lower=1, ")
+
+
+def test_tables_are_equal_to_themselves_only():
+    one, other = make_result(), make_result()
+    assert one in [other, one]
+    assert one != other
+    assert len({one, other}) == 2
+    found = compare([from_result(one, "a"), from_result(other, "b")], samples=2)
+    assert repr(found).startswith("Comparison(")
+    assert repr(found).endswith("rows: pairs [('a', 'b')])")
+    assert found != compare([from_result(one, "a"), from_result(other, "b")], samples=2)

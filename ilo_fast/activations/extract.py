@@ -81,7 +81,8 @@ def extract(
             the norm (``taps_reason`` in the record says so).
         pool: ``"mean"`` over tokens, ``"last"`` token, ``"weighted"`` by position, or a function of
             packed states ``[tokens, dim]`` and int64 offsets ``[sentences + 1]`` on the same device
-            that returns ``[sentences, dim]``. Sums are float32 whatever the model's dtype.
+            that returns ``[sentences, dim]``. Sums are float64 on a CPU and float32 on a card,
+            whatever the model's dtype.
         batch_tokens: most tokens in a batch; ``"auto"`` goes by device and free memory. When the
             device runs out of memory the budget is halved, with a warning, and extraction goes on.
             Llama 4 takes fewer than its ``floor_scale``, from where places in a row count, NLLB-MoE

@@ -221,7 +221,7 @@ def tap(
     Each batch of every forward pass within the block adds its sentences, pooled over the tokens
     that its ``attention_mask`` marks, padding on either side; a pass that fails within its
     layers adds nothing. Hooks sit on the requested layers and around all of them, states are
-    pooled inside them with float32 sums, and the hooks go away however the block ends. What the
+    pooled inside them as `extract` does, and the hooks go away however the block ends. What the
     model returns, gradients included, is not changed.
 
     The first tap of a model runs a few tokens through it: where its own ``hidden_states`` are not
@@ -237,8 +237,9 @@ def tap(
         pool: ``"mean"``, ``"last"``, ``"weighted"`` (by position), or a function of packed states
             ``[tokens, dim]`` and int64 offsets ``[sentences + 1]`` that returns ``[sentences,
             dim]``.
-        stop_early: end each forward pass after the deepest layer asked for, with `ForwardStopped`,
-            which your code must catch (``contextlib.suppress(ForwardStopped)``).
+        stop_early: end each forward pass after the deepest layer asked for, with
+            `ilo_fast.activations.ForwardStopped`, no `Exception`, which your code must catch
+            (``contextlib.suppress(ForwardStopped)``).
 
     Yields:
         Tap: its ``states`` are float32 ``[layers, points, dim]``, their rows named by its

@@ -1,5 +1,7 @@
 """The neighbour search as a torch operator: traceable, one schema for every device."""
 
+from typing import Any
+
 import torch
 
 from ilo_fast.errors import InputError
@@ -65,3 +67,13 @@ def _(
         x.new_empty((layers, n, k), dtype=torch.float32),
         x.new_empty((layers, n), dtype=torch.bool),
     )
+
+
+@_knn.register_vmap
+def _(
+    info: Any, in_dims: tuple[int | None, ...], x: torch.Tensor, k: int, *rest: Any
+) -> tuple[tuple[torch.Tensor, ...], tuple[int, int, int]]:
+    """A batch of points are more layers of them."""
+    many = x.movedim(in_dims[0] or 0, 0)
+    found = torch.ops.ilo_fast.knn(many.flatten(0, 1), k, *rest)
+    return tuple(each.unflatten(0, many.shape[:2]) for each in found), (0, 0, 0)

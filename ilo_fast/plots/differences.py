@@ -82,7 +82,7 @@ def differences(rows: pd.DataFrame, *, group: str = "all", ax: Axes | None = Non
     which = "mean over languages" if group == "all" else group
     ax.set_title(f"{_minus(b, a)}\n{which}{bands}\n{_settings(chosen)}", fontsize=10, loc="left")
     tidy(ax)
-    legend_below(ax, curves, 0.13)
+    legend_below(ax, curves)
     return ax
 
 

@@ -6,15 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 
 from ilo_fast.corpora.languages import language, order_languages
 from ilo_fast.errors import InputError
 from ilo_fast.plots.labels import name_marks
-from ilo_fast.plots.style import new_axes, plain
+from ilo_fast.plots.style import new_axes, new_figure, plain
 
 __all__ = ["plane", "plane_languages", "plane_parts"]
 
@@ -54,8 +52,7 @@ def plane(
     Returns:
         The two axes in an array.
     """
-    figure = Figure(figsize=(10, 5.6))
-    FigureCanvasAgg(figure)
+    figure = new_figure((10, 5.6))
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     # names are placed on paper: the axes must have their size before
     figure.subplots_adjust(left=0.03, right=0.995, bottom=0.135, top=0.906, wspace=0.03)

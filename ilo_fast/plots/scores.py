@@ -101,8 +101,8 @@ def layers(
     ax.set_title(title, fontsize=10, loc="left")
     tidy(ax)
     # the curves in one line, what is around them in the next
-    first = legend_below(ax, curves, 0.12)
-    legend_below(ax, handles, 0.183)
+    first = legend_below(ax, curves)
+    legend_below(ax, handles, 1)
     ax.add_artist(first)
     first.set_clip_on(False)  # adding it clips it to the axes
     return ax

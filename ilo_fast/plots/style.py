@@ -41,6 +41,7 @@ __all__ = [
     "legend_below",
     "mark_groups",
     "new_axes",
+    "new_figure",
     "plain",
     "round_up",
     "save",
@@ -68,6 +69,7 @@ _BAR_WIDTH = 1.3  # points, of an interval's bar
 _CAP = 3  # points, at a bar's ends
 _BESIDE_MARKER = 3.6  # points from a marker's middle to a bar that leaves its edge free
 _BARS = 1.9  # below the curves
+_LEGEND, _LEGEND_LINE = 30, 15  # points below the axes, and from line to line
 _LONE = 0.2  # layers to each side of the only one
 _LONGEST = 38  # characters of a name above a picture
 _TITLE_LINE = 54  # characters
@@ -91,11 +93,23 @@ def curve_style(column: str, marks: bool) -> dict[str, Any]:
     }
 
 
-def new_axes(size: tuple[float, float]) -> Axes:
-    """Axes on a figure of their own, in inches; no pyplot, no global state."""
-    figure = Figure(figsize=size)
+class _WholeFigure(Figure):
+    """Saved with all that stands around the axes, as `save` does, where nothing else is asked."""
+
+    def savefig(self, fname: Any, **options: Any) -> None:
+        super().savefig(fname, **{"bbox_inches": "tight"} | options)
+
+
+def new_figure(size: tuple[float, float]) -> Figure:
+    """A figure of so many inches; no pyplot, no global state."""
+    figure = _WholeFigure(figsize=size)
     FigureCanvasAgg(figure)
-    return figure.add_subplot()
+    return figure
+
+
+def new_axes(size: tuple[float, float]) -> Axes:
+    """Axes on a figure of their own, of so many inches."""
+    return new_figure(size).add_subplot()
 
 
 def save(ax: Axes, path: str | Path, *, dpi: int = 160) -> Path:
@@ -174,9 +188,19 @@ def layer_of(name: str) -> str:
     return plain(f"layer of {name}")
 
 
+class _WholeTicks(MaxNLocator):
+    """Whole numbers, at most sixteen, and no more than have room on the axis as it is drawn."""
+
+    def __call__(self) -> Any:
+        axis: Any = self.axis
+        room = axis.get_tick_space() * 3 / 2  # it allows each three times a letter's size
+        self.set_params(nbins=int(min(max(room, 1), 16)))
+        return super().__call__()
+
+
 def whole_ticks(ax: Axes, at: Any) -> None:
     """Whole numbers under curves over layers ``at``."""
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=16, min_n_ticks=1))
+    ax.xaxis.set_major_locator(_WholeTicks(integer=True, min_n_ticks=1))
     ax.set_xlim(at.min() - 0.4, at.max() + 0.4)
 
 
@@ -264,8 +288,12 @@ def interval_bars(ax: Axes, column: str, at: Any, low: Any, high: Any) -> None:
             ax.plot(at, ends, linestyle="", marker="_", markersize=_CAP, **look)
 
 
-def legend_below(ax: Axes, handles: Sequence[Any], distance: float) -> Any:
-    """A legend in one line, so many heights of the axes below them."""
+def legend_below(ax: Axes, handles: Sequence[Any], line: int = 0) -> Any:
+    """A legend in one line, below what the axis says, in lines counted from 0.
+
+    Letters keep their size on axes of any height, and so does the distance.
+    """
+    down = ScaledTranslation(0, -(_LEGEND + line * _LEGEND_LINE) / 72, ax.figure.dpi_scale_trans)
     return ax.legend(
         handles=list(handles),
         fontsize=8,
@@ -273,7 +301,8 @@ def legend_below(ax: Axes, handles: Sequence[Any], distance: float) -> Any:
         ncols=len(handles),
         columnspacing=1.4,
         loc="upper center",
-        bbox_to_anchor=(0.5, -distance),
+        bbox_to_anchor=(0.5, 0),
+        bbox_transform=ax.transAxes + down,
     )
 
 

@@ -64,7 +64,7 @@ def test_page(page, monkeypatch, tmp_path):
                 del sys.modules[name]
 
 
-@pytest.mark.parametrize(("page", "blocks"), [("README.md", 2), ("docs/metrics.md", 2)])
+@pytest.mark.parametrize(("page", "blocks"), [("README.md", 2), ("docs/metrics.md", 3)])
 def test_examples_with_the_demo_model(page, blocks, monkeypatch, tmp_path, capsys):
     folder = save_tiny_model(tmp_path / "model", max_position_embeddings=512)
     package = SimpleNamespace(default_output_path=lambda: folder)

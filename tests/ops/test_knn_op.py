@@ -43,6 +43,21 @@ def test_beside_what_takes_gradients() -> None:
     torch.testing.assert_close(torch.func.vmap(torch.func.grad(spread))(both)[1], plain)
 
 
+def test_batches_of_points_are_searched_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    """Without torch's warning of a loop."""
+    x = torch.randn(4, 2, 30, 5, generator=torch.Generator().manual_seed(4))
+    vmap = torch.func.vmap
+    each = [torch.stack(parts) for parts in zip(*(knn_op(part, 3) for part in x), strict=True)]
+    batched = vmap(lambda y: knn_op(y, 3))(x)
+    last = vmap(lambda y: knn_op(y, 3), in_dims=2)(x.movedim(0, 2))
+    nested = vmap(vmap(lambda y: knn_op(y[None], 3)), in_dims=1)(x)
+    for expected, one, two, three in zip(each, batched, last, nested, strict=True):
+        assert torch.equal(one, expected)
+        assert torch.equal(two, expected)
+        assert torch.equal(three[:, :, 0], expected.movedim(1, 0))
+    assert "performance drop" not in capfd.readouterr().err
+
+
 def test_shapes_and_k_are_checked() -> None:
     """Beyond the points, lists held -1, which indexes the last one."""
     x = torch.randn(1, 5, 3)
