@@ -204,6 +204,12 @@ def test_where_points_near_a_query_are_told_apart(exponent, order):
     assert found.indices.tolist() == [order]
 
 
+def test_a_query_of_zeros_is_not_searched_with_the_far_ones():
+    index = index_of(np.array([[3e-300], [1e-300], [2e-300]]), "euclidean")
+    found = index.neighbors(np.array([[0.0], [1.0]]), 3)
+    assert found.indices.tolist() == [[1, 2, 0], [0, 1, 2]]
+
+
 @pytest.mark.parametrize("scale", [1e-300, 1e-150, 1.0, 1e150])
 def test_inner_products_of_small_points_and_large_queries(scale):
     rng = np.random.default_rng(4)

@@ -97,6 +97,7 @@ def _alike(base: Base, row_max: torch.Tensor) -> list[torch.Tensor]:
     if base.points.metric != "euclidean":
         return [*torch.split(torch.arange(row_max.shape[0], device=device), most)]
     above = torch.frexp(row_max).exponent - base.points.exponent
+    above.masked_fill_(row_max == 0, 0)  # to frexp 0 is as large as 1
     orders = torch.ceil(above.clamp(min=0) / _RANGE)
     return [
         part
