@@ -358,6 +358,8 @@ def test_a_damaged_folder_is_named(tmp_path, content):
     ("field", "value"),
     [
         ("shape", None), ("shape", [3, 12]), ("shape", [3, 12.0, 32]), ("shape", [3, -12, 32]),
+        ("layers", [0, 1, 2, -1]), ("layers", [0, 1, 1, 2]),
+        ("languages", ["one", "one"]),
         ("layers", "0,1"), ("layers", [0, 1]), ("layers", [0, 1, 2, [3]]),
         ("languages", []), ("languages", {"one": 1}), ("languages", ["one", 2]),
         ("languages", ["one", "two", "three", "four", "five"]), ("model", 7), ("corpus", None),
@@ -382,6 +384,14 @@ def test_a_budget_that_cannot_be_is_named(tmp_path, budget):
     path.write_text(json.dumps({**json.loads(path.read_text()), "budget": budget}))
     with pytest.raises(InputError, match="its budget must be a whole number above 0"):
         keep(tmp_path / "s")
+
+
+def test_a_pipe_is_no_record(tmp_path):
+    keep(tmp_path / "s")
+    (tmp_path / "s" / "record.json").unlink()
+    os.mkfifo(tmp_path / "s" / "record.json")
+    with pytest.raises(InputError, match=r"record.json in .*s is damaged \(.* is a pipe or a dev"):
+        open_store(tmp_path / "s")
 
 
 def test_a_damaged_record_is_named(tmp_path):
