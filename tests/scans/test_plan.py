@@ -145,6 +145,11 @@ def test_what_is_no_plan(read, text, said):
         read(text)
 
 
+def test_what_came_is_shown_in_short(read):
+    with pytest.raises(PlanError, match=r"expected text or keys, got .{80}$"):
+        read(f"corpora: [demo]\nmodels: [[{'x' * 200}]]")
+
+
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(InputError, match="cannot read"):
         read_plan(tmp_path / "none.yaml")
