@@ -62,11 +62,15 @@ def check_endless(path: Path) -> None:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """JSON's values; ValueError on anything else, nested too deeply included."""
+    """JSON's values; ValueError on anything else: NaN, infinity and what is nested too deeply."""
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_no_number)
     except RecursionError as error:
         raise ValueError(str(error)) from error
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"it holds {name}, which JSON has not")
 
 
 def read_json(path: Path) -> Any:

@@ -59,7 +59,7 @@ def check_key(folder: Path, name: str, key: dict[str, Any]) -> None:
 def describes(about: object) -> bool:
     """Whether a value can say of model and corpus what they are: a mapping of mappings.
 
-    Names are text and ``n_layers`` is a number, where they are there at all.
+    Names are text, ``n_layers`` and ``sentences`` numbers, where they are there at all.
     """
     if not isinstance(about, Mapping):
         return False
@@ -68,7 +68,7 @@ def describes(about: object) -> bool:
         isinstance(model, Mapping)
         and isinstance(corpus, Mapping)
         and all(isinstance(of.get("name", ""), str) for of in (model, corpus))
-        and type(model.get("n_layers", 1)) is int
+        and all(type(n) is int for n in (model.get("n_layers", 1), corpus.get("sentences", 1)))
     )
 
 
