@@ -217,6 +217,7 @@ def read_cell(path: Path, table: str) -> tuple[dict[str, Any], dict[str, Any]]:
         record = parse_json(metadata.get(RECORD_KEY, b"null"))
         if not isinstance(record, dict):
             raise ValueError("its run record is none")
+        json.dumps(record, ensure_ascii=False).encode()  # pages and queries hold UTF-8
         return _cell_of(metadata), record
 
 

@@ -450,6 +450,13 @@ def without_key(table):
         ("failures", lambda t: t.append_column("x", t["kind"]), "its columns are not those of fa"),
         ("scores", lambda t: without_key(t), "it does not say which result it is of"),
         ("pairs", lambda t: t.replace_schema_metadata({}), "its run record is none"),
+        (
+            "scores",
+            lambda t: t.replace_schema_metadata(
+                {**t.schema.metadata, b"ilo_fast": b'{"a": "\\ud800"}'}
+            ),
+            "'utf-8' codec can't encode",
+        ),
     ],
 )
 def test_a_damaged_file_is_named(results, tmp_path, command, table, change, message):
