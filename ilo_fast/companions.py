@@ -1,11 +1,12 @@
 """Further metrics of a run, as tables beside its scores."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 
 from ilo_fast.alignment import (
@@ -26,7 +27,7 @@ from ilo_fast.kept import list_rows
 from ilo_fast.lists import ParallelPoints
 from ilo_fast.neighbors import Neighbors
 from ilo_fast.results import SCORES
-from ilo_fast.tables import TABLES, read_beside
+from ilo_fast.tables import TABLES, damaged, read_beside
 
 __all__ = [
     "METRICS",
@@ -246,14 +247,32 @@ def add_null(found: ILONull, by_language: Any, by_layer: Any) -> None:
         table["ilo_calibrated"] = against.score.ravel()
 
 
-def read_companions(folder: Path, record: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
-    """The tables beside a result, the neighbour lists left out; empty where there are none.
+def read_companions(
+    folder: Path, record: Mapping[str, Any], layers: Collection[int]
+) -> dict[str, pd.DataFrame]:
+    """The tables beside a result of some layers, the neighbour lists left out; empty where there
+    are none.
 
-    Raises InputError when one is of another run than ``record`` says the scores are of.
+    Raises InputError when one is of another run than ``record`` says the scores are of, or damaged.
     """
     tables = {}
     for name in TABLES[:-1]:
         path = folder / f"{name}.parquet"
         if path.is_file():
-            tables[name] = read_beside(path, record)
+            tables[name] = table = read_beside(path, record, {"layer": pa.int64()})
+            _check_companion(path, table, layers)
     return tables
+
+
+def _check_companion(path: Path, table: pd.DataFrame, layers: Collection[int]) -> None:
+    """That a table has numbers of these layers, and all ends of intervals where it has any."""
+    twice = path.stem == "layer_metrics" and table["layer"].duplicated().any()
+    if twice or set(table["layer"]) != set(layers):
+        raise damaged(path, f"its layers must be {sorted(set(layers))}")
+    for name in table.columns.difference(["layer", "language", "a", "b"]):
+        if table[name].dtype.kind not in "if":
+            raise damaged(path, f"its column {name} must hold numbers")
+    ends = {f"{score}_{end}" for score in SCORES for end in ("low", "high")}
+    lacking = sorted(ends.difference(table.columns))
+    if lacking and ends.intersection(table.columns):
+        raise damaged(path, f"it lacks the column {lacking[0]}")

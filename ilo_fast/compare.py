@@ -233,7 +233,9 @@ def left_behind(folder: Path, record: Mapping[str, Any]) -> tuple[list[str], boo
     same = earlier.get("finished") is not None and all(
         earlier.get(key) == record.get(key) for key in keys
     )
-    return [name for name in earlier.get("files", ()) if _BESIDE.fullmatch(name)], same
+    files = earlier.get("files")
+    named = [str(name) for name in files] if isinstance(files, list) else []
+    return [name for name in named if _BESIDE.fullmatch(name)], same
 
 
 def _distinct(pairs: Sequence[tuple[Source, Source]]) -> list[Source]:

@@ -1,15 +1,27 @@
-"""Files that appear under their final names whole, or not at all."""
+"""Files that appear under their final names whole, or not at all, and checks of what is read."""
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from ilo_fast.errors import InputError
 
-__all__ = ["check_utf8", "expanded", "present", "staged", "write_text"]
+__all__ = [
+    "check_endless",
+    "check_no_folders",
+    "check_utf8",
+    "expanded",
+    "parse_json",
+    "present",
+    "read_json",
+    "staged",
+    "write_text",
+]
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
@@ -39,6 +51,45 @@ def check_utf8(path: str | Path, argument: str) -> None:
         raise InputError(f"{argument}: expected a name in UTF-8, got {str(path)!r}") from error
 
 
+def check_endless(path: Path) -> None:
+    """That a path is no pipe and no device, which to read may have no end.
+
+    Raises:
+        InputError: naming the path.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{str(path)!r} is a pipe or a device, expected a file")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """JSON's values; ValueError on anything else: NaN, infinity and what is nested too deeply."""
+    try:
+        return json.loads(text, parse_constant=_no_number)
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"it holds {name}, which JSON has not")
+
+
+def read_json(path: Path) -> Any:
+    """The values of a JSON file; ValueError where it holds none."""
+    check_endless(path)
+    return parse_json(path.read_text(encoding="utf-8"))
+
+
+def check_no_folders(folder: Path, names: Iterable[str]) -> None:
+    """That no file to be written meets a folder of its name, which it could not replace.
+
+    Raises:
+        InputError: naming the first.
+    """
+    for path in (folder / name for name in names):
+        if path.is_dir():
+            raise InputError(f"{str(path)!r} is a folder, where a file is to be written")
+
+
 @contextmanager
 def staged(folder: str | Path, *, obsolete: Iterable[str] = ()) -> Iterator[Path]:
     """A temporary folder inside ``folder``; its files move up when the block ends well.
@@ -65,6 +116,7 @@ def staged(folder: str | Path, *, obsolete: Iterable[str] = ()) -> Iterator[Path
     try:
         yield temporary
         written = sorted(temporary.iterdir())
+        check_no_folders(folder, (path.name for path in written))
         for path in written:
             _flush(path)
         for path in written:

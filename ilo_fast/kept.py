@@ -7,14 +7,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
 from ilo_fast.errors import InputError
 from ilo_fast.tables import read_beside
 
-__all__ = ["NEIGHBORS_FILE", "list_rows", "lists_of", "read_lists"]
+__all__ = ["NEIGHBORS_FILE", "list_rows", "lists_of", "read_lists", "stack_lists"]
 
 NEIGHBORS_FILE = "neighbors.parquet"
 """Where a results folder keeps its neighbour lists."""
+
+_TYPES = {"layer": pa.int64(), "point": pa.int64(), "neighbors": pa.list_(pa.int32())}
 
 
 def list_rows(lists: npt.NDArray[np.int64], layers: Sequence[int]) -> pd.DataFrame:
@@ -42,7 +45,7 @@ def read_lists(
     Raises InputError when they are of another run than ``record`` says the scores are of, or are
     not those of every point and layer.
     """
-    return lists_of(read_beside(path, record), layers, points, k, repr(str(path)))
+    return lists_of(read_beside(path, record, _TYPES), layers, points, k, repr(str(path)))
 
 
 def lists_of(
@@ -52,13 +55,28 @@ def lists_of(
 
     Raises InputError when it does not hold the lists of every point and layer.
     """
-    ordered = table.sort_values(["layer", "point"], kind="stable")
-    whole = np.array_equal(ordered["layer"], np.repeat(layers, points)) and np.array_equal(
-        ordered["point"], np.tile(np.arange(points), len(layers))
-    )
-    if not whole or set(ordered["neighbors"].map(len)) != {k}:
+    try:
+        if len(table) != len(layers) * points:  # first: points may be any number
+            raise ValueError(f"it has {len(table)} rows")
+        if set(table["layer"]) != set(layers):
+            raise ValueError(f"it has the layers {sorted(set(table['layer']))}")
+        by_layer = table.groupby("layer")
+        return np.stack([stack_lists(by_layer.get_group(one), points, k) for one in layers])
+    except ValueError as error:
         raise InputError(
-            f"{name} must hold {k} neighbours of {points} points in each layer {list(layers)}"
-        )
-    lists = np.stack(ordered["neighbors"].to_list()).astype(np.int64)
-    return lists.reshape(len(layers), points, k)
+            f"{name} must hold {k} neighbours of {points} points in each layer {list(layers)}: "
+            f"{error}"
+        ) from error
+
+
+def stack_lists(table: pd.DataFrame, points: int, k: int) -> npt.NDArray[np.int64]:
+    """The lists of one layer's rows, int64 ``[points, k]``; ValueError where they are others."""
+    table = table.sort_values("point", kind="stable")
+    if len(table) != points or not np.array_equal(table["point"], np.arange(points)):
+        raise ValueError("some points are not there, or more than once")
+    if set(table["neighbors"].map(len)) != {k}:
+        raise ValueError(f"some lists are not of {k}")
+    lists = np.stack(table["neighbors"].to_list()).astype(np.int64)
+    if lists.min() < 0 or lists.max() >= points:
+        raise ValueError("some neighbours are none of the points")
+    return lists

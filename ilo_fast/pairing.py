@@ -105,13 +105,13 @@ def notes_on(a: Source, b: Source) -> list[str]:
 
 def _far_layers(a: Source, b: Source) -> list[str]:
     """Which layers of a meet a layer of b that is not the nearest of its model, if any do."""
-    whole, held = np.arange(b.depth + 1) / max(b.depth, 1), np.array(b.layers) / max(b.depth, 1)
+    held = np.array(b.layers) / max(b.depth, 1)
     shares = {layer: layer / max(a.depth, 1) for layer in a.layers}
     apart = {layer: float(np.abs(held - share).min()) for layer, share in shares.items()}
     far = [
         layer
         for layer, share in shares.items()
-        if apart[layer] > np.abs(whole - share).min() + 1e-9
+        if apart[layer] > abs(round(share * b.depth) / max(b.depth, 1) - share) + 1e-9
     ]
     if not far:
         return []

@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from ilo_fast.environment import require_space
 from ilo_fast.errors import InputError
-from ilo_fast.files import check_utf8, expanded, staged
+from ilo_fast.files import check_utf8, expanded, parse_json, read_json, staged
 from ilo_fast.shown import counted
-from ilo_fast.tables import TABLES, read_table, write_parquet, write_table
+from ilo_fast.tables import TABLES, damaged, read_table, write_parquet, write_table
 
 __all__ = [
     "COLUMNS",
@@ -25,6 +25,7 @@ __all__ = [
     "TRAINING_FILE",
     "Result",
     "from_columns",
+    "grids",
     "left_behind",
     "read_parquet",
 ]
@@ -209,13 +210,9 @@ def read_parquet(path: str | Path) -> Result:
     path = expanded(path)
     if path.is_dir():
         raise InputError(f"{str(path)!r} is a folder: give the file, its scores.parquet")
-    table, record = read_table(path)
-    lacking = [name for name in COLUMNS if name not in table.columns]
-    if lacking:  # a table beside the scores, or a comparison
-        raise InputError(
-            f"{str(path)!r} is no table of scores, such as scores.parquet: it lacks the columns "
-            f"{', '.join(lacking)}"
-        )
+    table, record = read_table(path, SCHEMA, "table of scores, such as scores.parquet")
+    if "step" in table and table["step"].dtype != np.int64:  # of a training
+        raise damaged(path, "its column step must hold whole numbers in every row")
     return Result(table, record)
 
 
@@ -228,6 +225,31 @@ def from_columns(columns: Mapping[str, Any], record: dict[str, Any]) -> Result:
     return Result(table, record)
 
 
+def grids(
+    table: pd.DataFrame, name: str
+) -> tuple[tuple[int, ...], tuple[str, ...], dict[str, np.ndarray]]:
+    """Layers, ascending, languages as they come, and `SCORES` and ``certified`` of one model, each
+    float64 ``[layers, languages]``.
+
+    Raises:
+        InputError: on a row that is there twice, or is not; ``name`` says whose.
+    """
+    languages = tuple(table["language"].unique().tolist())
+    twice = table.duplicated(["layer", "language"])
+    if twice.any():
+        row = table[twice].iloc[0]
+        raise InputError(
+            f"{name}: the table holds layer {row['layer']} of {row['language']} more than once"
+        )
+    values = {}
+    for score in (*SCORES, "certified"):
+        grid = table.pivot(index="layer", columns="language", values=score)
+        if grid.isna().to_numpy().any():
+            raise InputError(f"{name}: the table lacks {score} of some layers and languages")
+        values[score] = grid[list(languages)].to_numpy(dtype=np.float64)
+    return tuple(int(layer) for layer in grid.index), languages, values
+
+
 def _as_json(record: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of a run record as JSON reads it back; NumPy's numbers become Python's."""
 
@@ -237,7 +259,8 @@ def _as_json(record: Mapping[str, Any]) -> dict[str, Any]:
         raise TypeError(f"{type(value).__name__} is none of JSON's types")
 
     try:
-        plain: dict[str, Any] = json.loads(json.dumps(record, default=number, allow_nan=False))
+        text = json.dumps(record, default=number, allow_nan=False, ensure_ascii=False)
+        plain: dict[str, Any] = parse_json(text.encode())  # no lone surrogates either
     except (TypeError, ValueError) as error:
         raise InputError(f"record must hold nothing that JSON cannot: {error}") from None
     return plain
@@ -249,7 +272,7 @@ def left_behind(folder: Path, record: Mapping[str, Any]) -> tuple[str, ...]:
     Empty where it is the run of ``record``, whose pictures and tables are still right.
     """
     try:
-        earlier = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        earlier = read_json(folder / "run.json")
     except (FileNotFoundError, ValueError):
         return ()  # nothing says that the files are ours
     if not isinstance(earlier, dict) or not (folder / "scores.parquet").is_file():

@@ -4,6 +4,7 @@ All become a `Source`: scores per layer and language, what they were made with, 
 lists where there are any.
 """
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,7 @@ from ilo_fast.ilo import check_threshold
 from ilo_fast.kept import NEIGHBORS_FILE, lists_of, read_lists
 from ilo_fast.models.devices import default_device
 from ilo_fast.options import ScoreOptions
-from ilo_fast.results import SCORES, TRAINING_FILE, Result, read_parquet
+from ilo_fast.results import TRAINING_FILE, Result, grids, read_parquet
 from ilo_fast.scoring import kept_in, score_layers
 from ilo_fast.stored import about, check_language_major
 
@@ -176,8 +177,12 @@ def read_sources(
                 "score --states` keeps them"
             )
     result = read_parquet(path)
+    if result.table.empty:
+        raise InputError(f"{str(path)!r} holds no scores: its table has no rows")
     if path.name == _SCORES_FILE:
-        result = replace(result, companions=read_companions(path.parent, result.record))
+        layers = set(result.table["layer"])
+        beside = read_companions(path.parent, result.record, layers)
+        result = replace(result, companions=beside)
     sources = from_result(result, _label(path, result.record))
     kept = _lists_file(path, result.record)
     if kept is None or len(sources) > 1:
@@ -303,7 +308,8 @@ def _lists_file(path: Path, record: Mapping[str, Any]) -> Path | None:
     """Where the neighbour lists of a file's result lie, if they were kept."""
     if "scan" in record:  # scores/MODEL/CORPUS/FILE and neighbors/MODEL/CORPUS/FILE
         place = path.resolve()
-        kept = (place / "../../../../neighbors" / Path(*place.parts[-3:])).resolve()
+        beside = place / "../../../../neighbors" / Path(*place.parts[-3:])
+        kept = Path(os.path.normpath(beside))
     else:
         kept = path.with_name(NEIGHBORS_FILE)
         if path.name != _SCORES_FILE:
@@ -313,32 +319,23 @@ def _lists_file(path: Path, record: Mapping[str, Any]) -> Path | None:
 
 def _from_table(result: Result, name: str) -> Source:
     table, record = result.table, result.record
-    _ = result.model  # exactly one, or an error that says so
     settings: dict[str, Any] = {}
-    for column in ("k", "threshold", "metric", "n_points"):
+    for column in ("model", "k", "threshold", "metric", "n_points"):
         found = table[column].unique().tolist()
         if len(found) != 1:
             raise InputError(f"{name}: the table must hold one {column}, it holds {found}")
         settings[column] = found[0]
-    languages = tuple(table["language"].unique().tolist())
-    twice = table.duplicated(["layer", "language"])
-    if twice.any():
-        row = table[twice].iloc[0]
+    layers, languages, values = grids(table, name)
+    depth = record.get("model", {}).get("n_layers", max(layers))
+    if layers[0] < 0 or type(depth) is not int or depth < layers[-1]:
         raise InputError(
-            f"{name}: the table holds layer {row['layer']} of {row['language']} more than once"
+            f"{name}: the table holds layers {layers[0]} to {layers[-1]}, its model has {depth!r}"
         )
-    values = {}
-    for score in (*SCORES, "certified"):
-        grid = table.pivot(index="layer", columns="language", values=score)
-        if grid.isna().to_numpy().any():
-            raise InputError(f"{name}: the table lacks {score} of some layers and languages")
-        values[score] = grid[list(languages)].to_numpy(dtype=np.float64)
-    layers = tuple(int(layer) for layer in grid.index)
     options, extraction = record.get("options", {}), record.get("extraction", {})
     return Source(
         name=name,
         layers=layers,
-        depth=int(record.get("model", {}).get("n_layers", max(layers))),
+        depth=depth,
         languages=languages,
         n_sentences=int(settings["n_points"]),
         values=values,

@@ -228,6 +228,16 @@ def test_out_that_is_a_file(run, tiny_model, corpus_folder, tmp_path):
     assert said.count("\n") == 1
 
 
+def test_a_folder_in_the_place_of_a_file_is_named_before_the_work(run, tmp_path, monkeypatch):
+    from ilo_fast import stored
+
+    monkeypatch.setattr(stored, "score_states", lambda *_, **__: pytest.fail("it was scored"))
+    (tmp_path / "out" / "run.json").mkdir(parents=True)
+    code, _, said = run("score", "--states", tmp_path, "--out", tmp_path / "out", "-q")
+    assert (code, said.count("\n")) == (2, 1)
+    assert "run.json' is a folder, where a file is to be written" in said
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="needs a user other than root: make test as one")
 def test_out_that_cannot_be_written(run, tiny_model, corpus_folder, tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tables import make_result
@@ -18,10 +19,10 @@ from ilo_fast.finetune import score_change
 from ilo_fast.groups import language_groups
 from ilo_fast.overlap import mutual_knn
 from ilo_fast.pairing import match_layers
-from ilo_fast.results import SCORES, Result
+from ilo_fast.results import SCHEMA, SCORES, Result
 from ilo_fast.sources import from_result, from_store, read_inputs, read_sources
 from ilo_fast.stored import score_states
-from ilo_fast.tables import write_table
+from ilo_fast.tables import read_table, write_parquet, write_table
 
 LANGUAGES = ("eng_Latn", "deu_Latn", "hin_Deva", "rus_Cyrl", "zho_Hans")
 
@@ -333,6 +334,76 @@ def test_unusable_tables_and_numbers():
         compare(two, samples=0)
     with pytest.raises(InputError, match=r"seed must be at least 0 and below .*; got -1"):
         compare(two, seed=-1)
+
+
+def test_depths_that_cannot_be():
+    for depth in (2, -1, "4", 4.0, None):
+        record = {"model": {"n_layers": depth}}
+        with pytest.raises(InputError, match=r"x: the table holds layers 0 to 3, its model has "):
+            from_result(Result(result().table, record), "x")
+    deep = Result(result(0.1).table, {"model": {"n_layers": 10**15}})  # no list of all its layers
+    found = compare([from_result(result(), "a"), from_result(deep, "b")])
+    assert any("b does not hold all its layers" in note for note in found.record["notes"])
+
+
+def test_an_empty_table_is_named(tmp_path):
+    for name, columns in (("scores", {}), ("alignment", {"step": 0})):
+        path = tmp_path / f"{name}.parquet"
+        Result(result().table.assign(**columns).iloc[:0], {}).write_parquet(path)
+        with pytest.raises(InputError, match=rf"{name}\.parquet' holds no scores"):
+            read_sources(path)
+
+
+def with_lists(folder):
+    """A result with neighbour lists and metrics of its layers."""
+    scored = score_states(
+        store(sentences=10), k=3, threshold=2, metrics="neighbors,intervals,pairs,fragments"
+    )
+    scored.save(folder, plots=False)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("neighbors", lambda t: t.drop(columns="neighbors"), "lacks the columns neighbors"),
+        ("neighbors", lambda t: t.iloc[1:], "it has 149 rows"),
+        ("neighbors", lambda t: t.assign(layer=t["layer"] + 1), r"it has the layers \[1, 2, 3\]"),
+        ("neighbors", lambda t: t.assign(point=0), "some points are not there"),
+        ("neighbors", lambda t: t.assign(point=t["point"].astype(str)), "point must be of type"),
+        ("neighbors", lambda t: t.assign(neighbors=[[0, 1]] * len(t)), "neighbors must be of type"),
+        ("neighbors", lambda t: with_list(t, [1, 2]), "some lists are not of 3"),
+        ("neighbors", lambda t: with_list(t, [1, 2, 50]), "some neighbours are none of the points"),
+        ("neighbors", lambda t: with_list(t, [1, 2, -1]), "some neighbours are none of the points"),
+        ("neighbors", lambda t: with_list(t, None), "neighbors lacks values"),
+        ("layer_metrics", lambda t: t.iloc[1:], r"its layers must be \[0, 1, 2\]"),
+        ("layer_metrics", lambda t: pd.concat([t, t]), r"its layers must be \[0, 1, 2\]"),
+        ("layer_metrics", lambda t: t.drop(columns="reach_low"), "lacks the column reach_low"),
+        ("pair_metrics", lambda t: t.assign(share="x"), "its column share must hold numbers"),
+        ("language_metrics", lambda t: t.drop(columns="layer"), "lacks the columns layer"),
+    ],
+)
+def test_a_damaged_table_beside_scores_is_named(tmp_path, name, change, message):
+    path = with_lists(tmp_path) / f"{name}.parquet"
+    table, record = read_table(path)
+    types = {"neighbors": pa.list_(pa.int32())} if message.startswith("some") else {}
+    write_parquet(change(table), record, path, types if name == "neighbors" else {})
+    with pytest.raises(InputError, match=rf"{name}\.parquet' .*{message}"):
+        read_sources(tmp_path)
+
+
+def with_list(table, neighbors):
+    lists = [np.asarray(one, dtype=np.int32) for one in table["neighbors"]]
+    lists[5] = neighbors if neighbors is None else np.array(neighbors, dtype=np.int32)
+    return table.assign(neighbors=lists)
+
+
+def test_points_of_any_number_take_no_memory(tmp_path):
+    path = with_lists(tmp_path) / "scores.parquet"
+    table, record = read_table(path)
+    write_parquet(table.assign(n_points=1 << 50), record, path, SCHEMA)
+    with pytest.raises(InputError, match=r"neighbors\.parquet' must hold 3 neighbours of "):
+        read_sources(tmp_path)
 
 
 def test_permutations_want_lists_on_both_sides():

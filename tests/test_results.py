@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 from collections import namedtuple
 
@@ -266,6 +267,94 @@ def test_files_that_are_no_result(tmp_path):
         read_parquet(tmp_path / "beside.parquet")
 
 
+def rewritten(path, change=lambda table: table, **metadata):
+    """A result's file with another table or other metadata."""
+    table = pq.read_table(path)
+    said = {**table.schema.metadata, **{name.encode(): text for name, text in metadata.items()}}
+    pq.write_table(change(table).replace_schema_metadata(said), path)
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (b'{"seed": ', "its run record is no JSON: "),
+        (b"\xff{}", "its run record is no JSON: "),
+        pytest.param(b"[" * 100_000, "its run record is no JSON: ", id="nested"),
+        (b"[]", r"its run record cannot be \[\]"),
+        (b'{"corpus": "text"}', "its run record's corpus cannot be 'text'"),
+        (b'{"options": [1]}', r"its run record's options cannot be \[1\]"),
+        (b'{"scan": {"model": 3, "revision": ""}}', "its run record's scan cannot be "),
+        (b'{"record": "1"}', "its run record's version cannot be '1'"),
+    ],
+)
+def test_a_damaged_record_is_named(tmp_path, record, message):
+    path = make_result().write_parquet(tmp_path / "r.parquet")
+    rewritten(path, ilo_fast=record)
+    with pytest.raises(InputError, match=rf"r\.parquet' is damaged: {message}"):
+        read_parquet(path)
+
+
+def test_what_pandas_said_of_columns_decides_nothing(tmp_path):
+    path = make_result().write_parquet(tmp_path / "r.parquet")
+    rewritten(path, pandas=b'{"columns": [1.5], "index_columns": 7}')
+    pd.testing.assert_frame_equal(read_parquet(path).table, make_result().table)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.append_column("ilo", t["ilo"]), "column 'ilo' more than once|FieldRef"),
+        (lambda t: t.set_column(1, "layer", t["layer"].cast("string")), "layer must be of type"),
+        (lambda t: t.set_column(1, "layer", pa.nulls(len(t), "int64")), "layer lacks values"),
+        (lambda t: t.set_column(7, "bridge", pa.array([[0.5]] * len(t))), "bridge must be of"),
+        (lambda t: t.append_column("step", pa.nulls(len(t), "int64")), "step must hold whole"),
+    ],
+)
+def test_damaged_columns_are_named(tmp_path, change, message):
+    path = make_result().write_parquet(tmp_path / "r.parquet")
+    rewritten(path, change)
+    with pytest.raises(InputError, match=rf"r\.parquet' .*({message})"):
+        read_parquet(path)
+
+
+def test_a_bit_that_turned_is_noticed_or_means_nothing(tmp_path):
+    path = make_result().write_parquet(tmp_path / "r.parquet")
+    whole, table = path.read_bytes(), read_parquet(path).table
+    column = pq.read_metadata(path).row_group(0).column(COLUMNS.index("ilo"))
+    noticed = 0
+    for place in range(column.dictionary_page_offset, column.data_page_offset):
+        data = bytearray(whole)
+        data[place] ^= 4
+        path.write_bytes(data)
+        try:
+            pd.testing.assert_frame_equal(read_parquet(path).table, table, check_exact=True)
+        except InputError as error:
+            assert "r.parquet' is " in str(error)  # noqa: PT017
+            noticed += 1
+    assert noticed > 8  # a number alone has as many bytes
+
+
+def test_a_pipe_is_no_result(tmp_path):
+    os.mkfifo(tmp_path / "pipe.parquet")
+    with pytest.raises(InputError, match=r"pipe\.parquet' is a pipe or a device, expected a file"):
+        read_parquet(tmp_path / "pipe.parquet")
+    os.mkfifo(tmp_path / "run.json")  # in a folder of results
+    make_result().save(tmp_path, plots=False)
+    assert json.loads((tmp_path / "run.json").read_text()) is not None
+
+
+def test_a_folder_in_the_place_of_a_file_leaves_the_earlier_run_whole(tmp_path):
+    make_result().save(tmp_path, plots=False)
+    (tmp_path / "scores.parquet").unlink()
+    (tmp_path / "scores.parquet").mkdir()
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.[cj]s*")}
+    other = Result(make_result().table.assign(ilo=0.25), {"seed": 1})
+    with pytest.raises(InputError, match=r"scores\.parquet' is a folder, where a file is to be"):
+        other.save(tmp_path, plots=False)
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.[cj]s*")} == before
+    assert len(before) == 2
+
+
 def test_a_record_of_a_later_version_is_refused(tmp_path):
     table = make_result().table
     for version in (1, 2):
@@ -280,8 +369,9 @@ def test_a_record_json_cannot_hold_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         result.write_parquet(tmp_path / "r.parquet")
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ValueError, match="record must hold nothing that JSON cannot"):
-        result.save(tmp_path / "out")
+    for record in ({"loss": float("nan")}, {"name": "\ud800"}):
+        with pytest.raises(ValueError, match="record must hold nothing that JSON cannot"):
+            Result(make_result().table, record).save(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 

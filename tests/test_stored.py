@@ -162,12 +162,27 @@ def test_a_store_whose_parts_do_not_fit_is_refused(change, error, message):
 
 
 @pytest.mark.parametrize(
-    "about", ["x", {"model": 3}, {"model": {"name": None}}, {"model": {"n_layers": "6"}}]
+    "about",
+    [
+        "x",
+        {"model": 3},
+        {"model": {"name": None}},
+        {"model": {"n_layers": "6"}},
+        {"corpus": {"sentences": "12"}},
+    ],
 )
 def test_a_damaged_record_is_named(kept, about):
     path = kept[0] / "record.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "about": about}))
     with pytest.raises(InputError, match=r"record.json in .* is damaged \(its about cannot be"):
+        score_states(kept[0])
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_record_with_numbers_that_json_has_not_is_named(kept, number):
+    path = kept[0] / "record.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "seconds": number}))
+    with pytest.raises(InputError, match=r"record.json in .* is damaged \(it holds (NaN|Infinity)"):
         score_states(kept[0])
 
 

@@ -19,6 +19,7 @@ key. Batches without a journal line, or whose data does not have the checksum, a
 
 import errno
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any, TextIO
@@ -69,7 +70,7 @@ def _safetensors_header(layers: tuple[int, ...], points: int, dim: int) -> bytes
 
 
 def _file_size(header: bytes, shape: tuple[int, int, int]) -> int:
-    return len(header) + 4 * int(np.prod(shape, dtype=np.int64))
+    return len(header) + 4 * math.prod(shape)
 
 
 def _map(path: Path, shape: tuple[int, int, int], header: bytes, mode: Any) -> Any:

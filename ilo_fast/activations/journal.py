@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ilo_fast.files import check_endless
+
 __all__ = ["JOURNAL", "Batch", "beginning", "finished", "gaps", "read_journal"]
 
 JOURNAL = "journal.jsonl"
@@ -70,6 +72,7 @@ def read_journal(folder: Path, n_points: int) -> tuple[list[Batch], bool]:
     A damaged line counts as missing, a missing journal as empty.
     """
     path = folder / JOURNAL
+    check_endless(path)
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     batches: dict[tuple[int, int], Batch] = {}  # the last line of the same places counts
     for line in text.split("\n")[:-1]:

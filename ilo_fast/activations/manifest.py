@@ -1,11 +1,11 @@
 """What a folder of states says of itself in JSON, checked before it is believed."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ilo_fast.errors import InputError
+from ilo_fast.files import read_json as read_values
 
 __all__ = ["check_key", "damaged", "describes", "read_json"]
 
@@ -20,10 +20,10 @@ def damaged(folder: Path, name: str, why: str) -> InputError:
 def read_json(folder: Path, name: str, *keys: str) -> dict[str, Any]:
     """A JSON file of a folder of states; InputError when it is damaged or lacks one of ``keys``."""
     try:
-        content: Any = json.loads((folder / name).read_text(encoding="utf-8"))
+        content = read_values(folder / name)
     except FileNotFoundError:
         raise InputError(f"folder: {folder} holds states without their {name}") from None
-    except (ValueError, RecursionError) as error:  # no JSON, or no UTF-8
+    except ValueError as error:  # no JSON, or no UTF-8
         raise damaged(folder, name, str(error)) from error
     whole = isinstance(content, dict) and all(key in content for key in keys)
     if not whole or not isinstance(content.get("key", {}), dict):
@@ -40,8 +40,12 @@ def check_key(folder: Path, name: str, key: dict[str, Any]) -> None:
     shape, layers, languages = (_listed(key.get(of)) for of in ("shape", "layers", "languages"))
     rules = {
         "shape": len(shape) == 3 and all(type(n) is int and n > 0 for n in shape),
-        "layers": len(layers) == (*shape, 0)[0] and all(type(n) is int for n in layers),
-        "languages": bool(languages) and all(isinstance(code, str) for code in languages),
+        "layers": len(layers) == (*shape, 0)[0]
+        and all(type(n) is int and n >= 0 for n in layers)
+        and len(set(layers)) == len(layers),
+        "languages": bool(languages)
+        and all(isinstance(code, str) for code in languages)
+        and len(set(languages)) == len(languages),
         "model": isinstance(key.get("model"), str),
         "corpus": isinstance(key.get("corpus"), str),
     }
@@ -55,7 +59,7 @@ def check_key(folder: Path, name: str, key: dict[str, Any]) -> None:
 def describes(about: object) -> bool:
     """Whether a value can say of model and corpus what they are: a mapping of mappings.
 
-    Names are text and ``n_layers`` is a number, where they are there at all.
+    Names are text, ``n_layers`` and ``sentences`` numbers, where they are there at all.
     """
     if not isinstance(about, Mapping):
         return False
@@ -64,7 +68,7 @@ def describes(about: object) -> bool:
         isinstance(model, Mapping)
         and isinstance(corpus, Mapping)
         and all(isinstance(of.get("name", ""), str) for of in (model, corpus))
-        and type(model.get("n_layers", 1)) is int
+        and all(type(n) is int for n in (model.get("n_layers", 1), corpus.get("sentences", 1)))
     )
 
 

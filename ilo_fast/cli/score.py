@@ -177,8 +177,9 @@ def save_scores(
 def _require_writable(out: Path) -> None:
     """Fail now rather than after minutes of work."""
     from ilo_fast.errors import InputError
-    from ilo_fast.files import staged
+    from ilo_fast.files import check_no_folders, staged
 
+    check_no_folders(out, ("run.json", "scores.csv", "scores.parquet"))
     try:
         with staged(out):
             pass

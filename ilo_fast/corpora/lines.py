@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ilo_fast.errors import CorpusError
+from ilo_fast.files import check_endless
 
 __all__ = ["check_labels", "decode", "decode_lines", "read_bytes"]
 
@@ -17,6 +18,7 @@ _OTHER_MARKS = {  # longest first: the UTF-32 mark begins with the UTF-16 one
 
 def read_bytes(path: Path) -> bytes:
     """The file's bytes; a file that cannot be read is a `CorpusError`."""
+    check_endless(path)
     try:
         return path.read_bytes()
     except OSError as error:

@@ -15,6 +15,7 @@ from typing import Any
 from ilo_fast.corpora.corpus import Corpus, choose_languages, is_blank, some
 from ilo_fast.corpora.lines import check_labels, decode, decode_lines, read_bytes
 from ilo_fast.errors import CorpusError, InputError
+from ilo_fast.files import check_endless
 from ilo_fast.shown import counted
 
 __all__ = ["ID_COLUMNS", "TABLES", "read_table"]
@@ -213,8 +214,9 @@ def _read_parquet(path: Path, languages: Iterable[str] | None) -> _Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    check_endless(path)
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             names = _check_names(file.schema_arrow.names, path)
             chosen = set(choose_languages(languages, names, where=str(path)))
             wanted = [name for name in file.schema_arrow.names if name.strip() in chosen]

@@ -15,19 +15,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ilo_fast.environment import require_space
 from ilo_fast.errors import InputError
-from ilo_fast.files import expanded
+from ilo_fast.files import check_endless, expanded, parse_json, read_json
 from ilo_fast.scans.failures import Failure
 from ilo_fast.scans.jobs import SCHEMA_VERSION, Cell, Job
 from ilo_fast.scans.locks import locked, try_lock
 from ilo_fast.scans.names import safe_name
 from ilo_fast.scans.tables import CELL_KEY, SCHEMAS, failure_table, to_bytes
+from ilo_fast.tables import RECORD_KEY
 
-__all__ = ["Dataset", "read_metadata", "reading"]
+__all__ = ["Dataset", "read_cell", "read_rows", "reading"]
 
 _MARKER = "ilo-fast-scan.json"
 _WORK, _LOCKS = ".work", ".locks"
@@ -154,7 +156,7 @@ class Dataset:
                 )
             return
         try:
-            schema = json.loads(marker.read_text(encoding="utf-8"))["schema"]
+            schema = read_json(marker)["schema"]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{str(marker)!r} is not what a scan wrote there") from error
         if schema != SCHEMA_VERSION:
@@ -165,12 +167,27 @@ class Dataset:
 
 
 def _told(path: Path) -> dict[str, Any] | None:
-    """What a file says of the cell or job it is of; None where it cannot be read."""
+    """What a file says of the cell or job it is of; None where it is damaged or gone."""
     try:
-        found: dict[str, Any] = json.loads((pq.read_schema(path).metadata or {})[CELL_KEY])
-    except (FileNotFoundError, pa.ArrowInvalid, KeyError, ValueError):
+        check_endless(path)
+        return _cell_of(pq.read_schema(path).metadata or {})
+    except (FileNotFoundError, pa.ArrowException, ValueError):
         return None
-    return found
+    except OSError as error:
+        if error.errno is not None:  # the system's own; Arrow's of a damaged file have none
+            raise
+        return None
+
+
+def _cell_of(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
+    """Slot, key and key parts in a file's metadata; ValueError where they are not there."""
+    cell = parse_json(metadata.get(CELL_KEY, b"null"))
+    kinds = {"slot": str, "key": str, "parts": dict}
+    if not isinstance(cell, dict) or not all(
+        isinstance(cell.get(name), kind) for name, kind in kinds.items()
+    ):
+        raise ValueError("it does not say which result it is of")
+    return cell
 
 
 @contextlib.contextmanager
@@ -178,14 +195,37 @@ def reading(path: Path) -> Iterator[None]:
     """Name the file of a folder that turns out to be damaged."""
     try:
         yield
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(
             f"{str(path)!r} cannot be read: {error}; where it is damaged, delete it and run the "
             "scan again"
         ) from error
 
 
-def read_metadata(path: Path) -> dict[bytes, bytes]:
-    """What a file of the folder says beside its rows."""
+def read_cell(path: Path, table: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a file of a table says beside its rows: slot, key and key parts, and the run record.
+
+    Raises:
+        InputError: naming the file, where it is damaged.
+    """
     with reading(path):
-        return dict(pq.read_schema(path).metadata)
+        check_endless(path)
+        schema = pq.read_schema(path)
+        if not schema.equals(SCHEMAS[table]):
+            raise ValueError(f"its columns are not those of {table}")
+        metadata = schema.metadata or {}
+        record = parse_json(metadata.get(RECORD_KEY, b"null"))
+        if not isinstance(record, dict):
+            raise ValueError("its run record is none")
+        json.dumps(record, ensure_ascii=False).encode()  # pages and queries hold UTF-8
+        return _cell_of(metadata), record
+
+
+def read_rows(path: Path, table: str, **options: Any) -> pd.DataFrame:
+    """Rows of a file of a table; InputError, naming the file, where it is damaged."""
+    read_cell(path, table)
+    with reading(path):
+        rows = pq.read_table(path, page_checksum_verification=True, **options)
+        rows.validate(full=True)
+        found: pd.DataFrame = rows.to_pandas()
+    return found

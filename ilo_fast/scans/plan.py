@@ -228,15 +228,15 @@ def _describe(entry: Any, located: Located, where: str) -> tuple[int, str]:
         what = "missing"
     elif kind == "string_type":
         quote = ": put it in quotes" if isinstance(given, int | float) else ""
-        what = f"expected text, got {given!r}{quote}"
+        what = f"expected text, got {given!r:.80}{quote}"
     elif kind == "literal_error":
-        what = f"expected {context['expected']}, got {given!r}"
+        what = f"expected {context['expected']}, got {given!r:.80}"
     elif kind == "value_error":
         what = str(context["error"])
     elif kind == "model_type":
-        what = f"expected text or keys, got {given!r}"
+        what = f"expected text or keys, got {given!r:.80}"
     else:
-        what = f"{entry['msg'].removeprefix('Input ')}, got {given!r}"
+        what = f"{entry['msg'].removeprefix('Input ')}, got {given!r:.80}"
     line = located.line(path)
     return line or 0, _said(where, line, path, what)
 

@@ -12,6 +12,7 @@ __all__ = ["KeyPath", "Located", "load_yaml", "show_path"]
 
 KeyPath = tuple[str | int, ...]
 _MOST_BYTES = 1 << 20  # a plan is written by hand or a small script; aliases could make it explode
+_DEEPEST = 20  # of the keys that there are no more than 4
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,13 @@ def load_yaml(text: str, where: str) -> Located:
     if len(text) > _MOST_BYTES:
         raise InputError(f"{where}: a plan has at most {_MOST_BYTES:,} characters: {len(text):,}")
     try:
+        depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST:
+                line = event.start_mark.line + 1
+                raise InputError(f"{where}, line {line}: nested more than {_DEEPEST} deep")
             if isinstance(event, yaml.AliasEvent):
                 line = event.start_mark.line + 1
                 raise InputError(f"{where}, line {line}: aliases (*{event.anchor}) are not read")

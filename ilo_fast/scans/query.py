@@ -11,11 +11,14 @@ import pyarrow.dataset as ds
 
 from ilo_fast.arguments import check_choice
 from ilo_fast.errors import InputError
-from ilo_fast.scans.dataset import Dataset, read_metadata
-from ilo_fast.scans.tables import CELL_KEY, SCHEMAS
-from ilo_fast.tables import RECORD_KEY
+from ilo_fast.scans.dataset import Dataset, read_cell, read_rows
+from ilo_fast.scans.tables import SCHEMAS
 
 __all__ = ["VIEWS", "connect", "query", "read_table"]
+
+_FORMAT = ds.ParquetFileFormat(
+    default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+)
 
 VIEWS = ("scores", "layers", "languages", "pairs", "neighbors", "failures", "runs")
 """What queries may read."""
@@ -71,6 +74,10 @@ def query(folder: str | Path, sql: str) -> pd.DataFrame:
             raise InputError(f"query: expected one SQL statement, got {len(statements)}")
         return _answer(connection, statements[0])
     except duckdb.Error as error:
+        if "Arrow" in str(error):  # it says what is damaged, but not which file
+            for table in SCHEMAS:
+                for path in Dataset(folder).files(table):
+                    read_rows(path, table)
         raise InputError(f"query: {error}") from error
     finally:
         connection.close()
@@ -109,15 +116,17 @@ def _files(dataset: Dataset, table: str) -> Any:
     paths = [str(path) for path in dataset.files(table)]
     if not paths:
         return SCHEMAS[table].empty_table()
-    return ds.dataset(paths, schema=SCHEMAS[table], format="parquet")
+    for path in dataset.files(table):
+        read_cell(path, table)  # a column that is not there would be empty
+    return ds.dataset(paths, schema=SCHEMAS[table], format=_FORMAT)
 
 
 def _runs(dataset: Dataset) -> pa.Table:
     """One row a result: its key, its run record as JSON, its file of scores."""
     rows = []
     for path in dataset.files("scores"):
-        metadata = read_metadata(path)
-        key = json.loads(metadata[CELL_KEY])["key"]
-        rows.append({"key": key, "record": metadata[RECORD_KEY].decode(), "file": str(path)})
+        cell, record = read_cell(path, "scores")
+        text = json.dumps(record, ensure_ascii=False)
+        rows.append({"key": cell["key"], "record": text, "file": str(path)})
     columns = ("key", "record", "file")
     return pa.Table.from_pylist(rows, pa.schema(dict.fromkeys(columns, pa.string())))

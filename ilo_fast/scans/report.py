@@ -12,22 +12,22 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from ilo_fast import __version__
 from ilo_fast.errors import InputError
 from ilo_fast.files import expanded, write_text
+from ilo_fast.kept import stack_lists
 from ilo_fast.overlap import mutual_knn
-from ilo_fast.results import SCORES
-from ilo_fast.scans.dataset import Dataset, read_metadata, reading
+from ilo_fast.results import SCORES, grids
+from ilo_fast.scans.dataset import Dataset, read_cell, read_rows, reading
 from ilo_fast.scans.names import natural
-from ilo_fast.scans.tables import CELL_KEY, SCHEMAS
-from ilo_fast.tables import RECORD_KEY
+from ilo_fast.scans.tables import SCHEMAS
 
 __all__ = ["report_data", "write_report"]
 
 _DIGITS = 4
 _NAMES = ("model", "revision", "corpus", "metric", "k", "threshold", "pool", "dtype")
+_SAME = [*_NAMES, "n_points"]
 
 
 def write_report(results: str | Path, out: str | Path, *, title: str = "ILO scan") -> Path:
@@ -66,7 +66,7 @@ def report_data(results: str | Path) -> dict[str, Any]:
     cells = [_cell(dataset, path) for path in dataset.files("scores")]
     cells.sort(key=lambda cell: [natural(str(cell[name])) for name in _NAMES])
     failures = pd.concat(
-        [_rows(path, "failures") for path in dataset.files("failures")]
+        [read_rows(path, "failures") for path in dataset.files("failures")]
         or [SCHEMAS["failures"].empty_table().to_pandas()]
     )
     return {
@@ -81,26 +81,22 @@ def report_data(results: str | Path) -> dict[str, Any]:
 
 def _cell(dataset: Dataset, path: Path) -> dict[str, Any]:
     """One result: names, curves over layers, a layers × languages matrix for each score."""
-    metadata = read_metadata(path)
-    scores = _rows(path, "scores").sort_values(["layer"], kind="stable")
-    record, key = json.loads(metadata[RECORD_KEY]), json.loads(metadata[CELL_KEY])
+    key, record = read_cell(path, "scores")
+    scores = read_rows(path, "scores")
+    with reading(path):
+        if scores.empty or (scores[_SAME] != scores[_SAME].iloc[0]).any(axis=None):
+            raise ValueError(f"its rows must have one {', one '.join(_SAME)}")
+        numbers, languages, values = grids(scores, "scores")
     first = scores.iloc[0]
-    languages = list(dict.fromkeys(scores["language"]))
-    numbers = sorted(set(scores["layer"].tolist()))
-    shape = (len(numbers), len(languages))
-    ilo = scores["ilo"].to_numpy().reshape(shape)
     cell: dict[str, Any] = {
         **{name: first[name] for name in _NAMES},
         "k": int(first["k"]),
         "threshold": int(first["threshold"]),
-        "points": int(scores["n_points"].to_numpy().reshape(shape)[0].sum()),
-        "layers": numbers,
-        "peak": int(np.argmax(ilo.mean(axis=1))),  # before digits are dropped
-        "languages": languages,
-        "heat": {
-            name: [_rounded(row) for row in scores[name].to_numpy().reshape(shape)]
-            for name in SCORES
-        },
+        "points": int(first["n_points"]) * len(languages),
+        "layers": list(numbers),
+        "peak": int(np.argmax(values["ilo"].mean(axis=1))),  # before digits are dropped
+        "languages": list(languages),
+        "heat": {name: [_rounded(row) for row in values[name]] for name in SCORES},
         "certified": float(scores["certified"].mean()),
         "record": record,
         "identity": key["parts"],
@@ -114,10 +110,13 @@ def _cell(dataset: Dataset, path: Path) -> dict[str, Any]:
 def _curves(dataset: Dataset, path: Path, key: str, cell: dict[str, Any]) -> dict[str, Any]:
     """Means over languages by layer, with intervals and null where they were made."""
     beside = dataset.folder.joinpath("layers", *path.parts[-3:])
-    table = _rows(beside, "layers") if beside.exists() else None
+    table = read_rows(beside, "layers") if beside.exists() else None
     if table is None or not (table["key"] == key).all():  # a scan was stopped between the two
         return {name: {"mean": _rounded(np.mean(cell["heat"][name], axis=1))} for name in SCORES}
     table = table.sort_values("layer", kind="stable")
+    with reading(beside):
+        if table["layer"].tolist() != cell["layers"]:
+            raise ValueError(f"its layers must be {cell['layers']}")
     curves: dict[str, Any] = {}
     for name in SCORES:
         curves[name] = {"mean": _rounded(table[name])}
@@ -135,12 +134,16 @@ def _overlaps(dataset: Dataset, cells: list[dict[str, Any]]) -> list[dict[str, A
     groups: dict[tuple[Any, ...], list[tuple[dict[str, Any], int, Any]]] = {}
     slots = {path.stem: path for path in dataset.files("neighbors")}
     for cell in cells:
-        if cell["slot"] not in slots or _key(slots[cell["slot"]]) != cell["key"]:
+        if (
+            cell["slot"] not in slots
+            or read_cell(slots[cell["slot"]], "neighbors")[0]["key"] != cell["key"]
+        ):
             continue  # none were kept, or a scan was stopped between the two
         peak = cell["layers"][cell["peak"]]
         columns, rows = ["point", "neighbors"], [("layer", "=", peak)]
-        table = _rows(slots[cell["slot"]], "neighbors", columns=columns, filters=rows)
-        lists = np.stack(table.sort_values("point")["neighbors"].to_list()).astype(np.int64)
+        table = read_rows(slots[cell["slot"]], "neighbors", columns=columns, filters=rows)
+        with reading(slots[cell["slot"]]):
+            lists = stack_lists(table, cell["points"], cell["k"])
         place = (cell["corpus"], cell["identity"]["corpus"], cell["metric"], cell["k"])
         groups.setdefault(place, []).append((cell, peak, lists))
     found = []
@@ -163,16 +166,6 @@ def _overlaps(dataset: Dataset, cells: list[dict[str, Any]]) -> list[dict[str, A
             }
         )
     return found
-
-
-def _rows(path: Path, table: str, **options: Any) -> pd.DataFrame:
-    with reading(path):
-        rows: pd.DataFrame = pq.read_table(path, schema=SCHEMAS[table], **options).to_pandas()
-    return rows
-
-
-def _key(path: Path) -> str:
-    return str(json.loads(read_metadata(path)[CELL_KEY])["key"])
 
 
 def _titles(cells: list[dict[str, Any]]) -> list[str]:

@@ -183,5 +183,6 @@ def to_bytes(table: str, rows: pd.DataFrame, of: Cell | Job, record: Mapping[str
         pa.Table.from_arrays(arrays, schema=schema.with_metadata(metadata)),
         sink,
         compression="zstd",
+        write_page_checksum=True,
     )
     return sink.getvalue()

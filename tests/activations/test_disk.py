@@ -358,6 +358,7 @@ def test_a_damaged_folder_is_named(tmp_path, content):
     ("field", "value"),
     [
         ("shape", None), ("shape", [3, 12]), ("shape", [3, 12.0, 32]), ("shape", [3, -12, 32]),
+        ("layers", [0, 1, 2, -1]), ("layers", [0, 1, 1, 2]), ("languages", ["one", "one"]),
         ("layers", "0,1"), ("layers", [0, 1]), ("layers", [0, 1, 2, [3]]),
         ("languages", []), ("languages", {"one": 1}), ("languages", ["one", 2]),
         ("languages", ["one", "two", "three", "four", "five"]), ("model", 7), ("corpus", None),
@@ -382,6 +383,28 @@ def test_a_budget_that_cannot_be_is_named(tmp_path, budget):
     path.write_text(json.dumps({**json.loads(path.read_text()), "budget": budget}))
     with pytest.raises(InputError, match="its budget must be a whole number above 0"):
         keep(tmp_path / "s")
+
+
+def test_a_shape_beyond_all_numbers_is_named(tmp_path):
+    keep(tmp_path / "s")
+    path = tmp_path / "s" / "store.json"
+    stored = json.loads(path.read_text())
+    stored["key"]["shape"][1] *= 10**20
+    path.write_text(json.dumps(stored))
+    with pytest.raises(InputError, match=r"is damaged \(it has \d+ bytes, its states take \d+\)"):
+        open_store(tmp_path / "s")
+
+
+@pytest.mark.parametrize("name", ["record.json", "journal.jsonl"])
+def test_a_pipe_is_no_file_of_a_folder(tmp_path, name):
+    keep(tmp_path / "s")
+    (tmp_path / "s" / name).unlink()
+    os.mkfifo(tmp_path / "s" / name)
+    with pytest.raises(InputError, match=rf"{name}' is a pipe or a device"):
+        open_store(tmp_path / "s")
+    if name == "journal.jsonl":  # a run could not write into it
+        with pytest.raises(InputError, match=rf"{name}' is a pipe or a device"):
+            keep(tmp_path / "s")
 
 
 def test_a_damaged_record_is_named(tmp_path):

@@ -45,6 +45,15 @@ def test_files_of_no_known_kind(tmp_path, name):
         load_corpus(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["t.tsv", "t.csv", "t.jsonl", "t.parquet", "text/eng_Latn.txt"])
+def test_what_has_no_end_is_not_read(tmp_path, name):
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "deu_Latn.txt").write_text("eins\n")
+    (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(InputError, match=rf"{name}' is a pipe or a device, expected a file"):
+        load_corpus(tmp_path / name.partition("/")[0])
+
+
 @pytest.mark.parametrize("spec", [None, 3, ["demo"], {"a": ["x"]}, b"demo"])
 def test_specs_of_other_types(spec):
     with pytest.raises(TypeError, match="corpus: expected a folder"):

@@ -117,6 +117,9 @@ models:
             "line 1: not valid YAML: could not determine a constructor",
         ),
         ("5", "expected keys such as models and corpora, got 5"),
+        ("models:\n  " + "[" * 999 + "]" * 999, "line 2: nested more than 20 deep"),
+        ("[" * 200_000, "line 1: nested more than 20 deep"),
+        ("{a: " * 999 + "1" + "}" * 999, "line 1: nested more than 20 deep"),
         ("x " * 999, "expected keys such as models and corpora, got '" + "x " * 28 + "..."),
         ("", "got None"),
         ("1: 2", "line 1: keys are text, got 1"),
@@ -140,6 +143,11 @@ models:
 def test_what_is_no_plan(read, text, said):
     with pytest.raises(InputError, match=said):
         read(text)
+
+
+def test_what_came_is_shown_in_short(read):
+    with pytest.raises(PlanError, match=r"expected text or keys, got .{80}$"):
+        read(f"corpora: [demo]\nmodels: [[{'x' * 200}]]")
 
 
 def test_files_that_cannot_be_read(tmp_path):

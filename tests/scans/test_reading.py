@@ -13,6 +13,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,6 +33,7 @@ from ilo_fast.scans.estimate import Device, estimate_job
 from ilo_fast.scans.jobs import plan_jobs
 from ilo_fast.scans.plan import read_plan
 from ilo_fast.scans.query import VIEWS
+from ilo_fast.scans.report import report_data
 from ilo_fast.scans.shapes import _shape_of_gguf, shape_of_config
 from ilo_fast.scans.view import LiveView, PlainView, View
 from ilo_fast.scans.work import Failure, Outcome
@@ -426,6 +428,116 @@ def test_results_that_no_column_tells_apart_are_not_averaged(results, tmp_path):
     table = table.set_column(table.schema.get_field_index("key"), table.schema.field("key"), other)
     pq.write_table(table, path.with_name(f"{'f' * 32}.parquet"))
     assert len(read_table(out, "languages")) == 2 * len(read_table(results / "out", "languages"))
+
+
+def damage(folder, table, change):
+    """Rewrite the one file of a table."""
+    (path,) = (folder / table).rglob("*.parquet")
+    found = pq.read_table(path)
+    pq.write_table(change(found), path)
+    return path
+
+
+def without_key(table):
+    return table.replace_schema_metadata({**table.schema.metadata, b"ilo_fast_scan": b'["key"]'})
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "message"),
+    [
+        ("scores", lambda t: t.drop_columns(["ilo"]), "its columns are not those of scores"),
+        ("layers", lambda t: t.rename_columns([*t.column_names[:-1], "kez"]), "its columns are no"),
+        ("failures", lambda t: t.append_column("x", t["kind"]), "its columns are not those of fa"),
+        ("scores", lambda t: without_key(t), "it does not say which result it is of"),
+        ("pairs", lambda t: t.replace_schema_metadata({}), "its run record is none"),
+        (
+            "scores",
+            lambda t: t.replace_schema_metadata(
+                {**t.schema.metadata, b"ilo_fast": b'{"a": "\\ud800"}'}
+            ),
+            "'utf-8' codec can't encode",
+        ),
+    ],
+)
+def test_a_damaged_file_is_named(results, tmp_path, command, table, change, message):
+    out = shutil.copytree(results / "out", tmp_path / "out")
+    path = damage(out, table, change)
+    given = [("query", out, "select max(ilo) from scores")]
+    given += [("report", out, "--out", tmp_path / "r.html")] if table != "pairs" else []
+    for arguments in given:
+        status, shown, said = command(*arguments)
+        assert (status, shown, len(said.splitlines())) == (2, "", 1)
+        assert f"'{path}' cannot be read: {message}" in said.replace('"', "'")
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_rows_in_another_order_are_the_same_in_a_report(results, tmp_path):
+    out = shutil.copytree(results / "out", tmp_path / "out")
+    expected = report_data(results / "out")["cells"]
+    for table in ("scores", "layers"):
+        damage(out, table, lambda t: t.take(np.random.default_rng(0).permutation(len(t))))
+    for now, before in zip(report_data(out)["cells"], expected, strict=True):
+        where = [now["languages"].index(language) for language in before["languages"]]
+        heat = {name: [[row[at] for at in where] for row in rows]
+                for name, rows in now["heat"].items()}  # fmt: skip
+        assert (heat, now["curves"]) == (before["heat"], before["curves"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.slice(1), "lacks bridge of some layers and languages"),
+        (lambda t: t.slice(0, 0), "its rows must have one model"),
+        (lambda t: pa.concat_tables([t, t]), "more than once"),
+    ],
+)
+def test_a_report_wants_whole_tables(results, tmp_path, change, message):
+    out = shutil.copytree(results / "out", tmp_path / "out")
+    path = damage(out, "scores", change)
+    with pytest.raises(InputError, match=message) as raised:
+        report_data(out)
+    assert path.name in str(raised.value)
+
+
+def test_a_bit_that_turned_is_named_by_a_query(results, tmp_path):
+    out = shutil.copytree(results / "out", tmp_path / "out")
+    (path,) = (out / "scores").rglob("*.parquet")
+    column = pq.read_metadata(path).row_group(0).column(0)
+    data = bytearray(path.read_bytes())
+    data[column.data_page_offset - 3] ^= 1  # the end of the page before
+    path.write_bytes(data)
+    for read in (lambda: query(out, "select * from scores"), lambda: report_data(out)):
+        with pytest.raises(InputError, match=path.name):
+            read()
+
+
+def test_what_is_damaged_is_made_again(results, tmp_path):
+    out = shutil.copytree(results / "out", tmp_path / "out")
+    damage(out, "scores", without_key)
+    assert scan(results / "plan.yaml", results=out, view=View()).computed == 1
+    expected = read_table(results / "out")
+    pd.testing.assert_frame_equal(read_table(out), expected)
+    (path,) = (out / "layers").rglob("*.parquet")
+    data = bytearray(path.read_bytes())
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    data[footer : footer + 4] = b"\xff" * 4
+    path.write_bytes(data)
+    assert scan(results / "plan.yaml", results=out, view=View()).computed == 1
+
+
+def test_pipes_in_a_folder_of_results_do_not_hang(results, tmp_path):
+    out = shutil.copytree(results / "out", tmp_path / "out")
+    (path,) = (out / "layers").rglob("*.parquet")
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(InputError, match=f"{path.name}.* is a pipe or a device"):
+        query(out, "from layers")
+    assert scan(results / "plan.yaml", results=out, view=View()).computed == 1
+    assert len(read_table(out, "layers")) == 4
+    (out / "ilo-fast-scan.json").unlink()
+    os.mkfifo(out / "ilo-fast-scan.json")
+    with pytest.raises(InputError, match="is not what a scan wrote there"):
+        query(out, "from layers")
 
 
 def test_the_first_of_layers_as_high_is_the_peak(results, tmp_path):

@@ -42,6 +42,7 @@ def fake_results(folder, jobs, layers, languages, neighbors=0):
     """Random results of these jobs, as many layers and languages as asked for."""
     random = np.random.default_rng(0)
     names = [f"lng{n:02d}_Latn" for n in range(languages)]
+    sentences = neighbors // languages or 997
     search = {"layer": 0, "backend": "torch", "certified": 1.0, "method": "filter",
               "rows_repaired": 0.0, "open_candidates": 5.1, "duplicates": 3}  # fmt: skip
     with Dataset(folder, create=True) as dataset:
@@ -53,7 +54,7 @@ def fake_results(folder, jobs, layers, languages, neighbors=0):
             scores = pd.DataFrame(
                 {
                     **place, **how, "layer": np.repeat(np.arange(layers), languages),
-                    "language": names * layers, "n_points": 997, "reach_count": 30,
+                    "language": names * layers, "n_points": sentences, "reach_count": 30,
                     **dict(zip(SCORES, shares, strict=True)), "certified": 1.0, "key": "0" * 32,
                 }
             )  # fmt: skip
@@ -64,9 +65,9 @@ def fake_results(folder, jobs, layers, languages, neighbors=0):
                     means[score] + 0.1,
                 )
             for column, value in {**place, **how, "layers": layers - 1, "languages": languages,
-                                  "n_points": 997 * languages, "certified": 1.0, "ilo_null": 0.9,
-                                  "ilo_null_sd": 0.01, "ilo_p": 1.0, "ilo_p_lower": 0.01,
-                                  "key": "0" * 32}.items():  # fmt: skip
+                                  "n_points": sentences * languages, "certified": 1.0,
+                                  "ilo_null": 0.9, "ilo_null_sd": 0.01, "ilo_p": 1.0,
+                                  "ilo_p_lower": 0.01, "key": "0" * 32}.items():  # fmt: skip
                 means[column] = value
             record = {
                 "finished": "2026-01-01T00:00:00+00:00", "model": {"n_layers": layers - 1},
@@ -103,7 +104,7 @@ def test_data_of_a_report(tmp_path):
     assert heat.shape == (3, 4)
     np.testing.assert_allclose(cell["curves"]["ilo"]["mean"], heat.mean(axis=1), atol=1e-4)
     assert cell["curves"]["ilo"]["null"] == [0.9] * 3
-    assert cell["points"] == 4 * 997
+    assert cell["points"] == 4 * 3
     (overlap,) = data["overlaps"]
     assert overlap["models"] == ["a@r9", "a@r10", "b"]
     assert overlap["values"][0][0] == 1.0
