@@ -363,7 +363,7 @@ def test_points_that_differ_by_next_to_nothing(metric, n, exponent):
 def flushing():
     """Subnormal numbers are zeros to this thread's arithmetic."""
     if not torch.set_flush_denormal(True):
-        pytest.skip("needs a processor that can take subnormal numbers as zeros")
+        pytest.skip("needs a processor that can take subnormal numbers as zeros: make test on one")
     yield
     torch.set_flush_denormal(False)
 
@@ -421,7 +421,7 @@ def test_threads_that_went_on_flushing_are_noticed():
         [sys.executable, "-c", _FLUSHED_ONCE], env=environment, capture_output=True, text=True
     )
     if "cannot" in done.stderr:
-        pytest.skip("needs a processor that can take subnormal numbers as zeros")
+        pytest.skip("needs a processor that can take subnormal numbers as zeros: make test on one")
     # Where torch's threads do not keep the setting, the lists are right.
     assert "subnormal numbers" in done.stderr or done.stdout == "True\n"
 

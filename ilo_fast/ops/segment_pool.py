@@ -90,7 +90,7 @@ def _segment_pool(states: Tensor, offsets: Tensor, mode: str) -> Tensor:
 
 @_segment_pool.register_kernel("cpu")
 def _segment_pool_cpu(states: Tensor, offsets: Tensor, mode: str) -> Tensor:
-    """Several times as fast as `segment_pool_torch`, whose sums stand on one core."""
+    """A sentence at a time, in float64."""
     lengths = offsets.diff()
     if mode == "last":
         return _last(states, offsets, lengths)
