@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from made_results import LANGUAGES, result, store, training
 from tables import make_result
 
-from ilo_fast.activations import ActivationStore
 from ilo_fast.compare import COLUMNS, compare
 from ilo_fast.corpora.languages import order_languages
 from ilo_fast.errors import InputError
@@ -19,52 +18,10 @@ from ilo_fast.finetune import score_change
 from ilo_fast.groups import language_groups
 from ilo_fast.overlap import mutual_knn
 from ilo_fast.pairing import match_layers
-from ilo_fast.results import SCHEMA, SCORES, Result
-from ilo_fast.sources import from_result, from_store, read_inputs, read_sources
+from ilo_fast.results import SCORES, Result
+from ilo_fast.sources import from_result, from_store, read_inputs
 from ilo_fast.stored import score_states
-from ilo_fast.tables import read_table, write_parquet, write_table
-
-LANGUAGES = ("eng_Latn", "deu_Latn", "hin_Deva", "rus_Cyrl", "zho_Hans")
-
-
-def result(shift=0.0, *, model="tiny", layers=4, languages=LANGUAGES, record=None, **columns):
-    """Scores of 0.25 in layer 0 and 0.5 elsewhere, and `shift` more in the Latin languages."""
-    table = make_result(layers=layers, languages=languages, model=model).table
-    for score in SCORES:
-        table[score] = np.where(table["layer"] == 0, 0.25, 0.5)
-        table[score] += np.where(table["language"].str.endswith("Latn"), shift, 0.0)
-    for name, value in columns.items():
-        table[name] = value
-    known = {"corpus": {"name": "små", "sha256": "ab"}, "options": {"pool": "mean"}}
-    return Result(table, known if record is None else record)
-
-
-def training(shifts, **options):
-    """A table like that of a training's callback: one scoring a step."""
-    parts = []
-    for step, shift in shifts.items():
-        table = result(shift, **options).table
-        table["step"] = step
-        parts.append(table)
-    return Result(pd.concat(parts, ignore_index=True), {"kind": "training"})
-
-
-def store(seed=0, languages=LANGUAGES, sentences=8, layers=3, dim=6, scale=1.0):
-    """States where translations lie near each other, less so the larger the scale."""
-    random = np.random.default_rng(seed)
-    import torch
-
-    meaning = np.tile(random.normal(size=(sentences, dim)), (len(languages), 1))
-    noise = random.normal(size=(layers, len(meaning), dim)) * scale
-    states = torch.from_numpy((meaning + noise).astype(np.float32))
-    return ActivationStore(
-        states,
-        tuple(range(layers)),
-        languages,
-        np.repeat(np.arange(len(languages)), sentences),
-        np.tile(np.arange(sentences), len(languages)),
-        {"pool": "mean"},
-    )
+from ilo_fast.tables import write_table
 
 
 def of(found, kind, group, score="ilo"):
@@ -312,100 +269,6 @@ def test_results_made_otherwise_are_refused(other, message):
         compare(inputs)
 
 
-def test_unusable_tables_and_numbers():
-    with pytest.raises(InputError, match="needs two results or more, or one table of a training"):
-        compare([from_result(result())])
-    with pytest.raises(InputError, match="something to compare, got nothing"):
-        compare([])
-    table = result().table
-    mixed = table.assign(k=np.where(table["layer"] == 0, 4, 5))
-    with pytest.raises(InputError, match=r"must hold one k, it holds \[4, 5\]"):
-        from_result(Result(mixed, {}), "x")
-    with pytest.raises(InputError, match="x: the table holds layer 0 of eng_Latn more than once"):
-        from_result(Result(pd.concat([table, table]), {}), "x")
-    with pytest.raises(InputError, match="x: the table lacks bridge of some layers"):
-        from_result(Result(table.drop(index=3), {}), "x")
-    two = [from_result(result()), from_result(result())]
-    with pytest.raises(InputError, match="level must lie between 0 and 1"):
-        compare(two, level=1.0)
-    with pytest.raises(TypeError, match="level must be a number; got '95 %'"):
-        compare(two, level="95 %")
-    with pytest.raises(InputError, match="samples must be at least 1"):
-        compare(two, samples=0)
-    with pytest.raises(InputError, match=r"seed must be at least 0 and below .*; got -1"):
-        compare(two, seed=-1)
-
-
-def test_depths_that_cannot_be():
-    for depth in (2, -1, "4", 4.0, None):
-        record = {"model": {"n_layers": depth}}
-        with pytest.raises(InputError, match=r"x: the table holds layers 0 to 3, its model has "):
-            from_result(Result(result().table, record), "x")
-    deep = Result(result(0.1).table, {"model": {"n_layers": 10**15}})  # no list of all its layers
-    found = compare([from_result(result(), "a"), from_result(deep, "b")])
-    assert any("b does not hold all its layers" in note for note in found.record["notes"])
-
-
-def test_an_empty_table_is_named(tmp_path):
-    for name, columns in (("scores", {}), ("alignment", {"step": 0})):
-        path = tmp_path / f"{name}.parquet"
-        Result(result().table.assign(**columns).iloc[:0], {}).write_parquet(path)
-        with pytest.raises(InputError, match=rf"{name}\.parquet' holds no scores"):
-            read_sources(path)
-
-
-def with_lists(folder):
-    """A result with neighbour lists and metrics of its layers."""
-    scored = score_states(
-        store(sentences=10), k=3, threshold=2, metrics="neighbors,intervals,pairs,fragments"
-    )
-    scored.save(folder, plots=False)
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "message"),
-    [
-        ("neighbors", lambda t: t.drop(columns="neighbors"), "lacks the columns neighbors"),
-        ("neighbors", lambda t: t.iloc[1:], "it has 149 rows"),
-        ("neighbors", lambda t: t.assign(layer=t["layer"] + 1), r"it has the layers \[1, 2, 3\]"),
-        ("neighbors", lambda t: t.assign(point=0), "some points are not there"),
-        ("neighbors", lambda t: t.assign(point=t["point"].astype(str)), "point must be of type"),
-        ("neighbors", lambda t: t.assign(neighbors=[[0, 1]] * len(t)), "neighbors must be of type"),
-        ("neighbors", lambda t: with_list(t, [1, 2]), "some lists are not of 3"),
-        ("neighbors", lambda t: with_list(t, [1, 2, 50]), "some neighbours are none of the points"),
-        ("neighbors", lambda t: with_list(t, [1, 2, -1]), "some neighbours are none of the points"),
-        ("neighbors", lambda t: with_list(t, None), "neighbors lacks values"),
-        ("layer_metrics", lambda t: t.iloc[1:], r"its layers must be \[0, 1, 2\]"),
-        ("layer_metrics", lambda t: pd.concat([t, t]), r"its layers must be \[0, 1, 2\]"),
-        ("layer_metrics", lambda t: t.drop(columns="reach_low"), "lacks the column reach_low"),
-        ("pair_metrics", lambda t: t.assign(share="x"), "its column share must hold numbers"),
-        ("language_metrics", lambda t: t.drop(columns="layer"), "lacks the columns layer"),
-    ],
-)
-def test_a_damaged_table_beside_scores_is_named(tmp_path, name, change, message):
-    path = with_lists(tmp_path) / f"{name}.parquet"
-    table, record = read_table(path)
-    types = {"neighbors": pa.list_(pa.int32())} if message.startswith("some") else {}
-    write_parquet(change(table), record, path, types if name == "neighbors" else {})
-    with pytest.raises(InputError, match=rf"{name}\.parquet' .*{message}"):
-        read_sources(tmp_path)
-
-
-def with_list(table, neighbors):
-    lists = [np.asarray(one, dtype=np.int32) for one in table["neighbors"]]
-    lists[5] = neighbors if neighbors is None else np.array(neighbors, dtype=np.int32)
-    return table.assign(neighbors=lists)
-
-
-def test_points_of_any_number_take_no_memory(tmp_path):
-    path = with_lists(tmp_path) / "scores.parquet"
-    table, record = read_table(path)
-    write_parquet(table.assign(n_points=1 << 50), record, path, SCHEMA)
-    with pytest.raises(InputError, match=r"neighbors\.parquet' must hold 3 neighbours of "):
-        read_sources(tmp_path)
-
-
 def test_permutations_want_lists_on_both_sides():
     table, states = from_result(result(), "a"), [from_store(store(), "b")]
     other = [from_store(store(1), "c")]
@@ -445,13 +308,6 @@ def test_another_dtype_is_noted():
     )
     assert compare([a, b], samples=5).record["notes"] == ["a ran in float32, b in bfloat16"]
     assert compare([a, c], samples=5).record["notes"] == []
-
-
-def test_folders_that_hold_nothing(tmp_path):
-    with pytest.raises(InputError, match=r"holds neither scores\.parquet"):
-        read_sources(tmp_path)
-    with pytest.raises(InputError, match="no result file at"):
-        read_sources(tmp_path / "none.parquet")
 
 
 def test_settings_given_must_be_those_of_the_tables(tmp_path):
