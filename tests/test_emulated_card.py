@@ -33,7 +33,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ilo_fast import knn
+from ilo_fast import knn, vectors
 
 pytestmark = pytest.mark.gpu
 MIXED = [
@@ -99,8 +99,9 @@ class Launches(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_few_launches_beside_the_kernels(by_triton, x):  # by which what is cached is there
+def test_few_launches_beside_the_kernels(by_triton, x, monkeypatch):  # what is cached is there
     card = x.cuda()
+    monkeypatch.setattr(vectors, "flushes", lambda rows: pytest.fail("work for every core first"))
     with Launches() as seen:
         knn(card, 3, backend="triton")
     check = ["linalg_vector_norm", "amax", "_local_scalar_dense"]
