@@ -190,10 +190,13 @@ class RowConfig:
     """Launches of the kernels that work on rows of points.
 
     prepare_rows, prepare_dims: a program's tile of the input. select_rows: rows a program of the
-    selection serves. score_rows, score_dims: rows and dimensions a program scores at a time.
-    capacity: candidates kept a row. repair_programs: programs that share the unproved rows,
-    repair_parts: parts a row is cut in, repair_points, repair_dims: points and dimensions scored at
-    a time (a bin at least). sort_rows: rows a program of the final sort orders.
+    selection serves (32 and one warp: a row a thread, which finds its entries' places alone);
+    select_groups: groups of bins a row's line is drawn from; select_bins: bins listed in one turn
+    of a loop, all written out (32 take the compiler seconds). score_rows, score_dims: rows and
+    dimensions a program scores at a time. capacity: candidates kept a row. repair_programs:
+    programs that share the unproved rows, repair_parts: parts a row is cut in, repair_points,
+    repair_dims: points and dimensions scored at a time (a bin at least). sort_rows: rows a program
+    of the final sort orders.
     """
 
     prepare_rows: int
@@ -201,6 +204,7 @@ class RowConfig:
     prepare_warps: int
     select_rows: int
     select_groups: int
+    select_bins: int
     select_warps: int
     score_rows: int
     score_dims: int
@@ -229,6 +233,7 @@ def row_config(major: int, d: int, k: int) -> RowConfig:
             prepare_warps=4,
             select_rows=128,
             select_groups=groups,
+            select_bins=16,
             select_warps=4,
             score_rows=128,
             score_dims=256,
@@ -247,7 +252,8 @@ def row_config(major: int, d: int, k: int) -> RowConfig:
         prepare_warps=4,
         select_rows=max(4, 2048 // groups),
         select_groups=groups,
-        select_warps=4,
+        select_bins=16,
+        select_warps=1,
         score_rows=1,
         score_dims=min(1024, max(64, _power_of_two(d))),
         score_warps=4 if d > 1024 else 2,

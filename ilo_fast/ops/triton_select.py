@@ -48,12 +48,13 @@ def upper_bound(packed, BITS: tl.constexpr):
     return value + tl.abs(value) * (2.0 ** (BITS - 22)) + 2.0**-100
 
 
-@triton.jit(do_not_specialize=["n_bins", "k"])
+# Were `rows` known to be a multiple of four, a lane would read four of them at once.
+@triton.jit(do_not_specialize=["n_bins", "rows", "k"])
 def _select_kernel(
     best, second, slack, score_out, place_out, count_out, line_out,
     n_bins, rows, first_row, n_pad, k,
     WIDTH: tl.constexpr, BITS: tl.constexpr, GROUPS: tl.constexpr, ROWS: tl.constexpr,
-    CAPACITY: tl.constexpr,
+    BINS: tl.constexpr, CAPACITY: tl.constexpr,
 ):  # fmt: skip
     layer = tl.program_id(1).to(tl.int64)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -83,7 +84,8 @@ def _select_kernel(
     lists = (layer * rows + row.to(tl.int64)) * CAPACITY
     start = 0
     while start < n_bins:
-        bins = start + group
+        entry = tl.arange(0, BINS)
+        bins = start + entry
         mask = inside[:, None] & (bins < n_bins)[None, :]
         at = table + bins.to(tl.int64)[None, :] * rows
         for kept in tl.static_range(2):
@@ -92,16 +94,20 @@ def _select_kernel(
                 mask = score >= line[:, None]  # a second is never above its best
             else:
                 score = tl.load(second + at, mask=mask, other=_FLOOR * 2.0)
-            take = score >= line[:, None]
-            slot = found[:, None] + tl.cumsum(take.to(tl.int32), axis=1) - 1
-            place = bins[None, :] * WIDTH + (score.to(tl.int32, bitcast=True) & (WIDTH - 1))
-            if kept == 1:
-                place = place | _LAST_KEPT
-            fits = take & (slot < CAPACITY)
-            tl.store(score_out + lists[:, None] + slot, score, mask=fits)
-            tl.store(place_out + lists[:, None] + slot, place, mask=fits)
-            found += tl.sum(take.to(tl.int32), axis=1)
-        start += GROUPS
+            bits = score.to(tl.int32, bitcast=True)
+            # One bin after another, a row in a lane: no lane asks another where an entry goes.
+            for column in tl.static_range(BINS):
+                own = tl.sum(tl.where(entry[None, :] == column, bits, 0), axis=1)
+                place = (start + column) * WIDTH + (own & (WIDTH - 1))
+                if kept == 1:
+                    place = place | _LAST_KEPT
+                own_score = own.to(tl.float32, bitcast=True)
+                take = own_score >= line
+                fits = take & (found < CAPACITY)
+                tl.store(score_out + lists + found, own_score, mask=fits)
+                tl.store(place_out + lists + found, place, mask=fits)
+                found += take.to(tl.int32)
+        start += BINS
     tl.store(count_out + layer * rows + row, found, mask=inside)
     tl.store(line_out + layer * rows + row, line, mask=inside)
 
@@ -126,7 +132,8 @@ def select(
         made.score, made.place, made.count, made.line,
         n_bins, rows, first_row, n_pad, k,
         WIDTH=bins.width, BITS=bins.width.bit_length() - 1, GROUPS=config.select_groups,
-        ROWS=config.select_rows, CAPACITY=config.capacity, num_warps=config.select_warps,
+        ROWS=config.select_rows, BINS=config.select_bins, CAPACITY=config.capacity,
+        num_warps=config.select_warps,
         enable_fp_fusion=True,  # as in the filter
     )  # fmt: skip
     return made
