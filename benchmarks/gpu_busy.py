@@ -26,10 +26,19 @@ def covered(spans: Iterable[tuple[float, float]]) -> float:
 def busy(run: Callable[[], Any], device: torch.device) -> dict[str, Any]:
     """Milliseconds from the first kernel of ``run`` to the end of the last, the share of them in
     which at least one runs, and the kernels that take longest with their shares of all kernels'
-    time. Off CUDA, in a dry run, torch's operators stand in for kernels."""
+    time. Off CUDA, in a dry run, torch's operators stand in for kernels.
+
+    Where torch cannot profile a card, ``"not run"`` says why: what was timed before is kept."""
+    run()
+    try:
+        return _profiled(run, device)
+    except Exception as error:
+        return {"not run": f"{type(error).__name__}: {error}"[:300]}
+
+
+def _profiled(run: Callable[[], Any], device: torch.device) -> dict[str, Any]:
     cuda = device.type == "cuda"
     kind = torch.profiler.ProfilerActivity.CUDA if cuda else torch.profiler.ProfilerActivity.CPU
-    run()
     with torch.profiler.profile(activities=[kind]) as profiler:
         run()
         if cuda:

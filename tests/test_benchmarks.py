@@ -12,7 +12,7 @@ from benchmarks import gpu_command, gpu_extraction, gpu_overlap
 from benchmarks.__main__ import main
 from benchmarks.cpu import exact_rows, right_rows
 from benchmarks.data import synthetic_states
-from benchmarks.gpu_busy import covered
+from benchmarks.gpu_busy import busy, covered
 from benchmarks.gpu_command import end_to_end, first_batch
 from benchmarks.gpu_extraction import TINY, measure
 from benchmarks.registry import Contender, Workload, compare
@@ -178,6 +178,10 @@ def test_extraction_in_the_gpu_commands_dry_run(tmp_path):
 
 def test_busy_time_counts_overlapping_kernels_once():
     assert covered([(0.0, 2.0), (1.0, 3.0), (5.0, 6.0), (5.5, 5.7)]) == 4.0
+
+
+def test_a_card_that_cannot_be_profiled_costs_no_other_figure():
+    assert "not run" in busy(lambda: torch.ones(3), torch.device("cuda"))
 
 
 @pytest.mark.xdist_group("compiler")
