@@ -1,5 +1,6 @@
 """States in a folder: resumed after kill -9, bit for bit; damage and changed inputs are noticed."""
 
+import errno
 import json
 import os
 import shutil
@@ -11,15 +12,16 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from families import SENTENCES, Characters, make
 from safetensors.torch import load_file
 
 from ilo_fast import Corpus, extract, tap
-from ilo_fast.activations import disk, open_store
+from ilo_fast.activations import disk, job, open_store, tokens
 from ilo_fast.activations.job import Job
-from ilo_fast.activations.journal import beginning, read_journal
+from ilo_fast.activations.journal import Batch, beginning, finished, read_journal
 from ilo_fast.activations.runner import Runner
 from ilo_fast.errors import InputError
 from ilo_fast.progress import Progress
@@ -137,6 +139,44 @@ def test_half_written_batches_are_done_again(tmp_path, ran):
     ran.clear()
     assert torch.equal(keep(tmp_path / "s").states, whole.states)
     assert len(ran) == batches
+
+
+def test_a_run_of_several_chunks_goes_on_where_it_stopped(tmp_path, ran, monkeypatch):
+    plain = keep(tmp_path / "plain").states
+    for module in (tokens, job):
+        monkeypatch.setattr(module, "CHUNK", 5)
+    ran.clear()
+    whole = keep(tmp_path / "whole")
+    batches = len(ran)
+    torch.testing.assert_close(whole.states, plain)
+    interrupted(tmp_path / "s", after=batches - 1)
+    journal = tmp_path / "s" / "journal.jsonl"
+    lines = journal.read_text().splitlines()
+    assert json.loads(lines[-1])["start"] >= 5
+    journal.write_text("\n".join(lines) + '\n{"start": 9, "sto')  # the next line begins anew
+    ran.clear()
+    resumed = keep(tmp_path / "s")
+    assert len(ran) == batches - len(lines)
+    assert resumed.record["sentences_kept"] == sum(len(json.loads(at)["points"]) for at in lines)
+    for states in (resumed.states, open_store(tmp_path / "s").states):
+        assert torch.equal(states, whole.states)
+
+
+def test_finished_batches_of_a_chunk_are_those_of_its_points_in_order():
+    states = np.arange(48, dtype=np.float32).reshape(2, 8, 3)
+
+    def batch(start, *points):
+        block = np.ascontiguousarray(states[:, points])
+        return Batch.of(start, np.array(points), block, 9)
+
+    batches = [batch(6, 0, 2), batch(4, 5, 7), batch(5, 7, 5), batch(0, 1, 3), batch(7, 2, 4)]
+    order = np.array([5, 7, 0, 2])  # of places 4 to 7
+    assert finished(batches, states, 9, order, 4) == [(4, 6), (6, 8)]
+    assert finished(batches, states, 8, order, 4) == []
+
+
+def test_checksums_begin_at_the_content_of_a_key_in_any_order():
+    assert beginning({"a": 1, "b": 2}) == beginning({"b": 2, "a": 1}) != beginning({"a": 1, "b": 3})
 
 
 def test_resumed_after_a_halved_budget(tmp_path, ran, monkeypatch):
@@ -262,6 +302,25 @@ def test_an_end_before_the_first_batch_leaves_a_folder_to_start_in(tmp_path, mon
         with pytest.raises(error):
             keep(tmp_path)
     assert keep(tmp_path).record["states"] == "made"
+
+
+def test_file_systems_without_locks_or_room_taken_ahead_serve(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def none(*_):
+        raise OSError(errno.ENOTSUP, "not supported")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "full")
+
+    truth = keep(tmp_path / "plain").states
+    monkeypatch.setattr(fcntl, "flock", none)
+    monkeypatch.setattr(os, "posix_fallocate", none, raising=False)
+    assert torch.equal(keep(tmp_path / "s").states, truth)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="full"):
+        keep(tmp_path / "full")
+    assert list((tmp_path / "full").iterdir()) == []
 
 
 def test_a_journal_without_its_key_is_left_alone(tmp_path):
