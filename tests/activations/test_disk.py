@@ -57,6 +57,8 @@ def test_a_folder_is_a_safetensors_file_and_opens_again(tmp_path, ran):
     assert torch.equal(store.states, plain.states)
     tensors = load_file(tmp_path / "s" / "states.safetensors")
     assert list(tensors) == ["layer.0", "layer.3"]
+    with (tmp_path / "s" / "states.safetensors").open("rb") as file:
+        assert (8 + int.from_bytes(file.read(8), "little")) % 64 == 0  # where the data begins
     assert torch.equal(tensors["layer.3"], plain.states[1])
     opened = open_store(tmp_path / "s")
     assert torch.equal(opened.states, plain.states)
@@ -316,7 +318,7 @@ def test_file_systems_without_locks_or_room_taken_ahead_serve(tmp_path, monkeypa
     truth = keep(tmp_path / "plain").states
     monkeypatch.setattr(fcntl, "flock", none)
     monkeypatch.setattr(os, "posix_fallocate", none, raising=False)
-    assert torch.equal(keep(tmp_path / "s").states, truth)
+    assert torch.equal(keep(tmp_path / "new" / "s").states, truth)
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(OSError, match="full"):
         keep(tmp_path / "full")
@@ -464,6 +466,35 @@ def test_a_pipe_is_no_file_of_a_folder(tmp_path, name):
     if name == "journal.jsonl":  # a run could not write into it
         with pytest.raises(InputError, match=rf"{name}' is a pipe or a device"):
             keep(tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    ("recorded", "renamed", "said"),
+    [
+        (False, False, "no finished states"),
+        (True, False, "no finished states"),
+        (False, True, r"without their record\.json"),
+    ],
+)
+def test_a_run_that_ended_behind_its_last_batch_makes_none_again(
+    tmp_path, ran, recorded, renamed, said
+):
+    made = keep(tmp_path / "s")
+    truth = made.states.clone()
+    if not recorded:
+        (tmp_path / "s" / "record.json").unlink()
+    if not renamed:
+        (tmp_path / "s" / "states.safetensors").rename(tmp_path / "s" / "states.partial")
+    with pytest.raises(InputError, match=said):
+        open_store(tmp_path / "s")
+    ran.clear()
+    again = keep(tmp_path / "s")
+    assert (ran, again.record["states"]) == ([], "read")
+    assert (again.record == {**made.record, "states": "read"}) is recorded  # "seconds" among them
+    opened = open_store(tmp_path / "s")
+    assert torch.equal(again.states, truth)
+    assert torch.equal(opened.states, truth)
+    assert opened.record["sentences"] == CORPUS.n_points
 
 
 def test_a_damaged_record_is_named(tmp_path):

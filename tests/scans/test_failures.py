@@ -13,6 +13,9 @@ from safetensors.numpy import load_file, save_file
 from ilo_fast.activations.tokens import tokenise
 from ilo_fast.errors import CorpusError, ModelError
 from ilo_fast.scans.failures import explain_failure
+from ilo_fast.scans.jobs import plan_jobs
+from ilo_fast.scans.plan import read_plan
+from ilo_fast.scans.work import run_job
 
 
 def broken_models(models):
@@ -127,3 +130,13 @@ def test_a_bug_is_a_failure_with_its_name(run, monkeypatch):
     trace = summary.to_pandas("failures")["trace"][0]
     assert trace.startswith("Traceback")
     assert "in fail" in trace
+
+
+def test_a_corpus_that_changed_since_the_plan_was_read_is_not_scored(plan, corpus_folder):
+    job = plan_jobs(read_plan(plan))[0][0]
+    assert run_job(job).failure is None
+    file = corpus_folder / "ell_Grek.txt"
+    file.write_text(file.read_text(encoding="utf-8").replace(" ", "  ", 1), encoding="utf-8")
+    outcome = run_job(job)
+    assert outcome.failure.reason == "corpus: text changed since the scan began"
+    assert outcome.files == {}
