@@ -157,11 +157,39 @@ def test_a_run_of_several_chunks_goes_on_where_it_stopped(tmp_path, ran, monkeyp
     assert json.loads(lines[-1])["start"] >= 5
     journal.write_text("\n".join(lines) + '\n{"start": 9, "sto')  # the next line begins anew
     ran.clear()
-    resumed = keep(tmp_path / "s")
+
+    class Told(Progress):
+        made = skipped = 0
+
+        def advance(self, tokens, sentences):
+            self.made += sentences
+
+        def skip(self, tokens, sentences):
+            self.skipped += sentences
+
+    told, kept = Told(), sum(len(json.loads(at)["points"]) for at in lines)
+    resumed = keep(tmp_path / "s", progress=told)
     assert len(ran) == batches - len(lines)
-    assert resumed.record["sentences_kept"] == sum(len(json.loads(at)["points"]) for at in lines)
+    assert resumed.record["sentences_kept"] == told.skipped == kept
+    assert told.made == CORPUS.n_points - kept
     for states in (resumed.states, open_store(tmp_path / "s").states):
         assert torch.equal(states, whole.states)
+
+
+@pytest.mark.parametrize(("odd", "said"), [(99, "got 99 in"), (None, "no tokens")])
+def test_sentences_of_a_later_chunk_are_named(monkeypatch, odd, said):
+    for module in (tokens, job):
+        monkeypatch.setattr(module, "CHUNK", 5)
+
+    class Odd(Characters):
+        def encode(self, text):
+            if text != SENTENCES[1][3]:
+                return super().encode(text)
+            return [] if odd is None else [3, odd]
+
+    with pytest.raises(ValueError, match=said) as caught:
+        extract(make("llama"), Odd(), CORPUS)
+    assert "sentence 4 of two" in str(caught.value)
 
 
 def test_finished_batches_of_a_chunk_are_those_of_its_points_in_order():
@@ -222,6 +250,13 @@ def test_changed_inputs_never_reuse_states(tmp_path):
         one_weight.model.layers[1].mlp.up_proj.weight[3, 4] += 1e-3
     with pytest.raises(InputError, match="differ in model"):
         keep(tmp_path, model=one_weight)
+
+    class Others(Characters):
+        def encode(self, text):
+            return [4, *super().encode(text)[1:]]
+
+    with pytest.raises(InputError, match="differ in tokenizer"):
+        extract(make("llama"), Others(), CORPUS, folder=tmp_path)
     with pytest.raises(InputError, match="pool: a folder keeps only"):
         keep(tmp_path / "f", pool=lambda states, offsets: states[offsets[1:] - 1])
 
