@@ -94,15 +94,15 @@ def test_keys_change_with_code_tokenizer_and_package(plan, models, monkeypatch):
         jobs = jobs_of(plan, models=[{"model": str(models / "step9"), **entry}])
         return [cell.key for job in jobs for cell in job.cells] + [job.key for job in jobs]
 
-    seen = [keys(), keys(trust_remote_code=True)]
+    seen = [*keys(), *keys(trust_remote_code=True)]
     for name, value in (("__version__", "0"), ("SCHEMA_VERSION", 0)):
         with monkeypatch.context() as patch:
             patch.setattr(f"ilo_fast.scans.jobs.{name}", value)
-            seen.append(keys())
+            seen += keys()
     file = models / "step9" / "tokenizer.json"
     file.write_text(file.read_text(encoding="utf-8") + " ", encoding="utf-8")
-    seen.append(keys())
-    assert len(set(sum(seen, []))) == sum(map(len, seen))
+    seen += keys()
+    assert len(set(seen)) == len(seen) == 10
 
 
 def test_the_key_of_a_local_model_has_its_weights_and_its_tokenizer(plan):

@@ -162,6 +162,14 @@ def test_files_that_were_damaged_are_made_again(run, tmp_path):
         assert run().computed == 0
 
 
+def test_files_beside_the_scores_of_another_run_are_made_again(run, plan, tmp_path):
+    run()
+    run(results=tmp_path / "other", defaults={**plan["defaults"], "permutations": 5})
+    first, _ = sorted((tmp_path / "other" / "layers").rglob("*.parquet"))
+    shutil.copy(first, tmp_path / "out" / first.relative_to(tmp_path / "other"))
+    assert (run().computed, run().computed) == (1, 0)
+
+
 def test_damaged_files_are_named(run, tmp_path):
     run()
     path, _ = sorted((tmp_path / "out" / "scores").rglob("*.parquet"))
