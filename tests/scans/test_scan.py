@@ -22,7 +22,7 @@ from ilo_fast.compare import compare
 from ilo_fast.errors import InputError
 from ilo_fast.results import COLUMNS, read_parquet
 from ilo_fast.scans import query, read_table
-from ilo_fast.scans.dataset import Dataset
+from ilo_fast.scans.dataset import Dataset, read_cell
 from ilo_fast.scans.jobs import plan_jobs
 from ilo_fast.scans.plan import PlanError, read_plan
 from ilo_fast.scans.report import report_data
@@ -95,6 +95,18 @@ def test_a_second_scan_does_what_is_missing_or_changed(run, plan, models):
     more = run(defaults={**plan["defaults"], "permutations": 5, "metrics": ["cosine", "euclidean"]})
     assert more.computed == 2
     assert more.to_pandas()["metric"].value_counts().to_dict() == {"cosine": 64, "euclidean": 32}
+
+
+def test_the_record_of_a_result_says_what_the_scan_was_to_do(run, models, tmp_path):
+    run(models=[{"model": str(models / "step9"), "name": "mine"}])
+    (path,) = (tmp_path / "out" / "scores").rglob("*.parquet")
+    told = read_cell(path, "scores")[1]["scan"]
+    options = told.pop("options")
+    assert told == {
+        "model": "mine", "revision": "", "corpus": "text", "target": str(models / "step9"),
+        "commit": None,
+    }  # fmt: skip
+    assert (options["metric"], options["k"], options["batch_tokens"]) == ("cosine", 3, "auto")
 
 
 def test_a_key_of_equal_parts_has_a_reason_too(run, plan, tmp_path):
