@@ -16,6 +16,7 @@ from ilo_fast.corpora.languages import order_languages
 from ilo_fast.errors import InputError
 from ilo_fast.finetune import score_change
 from ilo_fast.groups import language_groups
+from ilo_fast.kept import list_rows, lists_of
 from ilo_fast.overlap import mutual_knn
 from ilo_fast.pairing import match_layers
 from ilo_fast.results import SCORES, Result
@@ -277,6 +278,13 @@ def test_permutations_want_lists_on_both_sides():
             compare(inputs, permutations=9)
     inputs = [states, other, from_result(other[0].result, "d")]  # of one pair is enough
     assert "p" in compare(inputs, permutations=9, samples=5).overlap_table()
+
+
+def test_kept_lists_are_read_from_rows_in_any_order():
+    lists = np.array([[[1, 2], [2, 0], [0, 1]], [[2, 1], [0, 2], [1, 0]]])
+    rows = list_rows(lists, [3, 0]).sample(frac=1, random_state=1)
+    assert np.array_equal(lists_of(rows, [3, 0], 3, 2, "x"), lists)
+    assert np.array_equal(lists_of(rows, [0, 3], 3, 2, "x"), lists[::-1])
 
 
 def test_lists_of_points_in_another_order_are_refused():

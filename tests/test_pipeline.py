@@ -98,15 +98,22 @@ def test_languages_and_limit(tiny_model, corpus):
 
 def test_the_record_says_how(result, tiny_model, corpus):
     record = json.loads(json.dumps(result.record))
-    assert record["model"]["name"] == "tiny-llama"
-    assert record["model"]["source"] == "folder"
-    assert record["model"]["dtype"] == "float32"
-    assert record["model"]["n_layers"] == 3
+    assert (record["record"], record["kind"]) == (1, "score")
     for key in ("weights_sha256", "tokenizer_sha256"):
-        assert re.fullmatch("[0-9a-f]{64}", record["model"][key])
+        assert re.fullmatch("[0-9a-f]{64}", record["model"].pop(key))
+    assert record["model"].pop("tokenizer")  # its class, which versions of transformers name
+    assert record["model"] == {
+        "name": "tiny-llama", "revision": None, "source": "folder", "licence": None,
+        "dtype": "float32", "n_layers": 3, "dim": 32, "max_length": 64,
+    }  # fmt: skip
     assert record["corpus"]["sha256"] == corpus.sha256
     assert record["corpus"]["languages"] == list(corpus.languages)
-    assert record["options"]["layers"] == [0, 1, 2, 3]
+    assert record["options"] == {
+        "k": 4, "threshold": 2, "metric": "cosine", "layers": [0, 1, 2, 3], "pool": "mean",
+        "device": "auto", "backend": "auto", "reference": False, "metrics": [],
+        "batch_tokens": "auto", "dtype": "auto", "fused": "auto", "truncate": False,
+        "trust_remote_code": False,
+    }  # fmt: skip
     for name in ("torch", "scipy"):
         assert record["versions"][name] == metadata.version(name)
     assert record["device"]["id"] == "cpu"

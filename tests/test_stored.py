@@ -65,6 +65,20 @@ def test_kept_states_give_what_their_model_gave(kept):
     assert score_states(open_store(states), k=4, name="mine").table["model"].unique() == ["mine"]
 
 
+def test_layers_come_ascending_whatever_the_order_of_the_states():
+    store = made_by_hand()
+    turned = replace(store, states=store.states.flip(0), layers=store.layers[::-1])
+    for layers in (None, "5,0"):
+        result, other = (
+            score_states(of, k=4, threshold=2, layers=layers) for of in (store, turned)
+        )
+        pd.testing.assert_frame_equal(result.table, other.table, check_exact=True)
+        assert result.record["options"]["layers"] == other.record["options"]["layers"]
+        assert other.record["options"]["layers"] == sorted(other.record["options"]["layers"])
+    with pytest.raises(InputError, match="the states hold 0, 2, 5; layer 1 was asked for"):
+        score_states(turned, threshold=2, layers=1)
+
+
 def test_the_command_needs_neither_model_nor_corpus(kept, capsys, tmp_path):
     states, result, _ = kept
     given = ("score", "--states", states, "--k", 4, "--threshold", 2, "--no-plots", "--quiet")

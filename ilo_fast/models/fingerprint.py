@@ -117,7 +117,7 @@ def weights_sha256(module: nn.Module) -> str:
                 f"model: {name} is offloaded, so its weights have no hash; states kept in a folder "
                 "and the record of `score` need one"
             )
-        if tensor.numel() and tensor.element_size() in _INTEGERS and not tensor.is_complex():
+        if tensor.numel() and not tensor.is_complex():
             names.append(f"{name} {tensor.dtype} {list(tensor.shape)}")
             sums.append(_bit_sums(tensor).cpu())
     config: Any = getattr(module, "config", None)

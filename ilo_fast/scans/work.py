@@ -45,17 +45,19 @@ class ModelCache:
     def get(self, job: Job) -> LoadedModel:
         """The job's model, loaded unless it was the last one's."""
         dtype, device = job.options["dtype"], job.options["device"]
-        key = (job.target, job.commit, job.cells[0].parts.get("model"), dtype, device)
+        revision = (job.commit or job.revision or None) if job.source == "hub" else None
+        trusted, digest = job.trust_remote_code, job.cells[0].parts.get("model")
+        key = (job.target, revision, trusted, digest, dtype, device)
         if self._loaded is None or key != self._key:
             self.drop()
             with torch.random.fork_rng():
                 torch.manual_seed(job.options["seed"])
                 self._loaded = load_model(
                     job.target,
-                    revision=(job.commit or job.revision or None) if job.source == "hub" else None,
+                    revision=revision,
                     dtype=dtype,
                     device=device,
-                    trust_remote_code=job.trust_remote_code,
+                    trust_remote_code=trusted,
                 )
             self._key = key
         return self._loaded

@@ -1,5 +1,6 @@
 """States in a folder: resumed after kill -9, bit for bit; damage and changed inputs are noticed."""
 
+import errno
 import json
 import os
 import shutil
@@ -11,15 +12,16 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from families import SENTENCES, Characters, make
 from safetensors.torch import load_file
 
 from ilo_fast import Corpus, extract, tap
-from ilo_fast.activations import disk, open_store
+from ilo_fast.activations import disk, job, open_store, tokens
 from ilo_fast.activations.job import Job
-from ilo_fast.activations.journal import beginning, read_journal
+from ilo_fast.activations.journal import Batch, beginning, finished, read_journal
 from ilo_fast.activations.runner import Runner
 from ilo_fast.errors import InputError
 from ilo_fast.progress import Progress
@@ -55,6 +57,8 @@ def test_a_folder_is_a_safetensors_file_and_opens_again(tmp_path, ran):
     assert torch.equal(store.states, plain.states)
     tensors = load_file(tmp_path / "s" / "states.safetensors")
     assert list(tensors) == ["layer.0", "layer.3"]
+    with (tmp_path / "s" / "states.safetensors").open("rb") as file:
+        assert (8 + int.from_bytes(file.read(8), "little")) % 64 == 0  # where the data begins
     assert torch.equal(tensors["layer.3"], plain.states[1])
     opened = open_store(tmp_path / "s")
     assert torch.equal(opened.states, plain.states)
@@ -139,6 +143,72 @@ def test_half_written_batches_are_done_again(tmp_path, ran):
     assert len(ran) == batches
 
 
+def test_a_run_of_several_chunks_goes_on_where_it_stopped(tmp_path, ran, monkeypatch):
+    plain = keep(tmp_path / "plain").states
+    for module in (tokens, job):
+        monkeypatch.setattr(module, "CHUNK", 5)
+    ran.clear()
+    whole = keep(tmp_path / "whole")
+    batches = len(ran)
+    torch.testing.assert_close(whole.states, plain)
+    interrupted(tmp_path / "s", after=batches - 1)
+    journal = tmp_path / "s" / "journal.jsonl"
+    lines = journal.read_text().splitlines()
+    assert json.loads(lines[-1])["start"] >= 5
+    journal.write_text("\n".join(lines) + '\n{"start": 9, "sto')  # the next line begins anew
+    ran.clear()
+
+    class Told(Progress):
+        made = skipped = 0
+
+        def advance(self, tokens, sentences):
+            self.made += sentences
+
+        def skip(self, tokens, sentences):
+            self.skipped += sentences
+
+    told, kept = Told(), sum(len(json.loads(at)["points"]) for at in lines)
+    resumed = keep(tmp_path / "s", progress=told)
+    assert len(ran) == batches - len(lines)
+    assert resumed.record["sentences_kept"] == told.skipped == kept
+    assert told.made == CORPUS.n_points - kept
+    for states in (resumed.states, open_store(tmp_path / "s").states):
+        assert torch.equal(states, whole.states)
+
+
+@pytest.mark.parametrize(("odd", "said"), [(99, "got 99 in"), (None, "no tokens")])
+def test_sentences_of_a_later_chunk_are_named(monkeypatch, odd, said):
+    for module in (tokens, job):
+        monkeypatch.setattr(module, "CHUNK", 5)
+
+    class Odd(Characters):
+        def encode(self, text):
+            if text != SENTENCES[1][3]:
+                return super().encode(text)
+            return [] if odd is None else [3, odd]
+
+    with pytest.raises(ValueError, match=said) as caught:
+        extract(make("llama"), Odd(), CORPUS)
+    assert "sentence 4 of two" in str(caught.value)
+
+
+def test_finished_batches_of_a_chunk_are_those_of_its_points_in_order():
+    states = np.arange(48, dtype=np.float32).reshape(2, 8, 3)
+
+    def batch(start, *points):
+        block = np.ascontiguousarray(states[:, points])
+        return Batch.of(start, np.array(points), block, 9)
+
+    batches = [batch(6, 0, 2), batch(4, 5, 7), batch(5, 7, 5), batch(0, 1, 3), batch(7, 2, 4)]
+    order = np.array([5, 7, 0, 2])  # of places 4 to 7
+    assert finished(batches, states, 9, order, 4) == [(4, 6), (6, 8)]
+    assert finished(batches, states, 8, order, 4) == []
+
+
+def test_checksums_begin_at_the_content_of_a_key_in_any_order():
+    assert beginning({"a": 1, "b": 2}) == beginning({"b": 2, "a": 1}) != beginning({"a": 1, "b": 3})
+
+
 def test_resumed_after_a_halved_budget(tmp_path, ran, monkeypatch):
     """Batches that end elsewhere than planned: only the sentences not there are run."""
     interrupted(tmp_path / "s")
@@ -180,6 +250,13 @@ def test_changed_inputs_never_reuse_states(tmp_path):
         one_weight.model.layers[1].mlp.up_proj.weight[3, 4] += 1e-3
     with pytest.raises(InputError, match="differ in model"):
         keep(tmp_path, model=one_weight)
+
+    class Others(Characters):
+        def encode(self, text):
+            return [4, *super().encode(text)[1:]]
+
+    with pytest.raises(InputError, match="differ in tokenizer"):
+        extract(make("llama"), Others(), CORPUS, folder=tmp_path)
     with pytest.raises(InputError, match="pool: a folder keeps only"):
         keep(tmp_path / "f", pool=lambda states, offsets: states[offsets[1:] - 1])
 
@@ -262,6 +339,25 @@ def test_an_end_before_the_first_batch_leaves_a_folder_to_start_in(tmp_path, mon
         with pytest.raises(error):
             keep(tmp_path)
     assert keep(tmp_path).record["states"] == "made"
+
+
+def test_file_systems_without_locks_or_room_taken_ahead_serve(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def none(*_):
+        raise OSError(errno.ENOTSUP, "not supported")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "full")
+
+    truth = keep(tmp_path / "plain").states
+    monkeypatch.setattr(fcntl, "flock", none)
+    monkeypatch.setattr(os, "posix_fallocate", none, raising=False)
+    assert torch.equal(keep(tmp_path / "new" / "s").states, truth)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="full"):
+        keep(tmp_path / "full")
+    assert list((tmp_path / "full").iterdir()) == []
 
 
 def test_a_journal_without_its_key_is_left_alone(tmp_path):
@@ -405,6 +501,35 @@ def test_a_pipe_is_no_file_of_a_folder(tmp_path, name):
     if name == "journal.jsonl":  # a run could not write into it
         with pytest.raises(InputError, match=rf"{name}' is a pipe or a device"):
             keep(tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    ("recorded", "renamed", "said"),
+    [
+        (False, False, "no finished states"),
+        (True, False, "no finished states"),
+        (False, True, r"without their record\.json"),
+    ],
+)
+def test_a_run_that_ended_behind_its_last_batch_makes_none_again(
+    tmp_path, ran, recorded, renamed, said
+):
+    made = keep(tmp_path / "s")
+    truth = made.states.clone()
+    if not recorded:
+        (tmp_path / "s" / "record.json").unlink()
+    if not renamed:
+        (tmp_path / "s" / "states.safetensors").rename(tmp_path / "s" / "states.partial")
+    with pytest.raises(InputError, match=said):
+        open_store(tmp_path / "s")
+    ran.clear()
+    again = keep(tmp_path / "s")
+    assert (ran, again.record["states"]) == ([], "read")
+    assert (again.record == {**made.record, "states": "read"}) is recorded  # "seconds" among them
+    opened = open_store(tmp_path / "s")
+    assert torch.equal(again.states, truth)
+    assert torch.equal(opened.states, truth)
+    assert opened.record["sentences"] == CORPUS.n_points
 
 
 def test_a_damaged_record_is_named(tmp_path):

@@ -224,6 +224,21 @@ def test_works_inside_inference_mode():
         inside += 1  # the caller's to change
 
 
+def test_what_a_model_is_set_to_hand_out_is_off_meanwhile_and_comes_back():
+    model, seen = make("llama"), []
+    model.config.output_hidden_states, model.config.return_dict = True, False
+    model.model.register_forward_pre_hook(
+        lambda module, _: seen.append(
+            (module.config.output_hidden_states, module.config.return_dict)
+        )
+    )
+    states = extract(model, Characters(), CORPUS).states
+    assert set(seen) == {(False, True)}
+    assert (model.config.output_hidden_states, model.config.return_dict) == (True, False)
+    plain = extract(make("llama"), Characters(), CORPUS).states
+    assert torch.equal(states, plain)
+
+
 def test_dropout_is_off():
     model = make("gpt2", resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5).train()
     first, second = (extract(model, Characters(), CORPUS).states for _ in range(2))

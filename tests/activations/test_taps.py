@@ -74,6 +74,28 @@ def test_pools_the_users_own_batches(side, pool):
     assert output.logits.shape == (3, 5, 99)
 
 
+def test_a_tap_that_is_cleared_starts_anew():
+    model, (ids, mask) = make("llama"), padded("right")
+    with ilo_fast.tap(model, 3) as tap:
+        model(ids, attention_mask=mask)
+        tap.clear()
+        assert tap.n_points == 0
+        with pytest.raises(ModelError, match="no forward pass"):
+            _ = tap.states
+        expected = model(ids[:1], output_hidden_states=True).hidden_states[3]
+    torch.testing.assert_close(tap.states[0], expected.mean(1))
+
+
+def test_a_mask_that_is_not_one_number_a_token_is_refused():
+    model, (ids, mask) = make("llama"), padded("right")
+    with (
+        ilo_fast.tap(model),
+        pytest.raises(ModelError, match=r"attention_mask \[batch, tokens\], got \[3, 1, 1, 5\]"),
+    ):
+        model(ids, attention_mask=mask[:, None, None, :])
+    assert hooks(model) == 0
+
+
 _BART = {
     "vocab_size": 99, "d_model": 32, "encoder_layers": 3, "decoder_layers": 3,
     "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 48,

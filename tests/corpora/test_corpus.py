@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 import string
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -104,7 +105,9 @@ def test_repr_does_not_print_the_text():
 
 
 def test_record_is_plain():
-    record = Corpus.from_mapping(THREE, name="n", source="s", licence="CC0-1.0").record
+    corpus = Corpus.from_mapping(THREE, name="n", source="s", licence="CC0-1.0")
+    record = replace(corpus, notes=("odd",)).record
+    assert record["notes"] == ["odd"]
     assert record["languages"] == list(THREE)
     assert (record["name"], record["source"], record["licence"]) == ("n", "s", "CC0-1.0")
     assert record["sentences"] == 2

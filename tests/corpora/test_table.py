@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -214,6 +215,13 @@ def test_parquet_columns_of_one_name(tmp_path):
     table = pa.Table.from_arrays([pa.array(["x"]), pa.array(["y"])], names=["a", "a"])
     pq.write_table(table, tmp_path / "t.parquet")
     refused("column names occur more than once: 'a'", tmp_path / "t.parquet")
+
+
+def test_parquet_text_in_another_encoding_is_named(tmp_path):
+    ends = pa.py_buffer(np.array([0, 2], dtype=np.int32))
+    text = pa.StringArray.from_buffers(1, ends, pa.py_buffer(b"\xff\xfe"))
+    pq.write_table(pa.table({"a": text, "b": ["x"]}), tmp_path / "t.parquet")
+    refused("holds text that is not UTF-8", tmp_path / "t.parquet")
 
 
 def test_parquet_strings_of_every_kind(tmp_path):

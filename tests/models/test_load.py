@@ -381,6 +381,58 @@ def test_weights_sha256_does_not_see_the_angles_of_the_last_pass():
         assert weights_sha256(model) == loaded
 
 
+def module_of(**tensors):
+    module = torch.nn.Module()
+    for name, tensor in tensors.items():
+        module.register_parameter(name, torch.nn.Parameter(tensor, requires_grad=False))
+    return module
+
+
+def test_weights_sha256_is_of_names_and_shapes_in_any_order():
+    two, three = torch.ones(2, 6), torch.arange(3.0)
+    first = weights_sha256(module_of(a=two, b=three))
+    assert weights_sha256(module_of(b=three, a=two)) == first
+    wave = torch.ones(2, dtype=torch.complex64)
+    odd = module_of(a=two, b=three, none=torch.ones(0, 3), wave=wave, long=wave.cdouble())
+    assert weights_sha256(odd) == first  # these do not count
+    others = (module_of(a=two.view(3, 4), b=three), module_of(a=two, c=three), module_of(a=two))
+    assert len({first, *map(weights_sha256, others)}) == 4
+
+
+class Adapted(torch.nn.Linear):
+    """As PEFT's layers are: what is on and how much each adds lies beside the weights."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        super().__init__(2, 2)
+        self.scaling, self.kept_by = {"one": [0.5, None]}, object()
+        self._active, self._off, self._told = ["one"], False, 0
+
+    @property
+    def active_adapters(self):
+        return self._active
+
+    @property
+    def disable_adapters(self):
+        return self._off
+
+
+def test_weights_sha256_sees_the_settings_of_adapters():
+    before = weights_sha256(Adapted())
+    assert before != weights_sha256(module_of(**dict(Adapted().named_parameters())))
+    for name, value, same in (
+        ("_active", ["two"], False),
+        ("scaling", {"one": [0.25, None]}, False),
+        ("_off", True, False),
+        ("training", False, True),
+        ("_told", 1, True),
+        ("kept_by", object(), True),  # its repr names an address
+    ):
+        changed = Adapted()
+        setattr(changed, name, value)
+        assert (weights_sha256(changed) == before) is same, name
+
+
 def test_weights_sha256_sees_which_adapters_are_on():
     peft = pytest.importorskip("peft", reason="needs peft: pip install peft, then make test")
     torch.manual_seed(0)

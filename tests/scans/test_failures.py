@@ -1,7 +1,9 @@
 """Jobs that fail: rows of their own with a kind and a reason, while the scan goes on."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
@@ -13,6 +15,9 @@ from safetensors.numpy import load_file, save_file
 from ilo_fast.activations.tokens import tokenise
 from ilo_fast.errors import CorpusError, ModelError
 from ilo_fast.scans.failures import explain_failure
+from ilo_fast.scans.jobs import plan_jobs
+from ilo_fast.scans.plan import read_plan
+from ilo_fast.scans.work import run_job
 
 
 def broken_models(models):
@@ -127,3 +132,30 @@ def test_a_bug_is_a_failure_with_its_name(run, monkeypatch):
     trace = summary.to_pandas("failures")["trace"][0]
     assert trace.startswith("Traceback")
     assert "in fail" in trace
+
+
+def test_each_revision_is_loaded_where_the_hub_told_no_commit(plan, monkeypatch):
+    from ilo_fast.scans import work
+
+    loaded, cache = [], work.ModelCache()
+
+    def load_model(target, *, revision, trust_remote_code, **_):
+        loaded.append((revision, trust_remote_code))
+        return SimpleNamespace(model=torch.nn.Identity())
+
+    monkeypatch.setattr(work, "load_model", load_model)
+    job = plan_jobs(read_plan(plan))[0][0]
+    one = replace(job, source="hub", revision="step1", commit=None)
+    for each in (one, one, replace(one, revision="step2"), replace(one, trust_remote_code=True)):
+        cache.get(each)
+    assert loaded == [("step1", False), ("step2", False), ("step1", True)]
+
+
+def test_a_corpus_that_changed_since_the_plan_was_read_is_not_scored(plan, corpus_folder):
+    job = plan_jobs(read_plan(plan))[0][0]
+    assert run_job(job).failure is None
+    file = corpus_folder / "ell_Grek.txt"
+    file.write_text(file.read_text(encoding="utf-8").replace(" ", "  ", 1), encoding="utf-8")
+    outcome = run_job(job)
+    assert outcome.failure.reason == "corpus: text changed since the scan began"
+    assert outcome.files == {}

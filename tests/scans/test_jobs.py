@@ -89,6 +89,44 @@ def test_keys_change_with_what_matters_and_nothing_else(plan, models):
     assert after[1] == before[1]
 
 
+def test_keys_change_with_code_tokenizer_and_package(plan, models, monkeypatch):
+    def keys(**entry):
+        jobs = jobs_of(plan, models=[{"model": str(models / "step9"), **entry}])
+        return [cell.key for job in jobs for cell in job.cells] + [job.key for job in jobs]
+
+    seen = [*keys(), *keys(trust_remote_code=True)]
+    for name, value in (("__version__", "0"), ("SCHEMA_VERSION", 0)):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"ilo_fast.scans.jobs.{name}", value)
+            seen += keys()
+    file = models / "step9" / "tokenizer.json"
+    file.write_text(file.read_text(encoding="utf-8") + " ", encoding="utf-8")
+    seen += keys()
+    assert len(set(seen)) == len(seen) == 10
+
+
+def test_the_key_of_a_local_model_has_its_weights_and_its_tokenizer(plan):
+    parts = jobs_of(plan)[0].cells[0].parts
+    assert parts.keys() > {"model", "tokenizer", "trust_remote_code"}
+
+
+def test_folders_of_revisions_come_in_the_order_of_their_numbers(plan, models):
+    for number in (100, 8):
+        shutil.copytree(models / "step9", models / f"step{number}")
+    (models / "step7").mkdir()  # not loadable: no match of a glob
+    entry = {"model": str(models), "name": "run", "revisions": ["step10", "step*", "step7"]}
+    jobs = jobs_of(plan, models=[entry])
+    assert [job.revision for job in jobs] == ["step10", "step8", "step9", "step100", "step7"]
+
+
+def test_the_languages_of_a_corpus_are_those_asked_for(plan, corpus_folder):
+    corpora = [{**plan["corpora"][0], "languages": ["swh_Latn", "eng_Latn", "ell_Grek"]}]
+    jobs, texts = plan_jobs(read_plan({**plan, "corpora": corpora}))
+    assert texts["text"].languages == ("swh_Latn", "eng_Latn", "ell_Grek")
+    assert texts["text"].sha256 == jobs[0].corpus_sha256
+    assert jobs[0].cells[0].key != jobs_of(plan)[0].cells[0].key
+
+
 def test_cells_of_other_options_stand_side_by_side_or_replace(plan):
     def slots(**options):
         jobs = jobs_of(plan, defaults={**plan["defaults"], **options})
@@ -131,24 +169,34 @@ def test_auto_of_a_hub_model_is_what_its_configuration_says(plan, fake_hub, monk
     assert [job.options["dtype"] for job in jobs_of(plan, models=["org/name"])] == ["auto"]
 
 
-def test_digests(models, tmp_path):
+def test_digests(models, tmp_path, monkeypatch):
     folder = models / "step9"
     tokenizer, whole = tokenizer_digest(folder), model_digest(folder)
     (folder / "README.md").write_text("nothing")
     (folder / ".cache").mkdir()
+    (folder / ".index.json").write_text("{}")
+    (folder / "tokenizer.d").mkdir()
     assert (tokenizer_digest(folder), model_digest(folder)) == (tokenizer, whole)
+    with monkeypatch.context() as patch:  # a file system lists its files in any order
+        listed = Path.iterdir
+        patch.setattr(Path, "iterdir", lambda self: sorted(listed(self), reverse=True))
+        assert (tokenizer_digest(folder), model_digest(folder)) == (tokenizer, whole)
     text = (folder / "tokenizer.json").read_text()
     (folder / "tokenizer.json").write_text(text.replace("ana", "anb", 1))
     assert tokenizer_digest(folder) != tokenizer
     large = tmp_path / "large.gguf"
     with large.open("wb") as file:  # sparse: 64 MiB and a little that is sampled
-        file.truncate((64 << 20) + (1 << 22))
+        file.truncate((64 << 20) + (1 << 24))
     before = model_digest(large), tokenizer_digest(large)
     with large.open("r+b") as file:
         file.seek(-10, 2)
         file.write(b"x")
     assert model_digest(large) != before[0]
     assert tokenizer_digest(large) == before[1]
+    with large.open("r+b") as file:
+        file.seek(1 << 20)
+        file.write(b"x")
+    assert tokenizer_digest(large) != before[1]
 
 
 def test_settings_that_change_no_hidden_state_leave_the_digest(models):
@@ -242,6 +290,7 @@ def test_revisions_of_the_hub(plan, fake_hub):
     assert jobs[1].commit == "commit-of-step9"
     assert [job.download for job in jobs] == [102] * 4
     assert jobs[0].cells[0].key != jobs[1].cells[0].key
+    assert [job.cells[0].parts["model"] for job in jobs] == [job.commit for job in jobs]
     with pytest.raises(PlanError, match="no branch or tag of org/name matches 'v"):
         jobs_of(plan, models=[{"model": "org/name", "revisions": ["v*"]}])
 

@@ -22,7 +22,7 @@ from ilo_fast.compare import compare
 from ilo_fast.errors import InputError
 from ilo_fast.results import COLUMNS, read_parquet
 from ilo_fast.scans import query, read_table
-from ilo_fast.scans.dataset import Dataset
+from ilo_fast.scans.dataset import Dataset, read_cell
 from ilo_fast.scans.jobs import plan_jobs
 from ilo_fast.scans.plan import PlanError, read_plan
 from ilo_fast.scans.report import report_data
@@ -97,6 +97,18 @@ def test_a_second_scan_does_what_is_missing_or_changed(run, plan, models):
     assert more.to_pandas()["metric"].value_counts().to_dict() == {"cosine": 64, "euclidean": 32}
 
 
+def test_the_record_of_a_result_says_what_the_scan_was_to_do(run, models, tmp_path):
+    run(models=[{"model": str(models / "step9"), "name": "mine"}])
+    (path,) = (tmp_path / "out" / "scores").rglob("*.parquet")
+    told = read_cell(path, "scores")[1]["scan"]
+    options = told.pop("options")
+    assert told == {
+        "model": "mine", "revision": "", "corpus": "text", "target": str(models / "step9"),
+        "commit": None,
+    }  # fmt: skip
+    assert (options["metric"], options["k"], options["batch_tokens"]) == ("cosine", 3, "auto")
+
+
 def test_a_key_of_equal_parts_has_a_reason_too(run, plan, tmp_path):
     """As versions wrote them that made keys of other things."""
     run(models=plan["models"])
@@ -160,6 +172,14 @@ def test_files_that_were_damaged_are_made_again(run, tmp_path):
         second.unlink()
         assert run().computed == 2
         assert run().computed == 0
+
+
+def test_files_beside_the_scores_of_another_run_are_made_again(run, plan, tmp_path):
+    run()
+    run(results=tmp_path / "other", defaults={**plan["defaults"], "permutations": 5})
+    first, _ = sorted((tmp_path / "other" / "layers").rglob("*.parquet"))
+    shutil.copy(first, tmp_path / "out" / first.relative_to(tmp_path / "other"))
+    assert (run().computed, run().computed) == (1, 0)
 
 
 def test_damaged_files_are_named(run, tmp_path):
