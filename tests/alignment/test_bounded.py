@@ -1,5 +1,6 @@
 """Bounds of float32 products, and scores decided by them, against float64 on hard points."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import hostile_points
@@ -273,6 +274,32 @@ def test_a_translation_that_ties_with_the_last_of_the_k_most_similar(below):
     truth, _ = decisions.block_hits(cosines[None], 2, 1, rounding_tolerance(24))
     assert truth["distance"][0, 0]
     assert truth["ratio"][0, 0]
+
+
+@pytest.mark.parametrize("slack", [0.0, 0.01, 0.3])
+@pytest.mark.parametrize(("k", "csls_k"), [(1, 1), (1, 4), (4, 1), (3, 3)])
+def test_doubts_are_settled_by_the_formulas_however_wide_the_bounds(k, csls_k, slack):
+    """Some rows of both directions, with columns known to within the slack only."""
+    size, tolerance = 20, rounding_tolerance(3)
+    index = torch.arange(2 * size).view(2, 1, size)
+    mine, theirs = index.flatten(0, 1), index.flip(0).flatten(0, 1)
+    for seed in range(12):
+        generator = torch.Generator().manual_seed(seed)
+        vectors = torch.randint(-3, 4, (2 * size, 3), generator=generator).double()
+        vectors[:, 0] = 4
+        vectors[size:] += (torch.arange(size) % 2 == 0)[:, None] * (vectors[:size] - vectors[size:])
+        vectors /= vectors.norm(dim=1, keepdim=True)
+        cosines = vectors[:size] @ vectors[size:].T
+        ways = sharp_ways(cosines, max(k + 2, csls_k), csls_k, 0.0)
+        over, under = slack * torch.rand(2, *ways.high.shape, generator=generator).double()
+        ways = replace(ways, high=ways.high + over, low=ways.low - under)
+        points = SimpleNamespace(unit=1.0, exact=vectors.__getitem__)
+        decide = decisions._Decision(points, ways, k, csls_k, tolerance)
+        rows = torch.stack([torch.randperm(size, generator=generator)[:3] for _ in range(2)])
+        found = decide.exactly(torch.arange(2), rows, mine, theirs)
+        for way, truth in enumerate(decisions.block_hits(cosines[None], k, csls_k, tolerance)):
+            for name, expected in truth.items():
+                assert torch.equal(found[name][way], expected[0][rows[way]]), (name, seed)
 
 
 @pytest.mark.parametrize("off", [-0.3, 0.0, 0.3])
