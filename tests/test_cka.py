@@ -84,6 +84,15 @@ def test_invariances():
         )
 
 
+@pytest.mark.parametrize("unbias", [False, True])
+def test_layers_against_themselves(unbias):
+    """The same array twice is read once: as a copy of it says, and 1 of a layer with itself."""
+    x = np.random.default_rng(3).normal(size=(3, 30, 4))
+    found = cka(x, x, unbiased=unbias)
+    np.testing.assert_allclose(found, cka(x, x.copy(), unbiased=unbias), rtol=1e-12)
+    np.testing.assert_allclose(np.diag(found), 1, rtol=1e-12)
+
+
 @pytest.mark.parametrize("scale", [2.0**-1000, 1e-200, 1e200, 2.0**1020])
 @pytest.mark.parametrize("unbiased", [False, True])
 def test_scale_does_not_matter(scale, unbiased):

@@ -166,8 +166,8 @@ class _Decision:
         k, csls_k, tolerance, unit = self.k, self.csls_k, self.tolerance, self.points.unit
         exact = self.points.exact
         cosines = exact(own.gather(1, rows)) @ exact(other).transpose(1, 2)
-        xsim = 1 + self.xsim_columns[0][chosen] / unit
         csls, csls_low = (1 + mean[chosen] / unit for mean in self.csls_columns)
+        xsim = torch.zeros_like(csls)  # the margins ask for the k most similar's only
         # Columns that may win get their exact means; a bound from above keeps the others losing.
         kth = cosines.topk(k, dim=2).values[..., -1:]
         line = (2 * cosines - csls[:, None]).amax(dim=2, keepdim=True) - _MARGIN * tolerance

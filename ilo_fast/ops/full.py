@@ -73,8 +73,7 @@ def rank_rows(points: Points, form: Centred, rows: torch.Tensor, k: int, lists: 
 
     def serve(some: torch.Tensor) -> int:
         upper = torch.mm(centred[some], centred.T)
-        upper += lifted[some, None]
-        upper += lifted
+        upper += lifted  # the row's own term is common to all its pairs
         return _rank_open(points, some, _open(upper, some, twice, best), lists)
 
     return sum(mapped(serve, torch.split(rows, _strip_rows(points, 8))))

@@ -1,5 +1,8 @@
 """Bounds of float32 products, and scores decided by them, against float64 on hard points."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import hostile_points
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ilo_fast.alignment import decisions, pairs
-from ilo_fast.alignment.bounded import both_ways
+from ilo_fast.alignment.bounded import Ways, both_ways
 from ilo_fast.alignment.decisions import serves
 from ilo_fast.alignment.operands import BoundedPoints, bounded_points, half_points
 from ilo_fast.alignment.pairs import pair_scores
@@ -200,6 +203,118 @@ def test_doubts_are_settled_row_by_row_or_whole(scale, kind, monkeypatch):
     together, calls[kind] = calls[kind], 0
     check(x)
     assert calls[kind] >= together
+
+
+def sharp_ways(cosines, keep, csls_k, rounding):
+    """`both_ways` without slack, its rivals rounded down, of float64 cosines ``[S, S]``."""
+    form = torch.stack([cosines, cosines.T]) - 1
+    high, places = form.topk(keep, dim=2)
+    own = form.diagonal(dim1=1, dim2=2)
+    columns = form.topk(csls_k, dim=2).values.mean(dim=2).flip(0)
+    rivals = form - columns[:, None] / 2
+    rivals.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
+    return Ways(high, high, places, own, own, rivals.amax(dim=2) - rounding)
+
+
+def decided_rightly(cosines, k, csls_k):
+    """Check what sharp bounds decide of cosines ``[S, S]``; what they leave open, bool [2, S]."""
+    tolerance = rounding_tolerance(24)
+    points = SimpleNamespace(unit=1.0, rounding=20 * tolerance)
+    ways = sharp_ways(cosines, max(k + 2, csls_k), csls_k, points.rounding)
+    hits, doubt = decisions._Decision(points, ways, k, csls_k, tolerance)()
+    for way, truth in enumerate(decisions.block_hits(cosines[None], k, csls_k, tolerance)):
+        for name, expected in truth.items():
+            assert torch.equal(hits[name][way][~doubt[way]], expected[0][~doubt[way]]), name
+    return doubt
+
+
+@pytest.mark.parametrize(("k", "csls_k"), [(1, 1), (1, 3), (2, 3), (3, 1)])
+@pytest.mark.parametrize("width", [0.2, 0.5, 1.0, 3.0])
+def test_ties_are_left_to_float64_however_narrow_the_bounds(width, k, csls_k):
+    """Few different cosines, but for a tolerance or so, with bounds that leave nothing open."""
+    size, shares = 24, []
+    for seed in range(40):
+        generator = torch.Generator().manual_seed(seed)
+        grid = torch.randint(0, 7, (size, size), generator=generator, dtype=torch.float64)
+        grid += torch.diag(torch.randint(0, 7, (size,), generator=generator))
+        off = torch.randint(-2, 3, (size, size), generator=generator)
+        cosines = 0.05 * (1 + grid) + width * rounding_tolerance(24) * off
+        shares.append(float(decided_rightly(cosines, k, csls_k).double().mean()))
+    assert 0 < min(shares) < max(shares) < 1
+
+
+@pytest.mark.parametrize("below", [0.0, 0.5])
+@pytest.mark.parametrize("rival", range(1, 6))
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_rival_that_ties_with_the_last_of_the_k_most_similar(alone, rival, below):
+    """It wins under the margins, also where others were kept of those level with it."""
+    cosines = torch.zeros(8, 8, dtype=torch.float64)
+    cosines[6:, 0], cosines[6:, 1:6] = 0.95, 0.9
+    cosines[7, rival] = 0
+    cosines[0, :6] = 0.5 - below * rounding_tolerance(24)
+    if alone:
+        cosines[0, [at for at in range(8) if at != rival]] = 0
+    cosines[0, 1 + rival % 5] = 0.5
+    cosines[0, 0] = 0.55
+    decided_rightly(cosines, 2, 1)
+    truth, _ = decisions.block_hits(cosines[None], 2, 1, rounding_tolerance(24))
+    assert [bool(truth[name][0, 0]) for name in ("csls", "distance", "ratio")] == [
+        True,
+        False,
+        False,
+    ]
+
+
+@pytest.mark.parametrize("below", [0.0, 0.5])
+def test_a_translation_that_ties_with_the_last_of_the_k_most_similar(below):
+    cosines = torch.zeros(8, 8, dtype=torch.float64)
+    cosines[6:, 1:3] = 0.95
+    cosines[0, :3] = torch.tensor([0.5 - below * rounding_tolerance(24), 0.55, 0.5])
+    decided_rightly(cosines, 2, 1)
+    truth, _ = decisions.block_hits(cosines[None], 2, 1, rounding_tolerance(24))
+    assert truth["distance"][0, 0]
+    assert truth["ratio"][0, 0]
+
+
+@pytest.mark.parametrize("slack", [0.0, 0.01, 0.3])
+@pytest.mark.parametrize(("k", "csls_k"), [(1, 1), (1, 4), (4, 1), (3, 3)])
+def test_doubts_are_settled_by_the_formulas_however_wide_the_bounds(k, csls_k, slack):
+    """Some rows of both directions, with columns known to within the slack only."""
+    size, tolerance = 20, rounding_tolerance(3)
+    index = torch.arange(2 * size).view(2, 1, size)
+    mine, theirs = index.flatten(0, 1), index.flip(0).flatten(0, 1)
+    for seed in range(12):
+        generator = torch.Generator().manual_seed(seed)
+        vectors = torch.randint(-3, 4, (2 * size, 3), generator=generator).double()
+        vectors[:, 0] = 4
+        vectors[size:] += (torch.arange(size) % 2 == 0)[:, None] * (vectors[:size] - vectors[size:])
+        vectors /= vectors.norm(dim=1, keepdim=True)
+        cosines = vectors[:size] @ vectors[size:].T
+        ways = sharp_ways(cosines, max(k + 2, csls_k), csls_k, 0.0)
+        over, under = slack * torch.rand(2, *ways.high.shape, generator=generator).double()
+        ways = replace(ways, high=ways.high + over, low=ways.low - under)
+        points = SimpleNamespace(unit=1.0, exact=vectors.__getitem__)
+        decide = decisions._Decision(points, ways, k, csls_k, tolerance)
+        rows = torch.stack([torch.randperm(size, generator=generator)[:3] for _ in range(2)])
+        found = decide.exactly(torch.arange(2), rows, mine, theirs)
+        for way, truth in enumerate(decisions.block_hits(cosines[None], k, csls_k, tolerance)):
+            for name, expected in truth.items():
+                assert torch.equal(found[name][way], expected[0][rows[way]]), (name, seed)
+
+
+@pytest.mark.parametrize("off", [-0.3, 0.0, 0.3])
+@pytest.mark.parametrize("own", [0, 1])
+def test_ratios_that_tie_alone(own, off):
+    """0.6 / 0.75 and 0.4 / 0.5: the lower column wins, by every other score one wins clearly."""
+    cosines = torch.zeros(6, 6, dtype=torch.float64)
+    cosines[own, own] = 0.6 + off * rounding_tolerance(24)
+    cosines[own, 1 - own] = 0.4
+    cosines[4:, own] = 1
+    cosines[4, 1 - own] = 0.6
+    decided_rightly(cosines, 2, 2)
+    truth, _ = decisions.block_hits(cosines[None], 2, 2, rounding_tolerance(24))
+    found = [bool(truth[name][0, own]) for name in ("retrieval", "csls", "distance", "ratio")]
+    assert found == [True, False, False, own == 0]
 
 
 def test_bounds_serve_large_blocks_with_few_entries_kept():

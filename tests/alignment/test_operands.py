@@ -8,7 +8,9 @@ from matrix_units import aligned_and_cut
 
 from ilo_fast.alignment.operands import bounded_points, half_points
 from ilo_fast.ops.centred import centre
+from ilo_fast.ops.half_products import sum_bound
 from ilo_fast.ops.points import prepare_points
+from ilo_fast.ops.precision import UNIT_ROUNDOFF_32, gamma
 from ilo_fast.ops.triton_config import accumulation
 from ilo_fast.vectors import rounding_tolerance
 
@@ -76,6 +78,47 @@ def test_float32_in_any_order(case, d):
     holds(left @ right.T, bounds, x)
     order = torch.randperm(left.shape[1], generator=torch.Generator().manual_seed(0))
     holds(left[:, order] @ right[:, order].T, bounds, x)
+
+
+def level(generator, n, d):
+    """Opposite points whose float16 residuals, as large as they come, lie along the points."""
+    x = generator.choice([-1.0, 1.0], size=(n, d))
+    x[1::2] = -x[::2]
+    return x
+
+
+def level_but_for_noise(generator, n, d):
+    """Points closer together than float64's tolerance of their cosines."""
+    x = np.ones((n, d))
+    x[:, 1:] = 2.0**-58 * generator.normal(size=(n, d - 1))
+    return x
+
+
+@pytest.mark.parametrize("case", [*hostile_points.CASES, far, level, level_but_for_noise])
+@pytest.mark.parametrize("d", [2, 200])
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "float16"])
+def test_whatever_sums_may_lose(case, d, half):
+    """Each product off by all that its bound allows: nothing but the slacks stands for it."""
+    points, row_of = prepared(case(np.random.default_rng(d), N, d))
+    form = centre(points)
+    if half:
+        sums = accumulation(9)
+        bounds = half_points(points, form, row_of, sums)
+        relative = sum_bound(sums, bounds.left.shape[1])
+    else:
+        bounds = bounded_points(points, row_of)
+        relative = gamma(d + 2, UNIT_ROUNDOFF_32)
+    left, right = (side[:-1].double().numpy() for side in (bounds.left, bounds.right))
+    found, lost = left @ right.T, relative * (np.abs(left) @ np.abs(right).T)
+    z = points.z.numpy().astype(np.longdouble)
+    truth = -((z[:, None] - z) ** 2).sum(axis=2) / 2
+    truth[points.zero.numpy()] = truth[:, points.zero.numpy()] = -1
+    truth = truth[row_of][:, row_of] * bounds.unit
+    slack = bounds.slack[:-1].double().numpy()
+    assert (found - lost >= truth).all()
+    assert (found + lost - slack[:, None] - slack <= truth).all()
+    own = bounds.left[:-1, d : d + (3 if half else 1)].double().sum(dim=1)
+    assert bounds.rounding >= 8 * UNIT_ROUNDOFF_32 * float(own.abs().max())
 
 
 @CASES

@@ -1,6 +1,7 @@
 """The exact stage by hand: values, ties, order, copies."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -62,6 +63,41 @@ def test_a_tie_does_not_chain():
     assert (distances[0].diff() >= 0).all()
 
 
+def test_two_that_share_half_a_tolerance_tie():
+    """A tie is as wide as the errors of both, also where nothing nearer makes one."""
+    x = [[0.0], [1.0 + 1.5 * 5 * 2**-54], [1.0], [5.0]]  # err: (1 + 5) u of the value
+    points = prepare(x)
+    rows, cols = torch.tensor([0, 0]), torch.tensor([2, 1])
+    values = pair_values(points, rows, cols)
+    error = tie_error(points, values, rows, cols)
+    gap = values[1] - values[0]
+    assert error[0] < gap <= 2 * error[0]
+    assert full_lists(x, 1)[0][0].tolist() == [1]
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [0, 3, 1, 2], [2, 3, 1, 0]])
+def test_bounds_of_others_neither_widen_a_tie_nor_narrow_it(order):
+    """Two long points tie by their own bounds; a short one, nearly as near, only by its own."""
+    far = 2.0**20
+    x = np.array([[1, 0, 0], [1, far, 0], [1 - 2**-40, -far, 0], [1 - 2**-41, 0, 0]])[order]
+    at = [order.index(i) for i in range(4)]
+    indices, _ = full_lists(x, 3, "inner_product")
+    assert indices[at[0]].tolist() == [*sorted(at[1:3]), at[3]]
+
+
+@pytest.mark.parametrize("d", [2, 17, 200])
+def test_where_an_inner_product_counts_as_nothing(d):
+    """Up to what either engine may leave of a true 0 (docs/exactness.md, section 1)."""
+    depth = math.ceil(math.log2(d))
+    residue = 0.5 * (d / 16 + 2 * depth + 4) ** 2 * 2.0**-106
+    x = np.zeros((3, d))
+    x[0, 0] = x[1:, 1] = 1
+    x[1:, 0] = 0.999 * residue, 1.001 * residue
+    points = prepare(x, "inner_product")
+    found = pair_values(points, torch.tensor([0, 0]), torch.tensor([1, 2]))
+    assert found.tolist() == [0, -x[2, 0] * 2.0 ** (-2 * points.exponent)]
+
+
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [0, 1, 3, 2]])
 def test_of_equal_values_the_smallest_bound_leads_its_tier(order):
     """Equal inner products, unequal bounds: the tier is as wide as the smaller one."""
@@ -114,6 +150,24 @@ def test_a_true_zero_ties_with_a_zero_vector():
         level = np.isin(indices[row], orthogonal)
         assert indices[row][level].tolist() == orthogonal
         assert not distances[row][level].any()
+
+
+@pytest.mark.parametrize("long", ["queries", "base", "both"])
+def test_products_of_float32_and_float64_points(long):
+    """Those of long numbers lose bits where the sum cancels, whichever side they are on."""
+    short = torch.tensor([[1 + 2.0**-23, -1 - 2.0**-22], [0.5, 1.0]], dtype=torch.float32)
+    across = short[0, 0].double() / -short[0, 1].double()
+    numbers = torch.tensor([[1 / 3, across / 3], [1.0, 0.3]], dtype=torch.float64)
+    sides = [numbers, short] if long == "queries" else [short, numbers]
+    if long == "both":
+        sides = [numbers, torch.stack([across, torch.tensor(-1.0)]).expand(2, 2) / 7]
+    left, right = (prepare_points(x, x.double().abs().amax(dim=1), "inner_product") for x in sides)
+    place = torch.zeros(1, dtype=torch.int64)
+    pair = zip(left.z[0].tolist(), right.z[0].tolist(), strict=True)
+    truth = -sum(Fraction(one) * Fraction(other) for one, other in pair)
+    value = float(pair_values(right, place, place, left=left))
+    assert abs(truth) < 2.0**-53
+    assert value == pytest.approx(float(truth), rel=1e-12, abs=0)
 
 
 def test_values_are_symmetric_bit_for_bit():

@@ -243,6 +243,17 @@ def test_a_thousand_points_are_narrowed_by_float32():
     assert_exact(found, x, "cosine")
 
 
+def test_a_pair_is_open_from_its_rows_threshold_on():
+    """The k-th largest lower bound, less the row's own slack; self never is."""
+    upper = torch.tensor([[99.0, 10.0, 9.0, 8.5, 8.4], [9.5, 99.0, 10.0, 7.0, 7.5]])
+    slack = torch.tensor([1.0, 2.0, 0.5, 0.25, 0.25])
+    found = full._open(upper, torch.tensor([0, 1]), slack, 2)
+    assert found.int().tolist() == [[0, 1, 1, 1, 1], [1, 0, 1, 1, 1]]
+    upper[0, 1:] = torch.tensor([10.0, 9.0, 7.0, 6.9])  # 8 and 8.5 at least: the line is 7
+    found = full._open(upper, torch.tensor([0, 1]), slack, 2)
+    assert found.int().tolist() == [[0, 1, 1, 1, 0], [1, 0, 1, 1, 1]]
+
+
 def test_what_float32_cannot_narrow_is_compared_in_float64():
     generator = np.random.default_rng(14)
     # The centre lies in one cloud at most; float32 cannot tell the other's points apart.

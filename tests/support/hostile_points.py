@@ -46,6 +46,14 @@ def edge_of_rounding(generator, n, d):
     return np.ldexp(x, -23) * generator.choice([-1, 1], size=(n, d))
 
 
+def antipodes(generator, n, d):
+    # Opposite points around a zero vector: every inequality between products and norms is tight.
+    x = generator.choice([-1, 1], size=(n, d)) * generator.uniform(1, 2, size=d)
+    x[1::2] = -x[: 2 * (n // 2) : 2]
+    x[-1] = 0
+    return x
+
+
 CASES = (
     normal,
     massive_dimension,
@@ -55,4 +63,5 @@ CASES = (
     far_outliers,
     zeros_and_tiny,
     edge_of_rounding,
+    antipodes,
 )
