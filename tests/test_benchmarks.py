@@ -180,8 +180,13 @@ def test_busy_time_counts_overlapping_kernels_once():
     assert covered([(0.0, 2.0), (1.0, 3.0), (5.0, 6.0), (5.5, 5.7)]) == 4.0
 
 
-def test_a_card_that_cannot_be_profiled_costs_no_other_figure():
-    assert "not run" in busy(lambda: torch.ones(3), torch.device("cuda"))
+def test_a_card_that_cannot_be_profiled_costs_no_other_figure(monkeypatch):
+    def no_profiler(**_):
+        raise RuntimeError("CUPTI did not start")
+
+    monkeypatch.setattr(torch.profiler, "profile", no_profiler)
+    found = busy(lambda: torch.ones(3), torch.device("cpu"))
+    assert found == {"not run": "RuntimeError: CUPTI did not start"}
 
 
 @pytest.mark.xdist_group("compiler")
