@@ -11,13 +11,14 @@ import pytest
 from made_results import LANGUAGES, result, store, training
 from tables import make_result
 
+from ilo_fast import plots
 from ilo_fast.compare import COLUMNS, compare
 from ilo_fast.corpora.languages import order_languages
 from ilo_fast.errors import InputError
 from ilo_fast.finetune import score_change
 from ilo_fast.groups import language_groups
 from ilo_fast.kept import list_rows, lists_of
-from ilo_fast.overlap import mutual_knn
+from ilo_fast.overlap import layer_overlap, mutual_knn
 from ilo_fast.pairing import match_layers
 from ilo_fast.results import SCORES, Result
 from ilo_fast.sources import from_result, from_store, read_inputs
@@ -201,7 +202,10 @@ def test_states_give_intervals_over_sentences_and_the_overlap():
     for row in table.to_dict("records"):
         one = mutual_knn(a.lists[row["layer_a"]], b.lists[row["layer_b"]])[0]
         assert row["mutual_knn"] == pytest.approx(one)
-    assert table["p"].between(1 / 20, 1).all()
+        assert (row["a"], row["b"]) == ("a", "b")
+    calibrated = layer_overlap(a.lists, b.lists, permutations=19, seed=5).calibration
+    np.testing.assert_array_equal(table["p"], calibrated.p_value.ravel())
+    np.testing.assert_array_equal(table["calibrated"], calibrated.score.ravel())
 
 
 def test_lists_among_a_results_companions_give_intervals_over_sentences():
@@ -358,6 +362,47 @@ def test_the_same_comparison_saved_again_keeps_its_pictures(tmp_path):
     paths = found.save(tmp_path)
     found.save(tmp_path, plots=False)
     assert names_in(tmp_path) == sorted(path.name for path in paths)
+
+
+def test_the_record_says_what_was_compared():
+    made = {
+        "model": {"name": "org/one"},
+        "corpus": {"name": "text", "sha256": "ab"},
+        "options": {"pool": "mean"},
+    }
+    run = from_result(Result(training({1: 0.0, 9: 0.125}).table, made), "run")
+    record = compare([run], samples=5, level=0.9, seed=3).record
+    assert record["options"] == {"samples": 5, "level": 0.9, "permutations": 0, "seed": 3}
+    each = {"model": "org/one", "corpus": "text", "corpus_sha256": "ab", "neighbours": False}
+    each |= {"k": 5, "threshold": 3, "metric": "cosine", "pool": "mean"}
+    assert record["inputs"] == [
+        {"name": f"run, step {step}", "step": step, **each} for step in (1, 9)
+    ]
+    stored = [[from_store(store(seed), name)] for seed, name in enumerate("ab")]
+    record = compare(stored, samples=5, permutations=4).record
+    assert [source["neighbours"] for source in record["inputs"]] == [True, True]
+    assert record["options"]["permutations"] == 4
+
+
+def test_pictures_say_what_they_show(tmp_path, monkeypatch):
+    inputs = [
+        [from_store(store(seed), name, k=4, metric="euclidean")] for seed, name in enumerate("abc")
+    ]
+    found, drawn = compare(inputs, samples=5), []
+    monkeypatch.setattr(plots, "overlap", lambda values, layers, **said: (layers, said))
+    monkeypatch.setattr(plots, "differences", lambda rows: set(rows["b"]))
+    monkeypatch.setattr(plots, "group_differences", lambda rows, by: (set(rows["b"]), by))
+    monkeypatch.setattr(plots, "save", lambda ax, path: drawn.append((path.name, ax)))
+    found.save(tmp_path, by="script")
+    layers, said = ((0, 1, 2),) * 2, {"chance": 4 / 39, "k": 4, "metric": "euclidean"}
+    assert drawn == [
+        ("differences.png", {"b"}),
+        ("groups.png", ({"b"}, "script")),
+        ("differences-2.png", {"c"}),
+        ("groups-2.png", ({"c"}, "script")),
+        ("overlap.png", (layers, {"names": ("a", "b"), **said})),
+        ("overlap-2.png", (layers, {"names": ("a", "c"), **said})),
+    ]
 
 
 def test_files_that_a_comparison_did_not_write_are_not_ours(tmp_path):
