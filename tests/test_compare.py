@@ -178,8 +178,10 @@ def test_trainings_that_cannot_be_compared():
 
 
 def test_states_give_intervals_over_sentences_and_the_overlap():
-    a, b = from_store(store(), "a"), from_store(store(scale=4.0), "b")
-    found = compare([[a], [b]], samples=40, permutations=19, seed=5)
+    a, b = (
+        from_store(store(scale=scale), name, threshold=2) for scale, name in ((1, "a"), (4, "b"))
+    )
+    found = compare([[a], [b]], samples=40, level=0.8, permutations=19, seed=5)
     labels = [LANGUAGES[number] for number in a.language_ids]
     expected = score_change(
         a.lists,
@@ -187,7 +189,9 @@ def test_states_give_intervals_over_sentences_and_the_overlap():
         labels,
         a.sentence_ids,
         groups={"Latn": ["eng_Latn", "deu_Latn"]},
+        threshold=2,
         samples=40,
+        level=0.8,
         seed=5,
     )
     for kind, group, key in (("all", "all", "all"), ("script", "Latn", "Latn")):
