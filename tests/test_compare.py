@@ -23,7 +23,7 @@ from ilo_fast.pairing import match_layers
 from ilo_fast.results import SCORES, Result
 from ilo_fast.sources import from_result, from_store, read_inputs
 from ilo_fast.stored import score_states
-from ilo_fast.tables import write_table
+from ilo_fast.tables import read_table, write_table
 
 
 def of(found, kind, group, score="ilo"):
@@ -489,6 +489,23 @@ def test_the_command_takes_a_level(run, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_draws_asked_for_reach_the_comparison(run, tmp_path):
+    for seed, name in enumerate("ab"):
+        kept = score_states(store(seed), k=4, metrics="neighbors", name=name)
+        kept.save(tmp_path / name, plots=False)
+    draws = {"samples": 7, "level": 0.5, "permutations": 5, "seed": 3}
+    given = [word for name, value in draws.items() for word in (f"--{name}", value)]
+    out = tmp_path / "out"
+    given += ["--no-plots", "--out", out]
+    assert run("compare", tmp_path / "a", tmp_path / "b", *given)[0] == 0
+    table, record = read_table(out / "compare.parquet")
+    assert record["options"] == draws
+    sides = [read_inputs([tmp_path / name])[0] for name in "ab"]
+    expected = compare(sides, **draws).table
+    for column in ("difference", "low", "high"):
+        np.testing.assert_array_equal(table[column], expected[column])
+
+
 def test_the_command_understands_a_training(run, tmp_path):
     path = training({0: 0.0, 5: 0.1, 9: 0.3}).write_parquet(tmp_path / "run.parquet")
     out = tmp_path / "out"
@@ -516,6 +533,8 @@ def test_the_command_names_what_it_removes(run, tmp_path):
         (["--steps", "5"], "expected two steps as 0,400, got '5'"),
         (["--steps", "0,8"], "holds no step 8"),
         (["--k", "9"], "k: run was scored with 5, 9 was asked for"),
+        (["--threshold", "2"], "threshold: run was scored with 3, 2 was asked for"),
+        (["--metric", "euclidean"], "metric: run was scored with cosine, euclidean was asked for"),
     ],
 )
 def test_bad_input_is_one_line_and_no_files(run, tmp_path, arguments, message):
