@@ -14,7 +14,7 @@ import pytest
 from tables import make_result
 from tiny import FILES, save_tiny_model
 
-from ilo_fast import cli, score
+from ilo_fast import cli, load_corpus, score
 from ilo_fast.cli import display
 from ilo_fast.errors import ModelError
 from ilo_fast.ops import dispatch
@@ -85,6 +85,20 @@ def test_all_options_reach_the_run(run, tiny_model, corpus_folder, tmp_path):
     assert options["batch_tokens"] == 50
     assert options["backend"] == "torch"
     assert result.record["seed"] == 7
+
+
+def test_the_split_asked_for_is_scored(run, tiny_model, corpus_folder, tmp_path):
+    for file in list(corpus_folder.iterdir()):
+        text = file.read_text(encoding="utf-8")
+        file.with_suffix(".devtest").write_text(text.upper(), encoding="utf-8")
+        file.rename(file.with_suffix(".dev"))
+    given = ("score", tiny_model, "--corpus", corpus_folder, "--out", tmp_path / "out", "-q")
+    assert run(*given, "--split", "devtest", "--no-plots", "--limit", 6)[0] == 0
+    record = read_parquet(tmp_path / "out" / "scores.parquet").record
+    assert record["corpus"]["sha256"] == load_corpus(corpus_folder, split="devtest", limit=6).sha256
+    code, _, said = run(*given, "--split", "dev", "--corpus-revision", "v1")
+    assert code
+    assert "only 'flores' has revisions, got 'v1'" in said
 
 
 def test_reference_flag(run, tiny_model, corpus_folder, tmp_path):

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ilo_fast import Corpus, cli, extract, score
-from ilo_fast.alignment import bootstrap_intervals, ilo_null, pair_scores
+from ilo_fast.alignment import bootstrap_intervals, hubness, ilo_null, pair_scores
 from ilo_fast.companions import METRICS, SETTINGS, Companions, check_metrics
 from ilo_fast.compare import compare
 from ilo_fast.errors import InputError
@@ -138,6 +138,10 @@ def test_one_row_a_language_and_layer_from_the_metrics_own_functions(result, cor
         np.testing.assert_array_equal(table[f"{name}_low"], getattr(ranges, name).low.ravel())
         np.testing.assert_array_equal(table[f"{name}_high"], getattr(ranges, name).high.ravel())
         np.testing.assert_array_equal(layers[f"{name}_high"], ranges.mean[name].high)
+    entries = hubness(lists)
+    np.testing.assert_array_equal(layers["hub_skewness"], entries.skewness)
+    for name in ("orphans", "hubs", "hub_entries"):
+        np.testing.assert_array_equal(layers[name], getattr(entries, name))
     for column, attribute in (
         ("ilo_null", "null_mean"),
         ("ilo_null_sd", "null_std"),

@@ -11,18 +11,19 @@ import pytest
 from made_results import LANGUAGES, result, store, training
 from tables import make_result
 
+from ilo_fast import plots
 from ilo_fast.compare import COLUMNS, compare
 from ilo_fast.corpora.languages import order_languages
 from ilo_fast.errors import InputError
 from ilo_fast.finetune import score_change
 from ilo_fast.groups import language_groups
 from ilo_fast.kept import list_rows, lists_of
-from ilo_fast.overlap import mutual_knn
+from ilo_fast.overlap import layer_overlap, mutual_knn
 from ilo_fast.pairing import match_layers
 from ilo_fast.results import SCORES, Result
 from ilo_fast.sources import from_result, from_store, read_inputs
 from ilo_fast.stored import score_states
-from ilo_fast.tables import write_table
+from ilo_fast.tables import read_table, write_table
 
 
 def of(found, kind, group, score="ilo"):
@@ -177,8 +178,10 @@ def test_trainings_that_cannot_be_compared():
 
 
 def test_states_give_intervals_over_sentences_and_the_overlap():
-    a, b = from_store(store(), "a"), from_store(store(scale=4.0), "b")
-    found = compare([[a], [b]], samples=40, permutations=19, seed=5)
+    a, b = (
+        from_store(store(scale=scale), name, threshold=2) for scale, name in ((1, "a"), (4, "b"))
+    )
+    found = compare([[a], [b]], samples=40, level=0.8, permutations=19, seed=5)
     labels = [LANGUAGES[number] for number in a.language_ids]
     expected = score_change(
         a.lists,
@@ -186,7 +189,9 @@ def test_states_give_intervals_over_sentences_and_the_overlap():
         labels,
         a.sentence_ids,
         groups={"Latn": ["eng_Latn", "deu_Latn"]},
+        threshold=2,
         samples=40,
+        level=0.8,
         seed=5,
     )
     for kind, group, key in (("all", "all", "all"), ("script", "Latn", "Latn")):
@@ -201,7 +206,10 @@ def test_states_give_intervals_over_sentences_and_the_overlap():
     for row in table.to_dict("records"):
         one = mutual_knn(a.lists[row["layer_a"]], b.lists[row["layer_b"]])[0]
         assert row["mutual_knn"] == pytest.approx(one)
-    assert table["p"].between(1 / 20, 1).all()
+        assert (row["a"], row["b"]) == ("a", "b")
+    calibrated = layer_overlap(a.lists, b.lists, permutations=19, seed=5).calibration
+    np.testing.assert_array_equal(table["p"], calibrated.p_value.ravel())
+    np.testing.assert_array_equal(table["calibrated"], calibrated.score.ravel())
 
 
 def test_lists_among_a_results_companions_give_intervals_over_sentences():
@@ -360,6 +368,47 @@ def test_the_same_comparison_saved_again_keeps_its_pictures(tmp_path):
     assert names_in(tmp_path) == sorted(path.name for path in paths)
 
 
+def test_the_record_says_what_was_compared():
+    made = {
+        "model": {"name": "org/one"},
+        "corpus": {"name": "text", "sha256": "ab"},
+        "options": {"pool": "mean"},
+    }
+    run = from_result(Result(training({1: 0.0, 9: 0.125}).table, made), "run")
+    record = compare([run], samples=5, level=0.9, seed=3).record
+    assert record["options"] == {"samples": 5, "level": 0.9, "permutations": 0, "seed": 3}
+    each = {"model": "org/one", "corpus": "text", "corpus_sha256": "ab", "neighbours": False}
+    each |= {"k": 5, "threshold": 3, "metric": "cosine", "pool": "mean"}
+    assert record["inputs"] == [
+        {"name": f"run, step {step}", "step": step, **each} for step in (1, 9)
+    ]
+    stored = [[from_store(store(seed), name)] for seed, name in enumerate("ab")]
+    record = compare(stored, samples=5, permutations=4).record
+    assert [source["neighbours"] for source in record["inputs"]] == [True, True]
+    assert record["options"]["permutations"] == 4
+
+
+def test_pictures_say_what_they_show(tmp_path, monkeypatch):
+    inputs = [
+        [from_store(store(seed), name, k=4, metric="euclidean")] for seed, name in enumerate("abc")
+    ]
+    found, drawn = compare(inputs, samples=5), []
+    monkeypatch.setattr(plots, "overlap", lambda values, layers, **said: (layers, said))
+    monkeypatch.setattr(plots, "differences", lambda rows: set(rows["b"]))
+    monkeypatch.setattr(plots, "group_differences", lambda rows, by: (set(rows["b"]), by))
+    monkeypatch.setattr(plots, "save", lambda ax, path: drawn.append((path.name, ax)))
+    found.save(tmp_path, by="script")
+    layers, said = ((0, 1, 2),) * 2, {"chance": 4 / 39, "k": 4, "metric": "euclidean"}
+    assert drawn == [
+        ("differences.png", {"b"}),
+        ("groups.png", ({"b"}, "script")),
+        ("differences-2.png", {"c"}),
+        ("groups-2.png", ({"c"}, "script")),
+        ("overlap.png", (layers, {"names": ("a", "b"), **said})),
+        ("overlap-2.png", (layers, {"names": ("a", "c"), **said})),
+    ]
+
+
 def test_files_that_a_comparison_did_not_write_are_not_ours(tmp_path):
     tables = [from_result(result(), "a"), from_result(result(0.125), "b")]
     compare(tables, samples=5).save(tmp_path)  # tables have no overlaps
@@ -440,6 +489,23 @@ def test_the_command_takes_a_level(run, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_draws_asked_for_reach_the_comparison(run, tmp_path):
+    for seed, name in enumerate("ab"):
+        kept = score_states(store(seed), k=4, metrics="neighbors", name=name)
+        kept.save(tmp_path / name, plots=False)
+    draws = {"samples": 7, "level": 0.5, "permutations": 5, "seed": 3}
+    given = [word for name, value in draws.items() for word in (f"--{name}", value)]
+    out = tmp_path / "out"
+    given += ["--no-plots", "--out", out]
+    assert run("compare", tmp_path / "a", tmp_path / "b", *given)[0] == 0
+    table, record = read_table(out / "compare.parquet")
+    assert record["options"] == draws
+    sides = [read_inputs([tmp_path / name])[0] for name in "ab"]
+    expected = compare(sides, **draws).table
+    for column in ("difference", "low", "high"):
+        np.testing.assert_array_equal(table[column], expected[column])
+
+
 def test_the_command_understands_a_training(run, tmp_path):
     path = training({0: 0.0, 5: 0.1, 9: 0.3}).write_parquet(tmp_path / "run.parquet")
     out = tmp_path / "out"
@@ -467,6 +533,8 @@ def test_the_command_names_what_it_removes(run, tmp_path):
         (["--steps", "5"], "expected two steps as 0,400, got '5'"),
         (["--steps", "0,8"], "holds no step 8"),
         (["--k", "9"], "k: run was scored with 5, 9 was asked for"),
+        (["--threshold", "2"], "threshold: run was scored with 3, 2 was asked for"),
+        (["--metric", "euclidean"], "metric: run was scored with cosine, euclidean was asked for"),
     ],
 )
 def test_bad_input_is_one_line_and_no_files(run, tmp_path, arguments, message):

@@ -225,6 +225,16 @@ def test_states_of_another_text_model_or_dtype_are_refused(tiny_model, corpus, t
         score(loaded, other, states=store)
     with pytest.raises(InputError, match=r"made with dtype float32, weights_sha256 \w{64}; asked"):
         score(load_model(tiny_model, dtype="bfloat16"), corpus, states=store)
+    unlabelled = replace(store, record={})
+    renamed = replace(unlabelled, languages=("xyz_Latn", *store.languages[1:]))
+    for states, options, said in (
+        (store, {"layers": "1:"}, r"layers \(0, 1, 2, 3\); asked for are layers \(1, 2, 3\)"),
+        (store, {"truncate": True}, "truncate False; asked for are truncate True"),
+        (unlabelled, {"limit": 6}, "points .*; asked for are points "),
+        (renamed, {}, r"languages \('xyz_Latn', .*; asked for are languages "),
+    ):
+        with pytest.raises(InputError, match=f"states: made with {said}"):
+            score(loaded, corpus, states=states, **options)
     with torch.no_grad():
         next(loaded.model.parameters())[0, 0] += 1
     with pytest.raises(InputError, match=r"states: made with weights_sha256 \w{64}; asked for are"):

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ilo_fast import Corpus, extract, score
+from ilo_fast import Corpus, extract, pipeline, score
 from ilo_fast.errors import CorpusError, HiddenStateError, InputError, ModelError
 from ilo_fast.models import load_model
 from ilo_fast.progress import Progress
@@ -256,6 +256,20 @@ def test_bad_arguments_are_named(tiny_model, corpus, options, error, message):
 def test_bad_options_are_named_before_a_model_is_looked_for(corpus, options):
     with pytest.raises((InputError, TypeError), match=next(iter(options))):
         score("no/such-model", corpus, **options)
+
+
+def test_a_model_is_loaded_as_asked_for(monkeypatch, corpus):
+    asked = {}
+
+    def load(model, **options):
+        asked.update(options)
+        raise InputError("enough")
+
+    monkeypatch.setattr(pipeline, "load_model", load)
+    how = {"revision": "v1", "dtype": "bfloat16", "device": "cpu", "trust_remote_code": True}
+    with pytest.raises(InputError, match="enough"):
+        score("org/name", corpus, **how)
+    assert asked == how
 
 
 def test_a_loaded_model_takes_no_loading_options(tiny_model, corpus):

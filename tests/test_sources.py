@@ -1,16 +1,25 @@
 """What a comparison reads: tables and lists that are damaged, lacking or not of one run."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 from made_results import result, store
 
+from ilo_fast import knn, score
 from ilo_fast.compare import compare
 from ilo_fast.errors import InputError
 from ilo_fast.results import SCHEMA, Result
-from ilo_fast.sources import from_result, read_sources
-from ilo_fast.stored import score_states
+from ilo_fast.sources import (
+    from_result,
+    from_states_beside,
+    from_store,
+    read_inputs,
+    read_sources,
+)
+from ilo_fast.stored import about, score_states
 from ilo_fast.tables import read_table, write_parquet
 
 
@@ -113,3 +122,62 @@ def test_folders_that_hold_nothing(tmp_path):
         read_sources(tmp_path)
     with pytest.raises(InputError, match="no result file at"):
         read_sources(tmp_path / "none.parquet")
+
+
+def test_states_are_searched_as_asked_for():
+    kept = store()
+    source = from_store(
+        kept, "a", k=4, threshold=2, metric="euclidean", layers=[2, 0], backend="reference"
+    )
+    assert (source.layers, source.depth) == ((0, 2), 2)
+    assert (source.record["model"], source.record["corpus"]) == about(kept, "a")
+    how = ("k", "threshold", "metric", "pool")
+    assert [source.settings[name] for name in how] == [4, 2, "euclidean", "mean"]
+    for layer, lists in zip(source.layers, source.lists, strict=True):
+        expected = knn(kept.states[layer], 4, metric="euclidean").indices
+        np.testing.assert_array_equal(lists, expected)
+
+
+def test_neighbours_are_found_again_by_the_backend_of_the_scores():
+    for options in ({"reference": True}, {"backend": "reference"}, {"backend": "torch"}, {}):
+        [source] = from_result(Result(result().table, {"options": options}), "a")
+        assert source.backend == ("reference" if "reference" in str(options) else "auto")
+
+
+def test_states_beside_scores_are_those_of_the_run(tmp_path, tiny_model, corpus_folder):
+    kept = tmp_path / "kept"
+    scored = score(tiny_model, corpus_folder, k=4, states=kept, layers="1:")
+    [source] = from_result(scored, "a")
+    with_states = from_states_beside(source, kept)
+    assert from_states_beside(with_states, kept) is with_states
+    assert with_states.states.layers == with_states.layers == (1, 2, 3)
+    assert with_states.settings["k"] == 4
+    wider = replace(source, layers=(0, 1, 2, 3))
+    for other, change in (
+        (wider, {}),
+        (source, {"corpus": "of another text"}),
+        (source, {"pool": "last"}),
+    ):
+        other = replace(other, settings={**other.settings, **change})
+        with pytest.raises(InputError, match="the hidden states are of another run than the score"):
+            from_states_beside(other, kept)
+    trained = {**source.record, "model": {**source.record["model"], "weights_sha256": "ab"}}
+    with pytest.raises(InputError, match="the hidden states are of another run than the scores"):
+        from_states_beside(replace(source, record=trained), kept)
+
+
+def test_states_are_scored_as_the_tables_among_them(tmp_path, tiny_model, corpus_folder):
+    kept, made = tmp_path / "kept", tmp_path / "made.parquet"
+    options = {"k": 4, "threshold": 2, "metric": "euclidean"}
+    score(tiny_model, corpus_folder, states=kept, **options).write_parquet(made)
+
+    def settings(paths, **given):
+        found = [source for sources in read_inputs(paths, **given) for source in sources]
+        return [{name: source.settings[name] for name in options} for source in found]
+
+    assert settings([kept, made]) == [options, options]
+    assert settings([kept, kept]) == [{"k": 5, "threshold": 3, "metric": "cosine"}] * 2
+    assert settings([kept], **options) == [options]
+    for name, value in (("k", 3), ("threshold", 1), ("metric", "cosine")):
+        with pytest.raises(InputError, match=f"{name}: made was scored with {options[name]}"):
+            read_inputs([kept, made], **{name: value})

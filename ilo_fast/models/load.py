@@ -192,15 +192,14 @@ def _describe(
     licence: str | None,
 ) -> LoadedModel:
     backbone = find_backbone(model)
-    module = backbone.module.eval() if source != "memory" else backbone.module
     return LoadedModel(
-        model=module,
+        model=backbone.module,
         tokenizer=tokenizer,
         name=name,
         revision=revision,
         n_layers=backbone.n_layers,
         dim=backbone.dim,
-        max_length=token_limit(module, tokenizer),
+        max_length=token_limit(backbone.module, tokenizer),
         source=source,
         licence=licence,
     )

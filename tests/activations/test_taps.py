@@ -86,6 +86,19 @@ def test_a_tap_that_is_cleared_starts_anew():
     torch.testing.assert_close(tap.states[0], expected.mean(1))
 
 
+def test_a_tap_that_is_cleared_forgets_a_pass_that_another_tap_stopped():
+    model, ids = make("llama"), torch.tensor([[5, 6, 7]])
+    with ilo_fast.tap(model, 0) as kept, ilo_fast.tap(model, 1, stop_early=True):
+        with suppress(ForwardStopped):
+            model(ids)
+        assert kept.n_points == 1
+        kept.clear()
+        assert kept.n_points == 0
+        with suppress(ForwardStopped):
+            model(ids)
+    assert kept.n_points == 1
+
+
 def test_a_mask_that_is_not_one_number_a_token_is_refused():
     model, (ids, mask) = make("llama"), padded("right")
     with (

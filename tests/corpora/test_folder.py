@@ -44,6 +44,11 @@ def test_reads_each_suffix(folder, suffix):
     assert load_corpus(folder(files)).n_points == 4
 
 
+def test_the_folder_one_stands_in_gives_its_name(folder, monkeypatch):
+    monkeypatch.chdir(folder(GOOD, "mine"))
+    assert load_corpus(".").name == "mine"
+
+
 def test_languages_and_limit(folder):
     path = folder(GOOD | {"fra_Latn.txt": "Un.\nDeux.\n"})
     corpus = load_corpus(path, languages=["fra_Latn", "deu_Latn"], limit=1)

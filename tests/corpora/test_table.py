@@ -224,6 +224,26 @@ def test_parquet_text_in_another_encoding_is_named(tmp_path):
     refused("holds text that is not UTF-8", tmp_path / "t.parquet")
 
 
+@pytest.mark.parametrize("kind", TEXT)
+def test_the_case_of_a_suffix_does_not_matter(save, kind):
+    assert load_corpus(save(f"table.{kind.upper()}", TEXT[kind])).n_points == 4
+
+
+def test_blanks_around_the_names_of_parquet_columns_do_not_matter(tmp_path):
+    pq.write_table(pa.table({" b ": ["y"], "a": ["x"], "c ": ["z"]}), tmp_path / "t.parquet")
+    assert load_corpus(tmp_path / "t.parquet").sentences == (("x",), ("y",), ("z",))
+    chosen = load_corpus(tmp_path / "t.parquet", languages=["c", "b"])
+    assert chosen.sentences == (("z",), ("y",))
+
+
+def test_damaged_text_of_a_parquet_file_is_noticed(tmp_path):
+    path = tmp_path / "t.parquet"
+    how = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    pq.write_table(pa.table({"a": ["one"], "b": ["eins"]}), path, write_page_checksum=True, **how)
+    path.write_bytes(path.read_bytes().replace(b"eins", b"zwei"))
+    refused("is no readable Parquet file: .*checksum", path)
+
+
 def test_parquet_strings_of_every_kind(tmp_path):
     kinds = {"a": pa.large_string(), "b": pa.dictionary(pa.int8(), pa.string()), "c": pa.string()}
     table = pa.table({name: pa.array(["x", "y"]).cast(kind) for name, kind in kinds.items()})

@@ -436,6 +436,36 @@ def test_steps_that_are_passed_over_count(corpus, tmp_path, tiny_model, every, s
     assert [step for step in range(2, 11, 2) if watch.due(step)] == scored
 
 
+@pytest.mark.parametrize("every", [5, (2, 5)])
+def test_steps_before_a_resumed_training_are_not_made_up_for(corpus, tmp_path, tiny_model, every):
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model)
+    watch = Watch(corpus, every=every)
+    watch.begin(model, tokenizer, 7, tmp_path / "a.parquet")
+    assert not watch.due(8)
+
+
+def test_the_record_says_what_was_watched(corpus, tmp_path, tiny_model):
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model)
+    out = tmp_path / "a.parquet"
+    for name, called in ((None, str(tiny_model)), ("mine", "mine")):
+        watch = Watch(corpus, every=(2, 5), groups={"deep": "2:"}, name=name, backend="reference")
+        watch.begin(model, tokenizer, 0, out)
+        watch.due(2)
+        watch.measure(model, 2)
+        read = Result.read_parquet(out)
+        record = read.record
+        kept = [record[key] for key in ("kind", "groups", "every", "corpus", "backend")]
+        groups, backend = {"deep": [2, 3]}, {"name": "reference"}
+        assert kept == ["training", groups, [2, 5], watch.corpus.record, backend]
+        assert record["model"] == {"name": called, "class": "LlamaForCausalLM", "n_layers": 3}
+        assert set(read.table["model"]) == {called}
+        cost = record["overhead"]
+        assert cost["scoring_seconds"] == pytest.approx(cost["share"] * cost["training_seconds"])
+        assert 0 < cost["scoring_seconds"] < watch.scoring_seconds  # writing comes after
+
+
 def test_groups_must_be_scored(make, corpus):
     trainer, _ = make(ILOCallback(corpus, layers=[1, 2], groups={"last": 3}))
     with pytest.raises(InputError, match=r"holds layers \[3\]"):

@@ -465,6 +465,17 @@ def test_wrappers_are_looked_through():
     assert {n.split(".")[4] for n in frozen_names(wrapped) if ".layers." in n} == {"0"}
 
 
+def test_notes_say_what_was_done_alone():
+    chosen = "Layers were frozen in the encoder; stack= chooses otherwise."
+    for stack in ("auto", "encoder", "decoder", "both"):
+        assert (chosen in freeze(build("t5"), first=1, stack=stack).notes) == (stack == "auto")
+    model = tiny_llama()
+    assert freeze(model, first=1).notes == ()
+    newer = getattr(model, "activation_checkpointing_enable", None)
+    (newer or model.gradient_checkpointing_enable)({"use_reentrant": True})
+    assert freeze(model, first=1, embeddings=False).notes == ()
+
+
 def test_everything_frozen_is_said():
     report = freeze(tiny_llama(), first=4)
     assert report.trainable == 0
@@ -489,6 +500,7 @@ def test_printed_report():
         ({"first": 2.0}, TypeError, "first must be an integer"),
         ({"first": True}, TypeError, "first must be an integer"),
         ({"first": 1, "embeddings": 1}, TypeError, "embeddings must be True or False"),
+        ({"first": 1, "final_norm": 0}, TypeError, "final_norm must be True or False"),
         ({"first": 1, "reference_count": "yes"}, TypeError, "reference_count must be True or"),
         ({"first": 1, "stack": "middle"}, InputError, "stack must be"),
     ],

@@ -72,7 +72,8 @@ def test_a_folder_keeps_its_dtype_and_loses_its_head(tmp_path):
         saved.model.layers[1].mlp.up_proj.weight,
     )
     assert torch.equal(ours, theirs)
-    for name, dtype in (("float32", torch.float32), (torch.float16, torch.float16)):
+    for name in ("float32", "float64", torch.float16):
+        dtype = getattr(torch, name) if isinstance(name, str) else name
         assert load_model(tmp_path, dtype=name).dtype == dtype
 
 
@@ -106,12 +107,38 @@ def test_a_tokenizers_own_limit_counts(tmp_path):
     assert load_model(tmp_path).max_length == 9
 
 
+def test_code_of_a_model_runs_only_where_it_is_trusted(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "code")
+    )
+    monkeypatch.setattr(sys, "path", [*sys.path])  # it is put there
+    folder = tmp_path / "own_model"
+    save(folder, transformers.LlamaModel, llama())
+    (folder / "own.py").write_text(
+        "from transformers import LlamaConfig, LlamaModel\n"
+        "class OwnConfig(LlamaConfig):\n    model_type = 'own'\n"
+        "class OwnModel(LlamaModel):\n    config_class = OwnConfig\n"
+    )
+    config = json.loads((folder / "config.json").read_text())
+    config |= {
+        "model_type": "own",
+        "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"needs code .* trust_remote_code=True or --trust-remote"):
+        load_model(folder)
+    assert type(load_model(folder, trust_remote_code=True).model).__name__ == "OwnModel"
+
+
 def test_wrap_model_describes_what_is_in_memory():
     model = transformers.LlamaForCausalLM(llama()).train()
     loaded = wrap_model(model, lambda texts: texts, name="mine")
     assert (loaded.name, loaded.source, loaded.n_layers, loaded.dim) == ("mine", "memory", 2, 16)
     assert loaded.model is model.model
-    assert model.training
+    assert all(module.training for module in model.modules())
+    assert wrap_model(model, lambda texts: texts).name == "LlamaForCausalLM"
+    model.config.name_or_path = "org/model"
+    assert wrap_model(model, lambda texts: texts).name == "org/model"
     with pytest.raises(ModelError, match="tokenizer: expected"):
         wrap_model(model, None)
     with pytest.raises(ModelError, match="model: expected a transformers PreTrainedModel"):
@@ -230,6 +257,7 @@ def write_gguf(path):
     writer.add_token_list(["<s>", "größer", "日本", ""])
     writer.add_token_scores([0.0, -1.5, 2.0, 3.0])
     writer.add_token_types([1, 2, 3, 1])
+    writer.add_array("llama.one", [7])
     writer.add_tensor("token_embd.weight", np.arange(8, dtype=np.float32).reshape(4, 2))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -258,9 +286,11 @@ def test_a_gguf_model_is_dequantised_whatever_kernels_there_are(tmp_path, monkey
 
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda *_, **__: None)
     monkeypatch.setattr(transformers.AutoModel, "from_pretrained", load)
-    with pytest.raises(ModelError, match="enough"):
-        load_model(tmp_path / "a.gguf")
-    assert asked["quantization_config"].dequantize
+    for dtype, taken in (("auto", torch.float32), ("bfloat16", torch.bfloat16)):
+        with pytest.raises(ModelError, match="enough"):
+            load_model(tmp_path / "a.gguf", dtype=dtype)
+        assert asked["quantization_config"].dequantize
+        assert asked["dtype"] == taken
 
 
 def test_a_gguf_file_that_does_not_load_is_named_itself(tmp_path):

@@ -10,6 +10,7 @@ from changes import change
 
 from ilo_fast.activations.space import human
 from ilo_fast.cli.scan_display import show_dry_run
+from ilo_fast.corpora import load_corpus
 from ilo_fast.scans import hub
 from ilo_fast.scans.identity import model_digest, tokenizer_digest
 from ilo_fast.scans.jobs import plan_jobs
@@ -63,6 +64,19 @@ def test_the_same_job_twice_and_bad_corpora(plan, models):
     with pytest.raises(PlanError, match=r"corpora\[1\]: a second corpus 'demo'") as caught:
         jobs_of(plan, corpora=["demo", {"corpus": "demo", "limit": 3}, "/none"], models=["./no*"])
     assert len(str(caught.value).splitlines()) == 3  # all mistakes at once
+
+
+def test_a_corpus_is_read_from_its_split_and_at_its_revision(plan, corpus_folder):
+    for file in list(corpus_folder.iterdir()):
+        text = file.read_text(encoding="utf-8")
+        file.rename(file.with_suffix(".dev"))
+        file.with_suffix(".devtest").write_text(text.upper(), encoding="utf-8")
+    entry = {"corpus": str(corpus_folder), "name": "text"}
+    for split in ("dev", "devtest"):
+        job, _ = jobs_of(plan, corpora=[{**entry, "split": split}])
+        assert job.corpus_sha256 == load_corpus(corpus_folder, split=split).sha256
+    with pytest.raises(PlanError, match=r"corpora\[0\]: revision: only 'flores' .* got 'v1'"):
+        jobs_of(plan, corpora=[{**entry, "split": "dev", "revision": "v1"}])
 
 
 def test_a_model_whose_name_is_no_utf8_is_a_mistake(plan, models):
