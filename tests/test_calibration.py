@@ -29,6 +29,24 @@ def test_the_rank_of_the_threshold_is_not_moved_by_rounding():
         assert threshold == round((1 - alpha) * (count + 1))
 
 
+def test_each_score_has_its_own_null_threshold_and_room():
+    rng = np.random.default_rng(0)
+    null = rng.uniform(0, 0.5, size=(98, 3))
+    scores = np.array([0.3, 0.9, 2.0])
+    got = calibrate(scores, null, alpha=0.305)
+    # of 99 values each: 0.695 * 99 is 68.805, 0.695 * 98 would be 68.11; the 69th
+    threshold = np.sort(np.vstack([null, scores]), axis=0)[68]
+    np.testing.assert_array_equal(got.threshold, threshold)
+    expected = [max(0.0, 0.3 - threshold[0]) / (1 - threshold[0])]
+    expected += [(0.9 - threshold[1]) / (1 - threshold[1]), 1.0]  # never above 1
+    np.testing.assert_allclose(got.score, expected)
+    np.testing.assert_allclose(got.null_mean, null.sum(axis=0) / 98)
+    spread = np.sqrt(((null - null.sum(axis=0) / 98) ** 2).sum(axis=0) / 98)
+    np.testing.assert_allclose(got.null_std, spread)
+    # five values, the half is 2.5: the third
+    assert calibrate(10.0, [1.0, 2.0, 3.0, 4.0], alpha=0.5, ceiling=20).threshold == 3
+
+
 def test_a_level_near_one_takes_the_least_of_the_null():
     assert calibrate(0.5, [0.3, 0.1, 0.2], alpha=1 - 1e-12).threshold == 0.1
 
@@ -38,6 +56,7 @@ def test_draws_within_the_tolerance_are_equal_to_the_score():
     got = calibrate([0.3, 0.3], [[above, below], [0.1, 0.4]], tolerance=1e-14)
     np.testing.assert_allclose(got.p_value, [2 / 3, 1])
     np.testing.assert_allclose(got.p_lower, [1, 2 / 3])
+    assert calibrate(0.5, [0.25], tolerance=0.25).p_value == 1  # as far as the tolerance, too
     assert got.threshold[0] == 0.3
     with pytest.raises(ValueError, match="tolerance must be at least 0"):
         calibrate(0.5, [0.1], tolerance=-1.0)
@@ -73,6 +92,7 @@ def test_ranges_and_order(null, score, alpha):
         (0.5, [float("nan")], 0.05, "NaN"),
         (float("nan"), [0.1], 0.05, "NaN"),
         (float("inf"), [0.1], 0.05, "infinity"),
+        ([0.5, float("nan")], [[0.1, 0.1]], 0.05, "NaN"),
         (0.5, [0.1, -np.inf], 0.05, "infinity"),
         ("half", [0.1], 0.05, "observed must be an array"),
         (0.5, [[0.1], [0.1, 0.2]], 0.05, "null must be an array"),

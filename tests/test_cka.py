@@ -106,6 +106,17 @@ def test_scale_does_not_matter(scale, unbiased):
     np.testing.assert_allclose(scaled, own, rtol=1e-12)
 
 
+@pytest.mark.parametrize(("dtype", "least"), [("float64", 2.0**-1074), ("float32", 2.0**-149)])
+def test_the_least_numbers_there_are(dtype, least):
+    generator = np.random.default_rng(0)
+    x, y = generator.integers(-9, 10, size=(2, 12, 4))
+    small = (x * least).astype(dtype)
+    for unbias in (False, True):
+        expected = cka(x.astype(float), y.astype(float), unbiased=unbias)
+        got = cka(small, y.astype(float), unbiased=unbias)
+        np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
 def test_rows_are_streamed(monkeypatch):
     generator = np.random.default_rng(0)
     x, y = generator.normal(size=(50, 6)), generator.normal(size=(50, 4))
@@ -284,6 +295,18 @@ def test_cknna_over_layers_and_blocks(monkeypatch):
         np.testing.assert_allclose(got[layer], one[0])
     monkeypatch.setattr(module, "_GATHERED", 64)
     np.testing.assert_allclose(cknna(x, flipped, lists, flipped_lists), got, rtol=1e-12)
+    monkeypatch.setattr(module, "_GATHERED", 29)  # not even one row's neighbours
+    np.testing.assert_allclose(cknna(x, flipped, lists, flipped_lists), got, rtol=1e-12)
+
+
+@pytest.mark.parametrize("k", [4, 19])
+def test_cknna_of_low_precision_is_float64s(k):
+    x, y = np.random.default_rng(0).normal(size=(2, 20, 6)).astype(np.float32)
+    lists, others = nearest(x, k), nearest(y, k)
+    for first, second in ((x, y.astype(float)), (x.astype(float), y), (x, y)):
+        got = cknna(first, second, lists, others, normalize=False)
+        expected = cknna(x.astype(float), y.astype(float), lists, others, normalize=False)
+        np.testing.assert_allclose(got, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("normalize", [False, True])
@@ -310,6 +333,7 @@ OWN = np.column_stack([np.arange(5), LISTS[:, 0]])
         (lambda: cka(X[:3], X[:3], unbiased=True), "at least 4"),
         (lambda: cka(X, "x"), "numbers|array"),
         (lambda: cknna(X, X, LISTS[:, :1], LISTS[:, :1]), "k >= 2"),
+        (lambda: cknna(X[:3], X[:3], nearest(X[:3], 2), nearest(X[:3], 2)), "at least 4 points"),
         (lambda: cknna(X[:4], X[:4], LISTS, LISTS), "same points"),
         (lambda: cknna([X, X], X, LISTS, LISTS), "same number of layers"),
         (lambda: cknna(X, X, LISTS, OWN), "b must not list a point as its own neighbour"),

@@ -70,3 +70,18 @@ def test_a_table_is_no_sequence_of_labels():
 def test_labels_without_the_order_of_the_points_are_refused(labels):
     with pytest.raises(TypeError, match="mine must have an order, got a"):
         label_codes(labels, 2, "mine")
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "message"),
+    [
+        (np.array([1.0, 2.0]), ValueError, "mine must be strings or integers, got 1.0"),
+        (np.array([True, False]), ValueError, "mine must be strings or integers, got True"),
+        (np.array([1, 2, 3]), ValueError, "mine must have one label per point, 2, got 3"),
+        (np.ma.array([1, 2], mask=[0, 1]), TypeError, "mine must be an array without a mask"),
+        (torch.ones(2, dtype=torch.int64, device="meta"), TypeError, "mine must hold numbers"),
+    ],
+)
+def test_arrays_that_are_no_labels_of_the_points(labels, error, message):
+    with pytest.raises(error, match=message):
+        label_codes(labels, 2, "mine")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ilo_fast import ILO, ilo_scores, knn
 from ilo_fast.errors import HiddenStateError
 from ilo_fast.lists import label_codes
+from ilo_fast.streaming_ilo import agreed, canonical_order, check_fit
 
 FIELDS = ("languages", "n_points", "bridge", "reach", "ilo", "reach_count")
 
@@ -67,6 +68,22 @@ def test_any_split_and_merge_order(seed, levels, pieces, workers):
         metrics[0].merge_state(other if seed % 2 else other.state())
     assert metrics[0].n == 40
     assert_same(metrics[0].compute(), expected)
+
+
+def test_the_order_of_points_depends_on_their_labels_and_values_only():
+    hidden, labels = points(n=40, d=3, levels=2)
+    hidden[1, :20] = hidden[1, 0]  # told apart by the first layer, as others by the second
+    hidden[0, 20:] = hidden[0, 20]
+    hidden[:, 7] = hidden[:, 6].flip(1)  # and these by which number stands where
+    labels[7] = labels[6]
+    odd = torch.arange(hidden.numel()).view(hidden.shape) % 2 == 1
+    signed = torch.where((hidden == 0) & odd, -hidden, hidden)
+    mixed = np.random.default_rng(0).permutation(40)
+    names = np.array(labels)
+    first, second = canonical_order(hidden, labels), canonical_order(signed[:, mixed], names[mixed])
+    assert torch.equal(hidden[:, first], signed[:, mixed][:, second])  # 0.0 equals -0.0
+    assert names[first].tolist() == names[mixed][second].tolist() == sorted(labels)
+    assert canonical_order(torch.zeros(1, 4, 2), ["b", 10, 9, "a"]).tolist() == [2, 1, 3, 0]
 
 
 def test_labels_are_plain_and_sorted_in_any_order_of_merging():
@@ -131,6 +148,10 @@ def test_hostile_input():
     with pytest.raises(ValueError, match="update was never called"):
         metric.compute()
     metric.update(torch.ones(3, 4), ["a", "b", "c"])
+    with pytest.raises(ValueError, match=r"1 layer of 4 dimensions .* got 2 and 4"):
+        metric.update(torch.ones(2, 3, 4), ["a", "b", "c"])
+    with pytest.raises(ValueError, match=r"must be on cpu like .* got meta"):
+        check_fit(torch.ones(1, 3, 4, device="meta"), torch.ones(1, 3, 4))
     with pytest.raises(ValueError, match="1 layer of 4 dimensions"):
         metric.update(torch.ones(3, 5), ["a", "b", "c"])
     with pytest.raises(ValueError, match="one label per point"):
@@ -184,6 +205,19 @@ def test_no_point_counts_twice_by_a_merge_with_itself():
 def test_options_are_checked_before_the_first_batch(options, error, message):
     with pytest.raises(error, match=message):
         ILO(**options)
+
+
+def test_what_ranks_must_agree_on():
+    half, brain, single = torch.float16, torch.bfloat16, torch.float32
+    agree = [{"k": 5}] * 3
+    assert agreed([None, None], agree[:2]) is None
+    assert agreed([None, (2, 3, half), (2, 3, single)], agree) == (2, 3, single)
+    assert agreed([(2, 3, half), (2, 3, brain)], agree[:2]) == (2, 3, single)
+    for other in ((1, 3, half), (2, 4, half)):
+        with pytest.raises(ValueError, match="ranks hold points of different layers and dim"):
+            agreed([(2, 3, half), None, other], agree)
+    with pytest.raises(ValueError, match=r"k must be the same on every rank; got \[5, 5, 6\]"):
+        agreed([None] * 3, [*agree[:2], {"k": 6}])
 
 
 WORKER = """
