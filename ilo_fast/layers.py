@@ -40,16 +40,14 @@ def parse_layers(layers: LayerSpec) -> tuple[int | slice, ...] | None:
         return None
     if isinstance(layers, str):
         return _once(tuple(_parse_part(part, layers) for part in layers.split(",")))
-    if isinstance(layers, slice):
-        return (layers,)
     if hasattr(layers, "tolist"):  # an array, known by that: importing torch here would be slow
         layers = layers.tolist()
     if isinstance(layers, Sequence):
-        parts = tuple(part if isinstance(part, slice) else _number(part) for part in layers)
+        parts = tuple(_part(part) for part in layers)
         if not parts:
             raise InputError("layers must name at least one layer, got none")
         return _once(parts)
-    return (_number(layers),)
+    return (_part(layers),)
 
 
 def resolve_layers(layers: LayerSpec, entries: int) -> tuple[int, ...]:
@@ -89,8 +87,11 @@ def _once(parts: tuple[Part, ...]) -> tuple[Part, ...]:
     return parts
 
 
-def _number(value: object) -> int:
+def _part(value: object) -> int | slice:
     try:
+        if isinstance(value, slice):
+            _ = range(0)[value]
+            return value
         if isinstance(value, bool):
             raise TypeError  # a mask names no layers
         return index(value)  # type: ignore[arg-type]
@@ -98,6 +99,8 @@ def _number(value: object) -> int:
         raise TypeError(
             f"layers must be numbers, slices or text such as '0,5,10:20', got {value!r}"
         ) from None
+    except ValueError:
+        raise InputError(f"layers: the step of a slice must not be 0, got {value!r}") from None
 
 
 def _parse_part(part: str, whole: str) -> int | slice:

@@ -75,9 +75,20 @@ def test_a_layer_named_twice(layers):
         resolve_layers(layers, 4)
 
 
-def test_other_types_and_no_layers():
+@pytest.mark.parametrize("layers", [slice(0, 3, 0), [1, slice(None, None, 0)], "0:3:0"])
+def test_a_slice_without_a_step(layers):
+    """Said before there is a model."""
+    with pytest.raises(InputError, match="layers: the step of a slice must not be 0, got"):
+        parse_layers(layers)
+
+
+@pytest.mark.parametrize("layers", [1.5, [1.5], slice("a"), [slice(0, 2.0)]])
+def test_other_types(layers):
     with pytest.raises(TypeError, match="layers must be numbers"):
-        resolve_layers([1.5], 4)
+        parse_layers(layers)
+
+
+def test_no_layers():
     for none in ([], np.arange(0)):
         with pytest.raises(InputError, match="at least one"):
             resolve_layers(none, 4)
