@@ -46,6 +46,8 @@ def test_ties_go_to_the_lower_sentence_and_mexa_is_strict():
     assert retrieval(nearly) == 0.5
     assert retrieval(nearly, tolerance=1e-12) == 1
     assert mexa(nearly.T, tolerance=1e-12) == 0
+    # the first row ties along itself alone, the second along its column alone
+    assert mexa([[0.9, 0.85], [0.1, 0.9]], tolerance=0.1) == 0
     assert xsim_error(level, k=1) == 0.5
 
 

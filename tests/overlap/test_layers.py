@@ -148,10 +148,17 @@ def test_a_number_of_permutations_that_is_not_whole(permutations):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("order", [[0, 0, 1], [0, 1], [1, 2, 3], [0.0, 1.0, 2.0], [0j, 1, 2]])
+@pytest.mark.parametrize(
+    "order", [[0, 0, 1], [0, 1], [1, 2, 3], [0.0, 1.0, 2.0], [0j, 1, 2], [[0, 1, 2]]]
+)
 def test_an_order_that_is_no_permutation_is_refused(order):
     with pytest.raises(ValueError, match="permutation"):
         relabel(torch.tensor([[1], [0], [0]]), order)
+
+
+def test_a_mask_is_no_permutation():
+    with pytest.raises(ValueError, match=r"permutation of 0 … 1"):
+        relabel([[1], [0]], [False, True])
 
 
 def test_the_join_and_the_kernel_truth_count_alike():
