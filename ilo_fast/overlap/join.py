@@ -50,6 +50,8 @@ class LayerJoin:
             same = self._keys[found] == keys[maybe]
             ours.append(found[same])
             theirs.append(start + maybe[same])
+        if self._layers.shape[1] == self._other_layers.shape[1] == 1:  # every meeting counts one
+            return np.array([[sum(map(len, ours))]])
         left = self._layers[np.concatenate(ours)]
         right = self._other_layers[np.concatenate(theirs)]
         return np.asarray((left.T @ right).toarray())

@@ -161,8 +161,13 @@ def test_a_mask_is_no_permutation():
         relabel([[1], [0]], [False, True])
 
 
-def test_the_join_and_the_kernel_truth_count_alike():
+@pytest.mark.parametrize("layers", [(3, 2), (1, 2), (2, 1), (1, 1)])
+def test_the_join_and_the_kernel_truth_count_alike(layers):
     generator = np.random.default_rng(0)
-    a, b = (torch.from_numpy(random_lists(generator, layers, 50, 6)) for layers in (3, 2))
-    counted = intersection_sizes(a, b).numpy()
-    np.testing.assert_array_equal(join.LayerJoin(a.numpy(), b.numpy()).common(), counted)
+    a, b = (torch.from_numpy(random_lists(generator, count, 50, 6)) for count in layers)
+    joined = join.LayerJoin(a.numpy(), b.numpy())
+    np.testing.assert_array_equal(joined.common(), intersection_sizes(a, b).numpy())
+    order = generator.permutation(50)
+    np.testing.assert_array_equal(
+        joined.common(order), intersection_sizes(a, relabel(b, order)).numpy()
+    )
